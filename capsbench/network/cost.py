@@ -1,0 +1,191 @@
+"""What a network must cost, from its equations: floating-point operations, least bytes, size of the votes.
+
+These are the same for every backend: one denominator for what the backends measure. Conventions:
+
+* A multiplication, addition, division, comparison or transcendental function counts as one operation.
+* The backward pass of a layer costs twice its forward pass (one gradient for the input, one for the parameters); the
+  first layer with parameters needs no gradient for its input.
+* Least bytes assume that every layer reads its input and parameters once, writes its output once and keeps all else on
+  chip; votes are never stored. Backward, it reads input, parameters and the output's gradient, and writes both
+  gradients. The optimizer reads and writes parameter and state and reads the gradient.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    Conv,
+    ConvCapsules,
+    Dense,
+    Dropout,
+    MaxPool,
+    PrimaryCapsules,
+)
+from capsbench.network.objective import CrossEntropy
+from capsbench.network.parameters import decoder_sizes, parameter_specs
+from capsbench.network.routing import EMRouting
+from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Features, RoutingShape
+from capsbench.network.training import Adam
+
+_SIGMOID = 4
+_M_STEP_PER_VOTE = 6  # weigh, sum; subtract the mean, square, weigh, sum
+_E_STEP_PER_VOTE = 5  # subtract the mean, square, divide, add the log of the deviation, sum
+_M_STEP_PER_COUPLING = 3  # times the child's activation, sum, divide
+_E_STEP_PER_COUPLING = 5  # add the log activation, subtract the largest, exponentiate, sum, divide
+_ADAM = 12
+_SGD = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCost:
+    """One layer's cost for a whole batch; the rows of a network add up to its `Cost`.
+
+    `train_step_*` hold forward, backward and this layer's share of the optimizer.
+    """
+
+    layer: str
+    output: str
+    parameters: int
+    forward_flops: int
+    train_step_flops: int
+    forward_least_bytes: int
+    train_step_least_bytes: int
+    vote_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """A network's cost for a whole batch: operations, bytes, and the bytes its votes would take if stored."""
+
+    forward_flops: int
+    train_step_flops: int
+    forward_least_bytes: int
+    train_step_least_bytes: int
+    vote_bytes: int
+
+
+def cost(bound: BoundNetwork, batch: int, item_bytes: int = 4) -> Cost:
+    """The cost of `batch` images; `item_bytes` is 4 for float32, 8 for float64."""
+    layers = layer_costs(bound, batch, item_bytes)
+    return Cost(
+        sum(layer.forward_flops for layer in layers),
+        sum(layer.train_step_flops for layer in layers),
+        sum(layer.forward_least_bytes for layer in layers),
+        sum(layer.train_step_least_bytes for layer in layers),
+        sum(layer.vote_bytes for layer in layers),
+    )
+
+
+def layer_costs(bound: BoundNetwork, batch: int, item_bytes: int = 4) -> tuple[LayerCost, ...]:
+    """The cost of every layer for `batch` images, then that of the loss and the decoder."""
+    counts: dict[str, int] = {}
+    for spec in parameter_specs(bound):
+        if spec.trainable:
+            owner = spec.name.partition(".")[0]
+            counts[owner] = counts.get(owner, 0) + spec.size
+    made, seen_parameters = [], False
+    for layer in bound.layers:
+        name, parameters = layer.layer.name, counts.get(layer.layer.name, 0)
+        flops = forward_flops(bound, layer)
+        sizes = (layer.input.values, layer.output.values)
+        votes = 0 if layer.routing is None else layer.routing.votes
+        backward = flops if parameters and not seen_parameters else 2 * flops
+        seen_parameters = seen_parameters or bool(parameters)
+        made.append(
+            _layer(bound, name, str(layer.output), parameters, (flops, backward), sizes, votes, batch, item_bytes)
+        )
+    return (*made, *_tail(bound, counts.get("decoder", 0), batch, item_bytes))
+
+
+def _layer(
+    bound: BoundNetwork,
+    name: str,
+    output: str,
+    parameters: int,
+    flops: tuple[int, int],
+    values: tuple[int, int],
+    votes: int,
+    batch: int,
+    item_bytes: int,
+) -> LayerCost:
+    forward, backward = flops
+    flow = batch * sum(values)
+    optimizer = _ADAM if isinstance(bound.network.recipe.optimizer, Adam) else _SGD
+    state = 2 if isinstance(bound.network.recipe.optimizer, Adam) else 1
+    forward_bytes = (flow + parameters) * item_bytes
+    backward_bytes = (flow + batch * values[0] + 2 * parameters) * item_bytes
+    optimizer_bytes = (2 * (1 + state) + 1) * parameters * item_bytes
+    return LayerCost(
+        name,
+        output,
+        parameters,
+        batch * forward,
+        batch * (forward + backward) + optimizer * parameters,
+        forward_bytes,
+        forward_bytes + backward_bytes + optimizer_bytes,
+        batch * votes * item_bytes,
+    )
+
+
+def _tail(bound: BoundNetwork, decoder_parameters: int, batch: int, item_bytes: int) -> Iterator[LayerCost]:
+    classes = bound.classes
+    # Cross entropy: subtract the largest, exponentiate, sum, log, subtract; spread: two differences, clip, square, sum.
+    flops = 5 * classes if isinstance(bound.network.objective.loss, CrossEntropy) else 5 * (classes - 1)
+    yield _layer(bound, "loss", "1", 0, (flops, 2 * flops), (classes, 0), 0, batch, item_bytes)
+    sizes = decoder_sizes(bound)
+    if sizes:
+        dense = sum(2 * a * b + b for a, b in pairwise(sizes))
+        flops = dense + sum(sizes[1:-1]) + (_SIGMOID + 3) * sizes[-1]
+        flow = (sum(sizes[:-1]) + sizes[-1], sum(sizes[1:]))
+        yield _layer(
+            bound, "decoder", str(bound.image), decoder_parameters, (flops, 2 * flops), flow, 0, batch, item_bytes
+        )
+
+
+def forward_flops(bound: BoundNetwork, layer: BoundLayer) -> int:
+    """Floating-point operations of one layer's forward pass for one image."""
+    spec, below, above = layer.layer, layer.input, layer.output
+    match spec:
+        case BatchNorm():
+            return (2 + spec.center + spec.scale) * below.values
+        case Conv():
+            return _conv(spec.kernel, below, above.values) + above.values * (spec.activation == "relu")
+        case MaxPool():
+            return (spec.size**2 - 1) * above.values
+        case Dense():
+            return (2 * below.values + 1 + (spec.activation == "relu")) * above.values
+        case Dropout():
+            return below.values
+        case PrimaryCapsules():
+            activations = above.values // (POSE + 1)
+            return _conv(spec.kernel, below, above.values) + _SIGMOID * activations
+        case ConvCapsules() | ClassCapsules():
+            return _routed(bound.network.routing, layer)
+
+
+def vote_flops(shape: RoutingShape) -> int:
+    """Operations of casting one image's votes: a 4x4 product, 64 multiplications and as many additions, each."""
+    return 128 * shape.positions * shape.children * shape.parents
+
+
+def _conv(kernel: int, below: object, outputs: int) -> int:
+    assert isinstance(below, Features)  # noqa: S101 - convolutions stand on maps only
+    return (2 * kernel**2 * below.channels + 1) * outputs
+
+
+def _routed(routing: EMRouting | None, layer: BoundLayer) -> int:
+    shape = layer.routing
+    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    couplings = shape.positions * shape.children * shape.parents
+    parents = shape.positions * shape.parents
+    steps, between = routing.iterations, routing.iterations - 1
+    votes = vote_flops(shape) + (2 * couplings if routing.coordinate_elements() else 0)
+    m_steps = steps * (_M_STEP_PER_VOTE * shape.votes + _M_STEP_PER_COUPLING * couplings)
+    e_steps = between * (_E_STEP_PER_VOTE * shape.votes + _E_STEP_PER_COUPLING * couplings)
+    # Per parent and iteration: log, halve and offset each element, sum them; cost, logit and activation.
+    activations = steps * parents * (4 * shape.elements + 3 + _SIGMOID)
+    return votes + m_steps + e_steps + activations

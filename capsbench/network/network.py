@@ -1,0 +1,104 @@
+"""A network: layers in order, the routing between its capsules, an objective and a recipe."""
+
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from capsbench.errors import BadInput
+from capsbench.network.layers import ROUTED, STRICT, ClassCapsules, Dense, Layer, PrimaryCapsules, Size
+from capsbench.network.objective import CrossEntropy, Objective
+from capsbench.network.routing import EMRouting
+from capsbench.network.training import Recipe
+
+NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,59}$")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """The spec of a network, independent of framework, image size and class count.
+
+    Attributes:
+        layers: from the image upwards; the last one must yield one score a class.
+        routing: of every capsule layer above the primary one; None for a network without capsules.
+        classes: the class count the network is made for; None takes the data set's.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    name: NetworkName
+    description: str = ""
+    citation: str = ""
+    classes: Size | None = None
+    layers: Annotated[tuple[Annotated[Layer, Field(discriminator="kind")], ...], Field(min_length=1, max_length=100)]
+    routing: EMRouting | None = None
+    objective: Objective
+    recipe: Recipe = Recipe()
+
+
+def check_structure(network: Network) -> None:
+    """Refuse combinations that no image could pass through.
+
+    Raises:
+        BadInput: names that repeat, capsule layers out of place, routing missing or idle, coordinates or a
+            decoder where there are no class capsules, a network that does not end in class scores.
+    """
+    names = [layer.name for layer in network.layers]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise BadInput(f"network {network.name}: layer names must differ, but {repeated[0]!r} comes twice")
+    if "decoder" in names:
+        raise BadInput(f"network {network.name}: the layer name 'decoder' is kept for the reconstruction decoder")
+    _check_end(network)
+    _check_capsules(network)
+
+
+def _check_end(network: Network) -> None:
+    last = network.layers[-1]
+    ends_in_classes = isinstance(last, ClassCapsules) or (
+        isinstance(last, Dense) and last.units == "classes" and last.activation == "linear"
+    )
+    if not ends_in_classes:
+        raise BadInput(
+            f"network {network.name}: the last layer, {last.name!r}, must be class_capsules or a dense layer with "
+            "units: classes and activation: linear"
+        )
+    if isinstance(last, Dense) and not isinstance(network.objective.loss, CrossEntropy):
+        raise BadInput(f"network {network.name}: the spread loss needs class capsules; use cross_entropy")
+    if isinstance(last, Dense) and network.objective.reconstruction is not None:
+        raise BadInput(f"network {network.name}: a reconstruction needs the poses of class capsules")
+
+
+def _check_capsules(network: Network) -> None:
+    in_capsules = False
+    for layer in network.layers:
+        if isinstance(layer, ROUTED) and not in_capsules:
+            raise BadInput(f"network {network.name}: layer {layer.name!r} needs primary_capsules below it")
+        if in_capsules and not isinstance(layer, ROUTED):
+            raise BadInput(f"network {network.name}: layer {layer.name!r} ({layer.kind}) cannot stand above capsules")
+        in_capsules = in_capsules or isinstance(layer, PrimaryCapsules)
+    routed = [layer for layer in network.layers if isinstance(layer, ROUTED)]
+    if routed and network.routing is None:
+        raise BadInput(f"network {network.name}: layer {routed[0].name!r} needs a routing, but the network has none")
+    if network.routing is not None and network.routing.densities == "shifted":
+        _check_shifted(network, network.routing)
+    if network.routing is not None and not routed:
+        raise BadInput(f"network {network.name}: it has a routing but no capsule layer that routes")
+    if any(isinstance(layer, ClassCapsules) for layer in network.layers[:-1]):
+        raise BadInput(f"network {network.name}: class_capsules must be the last layer")
+
+
+def _check_shifted(network: Network, routing: EMRouting) -> None:
+    if routing.competition == "all_positions":
+        raise BadInput(
+            f"network {network.name}: densities: shifted is defined for competition: position only; use densities: log"
+        )
+
+
+def with_routing_iterations(network: Network, iterations: int | None) -> Network:
+    """The network with another number of routing iterations; None keeps its own.
+
+    A network without routing is returned as it is: iterations mean nothing to it.
+    """
+    if iterations is None or network.routing is None:
+        return network
+    return replace(network, routing=replace(network.routing, iterations=iterations))

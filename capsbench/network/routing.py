@@ -1,0 +1,84 @@
+"""EM routing as data: every difference between the published variants is a field.
+
+Equations are those of Hinton, Sabour, Frosst, "Matrix capsules with EM routing", ICLR 2018, procedure 1; the NumPy
+backend's `routing.py` is their executable form.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from capsbench.network.layers import STRICT, NotNegative, Positive, Rate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InverseTemperature:
+    """lambda_t = final * (1 - decay^(t+1)) in routing iteration t; `decay: 0` keeps it constant.
+
+    Source: the authors' answer on OpenReview (HJWLfGWRb), with final 0.01 and decay 0.95.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    final: Positive = 0.01
+    decay: Rate = 0.95
+
+    def at(self, iteration: int) -> float:
+        """Inverse temperature in routing iteration `iteration` (counted from 0)."""
+        return self.final * (1.0 - self.decay ** (iteration + 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EMRouting:
+    """EM routing between two layers of capsules.
+
+    Attributes:
+        iterations: M-steps; the E-step runs between two of them.
+        inverse_temperature: the schedule of lambda.
+        activation: how the logit lambda * (beta_a - cost) becomes an activation: `sigmoid` a parent, or `softmax`
+            over the parents (the seed).
+        interim_activation: the activation before the last iteration: `same` formula, or `softmax_of_mass`, a softmax
+            over the parents' summed assignments (the seed).
+        variance_floor: added to every variance.
+        epsilon: added to the sums that are divided by.
+        cost_scale: when given, the cost is multiplied by cost_scale * parents / children (IBM: 100).
+        competition: a child's assignments sum to one over the parents at one `position`, or over its parents at
+            `all_positions` (the paper's authors).
+        renormalise_input: divide assignment * input activation by its sum over the parents. The assignments sum to
+            one, so this cancels the input activation: the seed's bug.
+        densities: `log` normalises log-densities by a stable softmax; `shifted` exponentiates them after subtracting
+            the largest log-density of a single pose element less log 10, and adds epsilon to the sum (the seed).
+        beta_u: one cost offset a `parent`, or one an `element` of its pose (the seed).
+        coordinates: where a class capsule's votes receive the child's (row, column): nowhere, added to the first two
+            elements of the pose's `right_column` (the paper) or of its `first_row` (the authors' code), or `appended`
+            as two further elements (the seed).
+        coordinate_unit: (index + 1/2) / grid side, or the receptive field's centre / image side.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["em"] = "em"
+    iterations: Annotated[int, Field(ge=1, le=100)] = 3
+    inverse_temperature: InverseTemperature = InverseTemperature()
+    activation: Literal["sigmoid", "softmax"] = "sigmoid"
+    interim_activation: Literal["same", "softmax_of_mass"] = "same"
+    variance_floor: NotNegative = 1e-4
+    epsilon: Positive = 1e-8
+    cost_scale: Positive | None = None
+    competition: Literal["position", "all_positions"] = "position"
+    renormalise_input: bool = False
+    densities: Literal["log", "shifted"] = "log"
+    beta_u: Literal["parent", "element"] = "parent"
+    coordinates: Literal["none", "right_column", "first_row", "appended"] = "none"
+    coordinate_unit: Literal["grid", "image"] = "grid"
+
+    def cost_factor(self, children: int, parents: int) -> float:
+        """What the cost of a parent with so many children is multiplied by."""
+        return 1.0 if self.cost_scale is None else self.cost_scale * parents / children
+
+    def coordinate_elements(self) -> tuple[int, int] | None:
+        """Which of the 16 pose elements (rows first) the (row, column) is added to; None when none is."""
+        return {"right_column": (3, 7), "first_row": (0, 1)}.get(self.coordinates)
+
+    def class_pose_elements(self) -> int:
+        """Elements of a class capsule's pose: 16, or 18 with coordinates appended."""
+        return 18 if self.coordinates == "appended" else 16

@@ -1,0 +1,215 @@
+"""The walk: a network bound to an image size and a class count, with the shape of every layer."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from capsbench.errors import BadInput
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    Conv,
+    ConvCapsules,
+    Dense,
+    Dropout,
+    Layer,
+    MaxPool,
+    PrimaryCapsules,
+)
+from capsbench.network.network import Network, check_structure
+
+POSE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Maps [height, width, channels] of one image; a vector is 1 x 1 x units."""
+
+    height: int
+    width: int
+    channels: int
+
+    @property
+    def values(self) -> int:
+        """Numbers an image has here."""
+        return self.height * self.width * self.channels
+
+    def __str__(self) -> str:
+        return f"{self.height}×{self.width}×{self.channels}"
+
+
+@dataclass(frozen=True, slots=True)
+class Capsules:
+    """Capsules [height, width, capsules] of one image, each a pose and an activation."""
+
+    height: int
+    width: int
+    capsules: int
+    pose_elements: int = POSE
+
+    @property
+    def values(self) -> int:
+        """Numbers an image has here, poses and activations."""
+        return self.height * self.width * self.capsules * (self.pose_elements + 1)
+
+    def __str__(self) -> str:
+        return f"{self.height}×{self.width}×{self.capsules} capsules"
+
+
+Shape = Features | Capsules
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingShape:
+    """The sizes of one routed layer, for one image.
+
+    Attributes:
+        positions: places at which parents are routed (height * width, or 1).
+        children: children that vote at one place.
+        child_types: children with transforms of their own (children, or fewer where positions share).
+        parents: parents at one place.
+        elements: elements of a vote (16, or 18 with coordinates appended).
+    """
+
+    positions: int
+    children: int
+    child_types: int
+    parents: int
+    elements: int
+
+    @property
+    def votes(self) -> int:
+        """Vote elements of one image."""
+        return self.positions * self.children * self.parents * self.elements
+
+
+@dataclass(frozen=True, slots=True)
+class BoundLayer:
+    """A layer with the shapes it takes in and gives out, and its receptive field.
+
+    `centre` is the pixel coordinate of the field of position 0 and `step` the pixels from one position to the next
+    (rows and columns alike).
+    """
+
+    layer: Layer
+    input: Shape
+    output: Shape
+    centre: float
+    step: float
+    routing: RoutingShape | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BoundNetwork:
+    """A network with image shape and class count: all that a backend needs to realize it."""
+
+    network: Network
+    image: Features
+    classes: int
+    layers: tuple[BoundLayer, ...]
+
+
+def bind(network: Network, image: tuple[int, int, int], classes: int) -> BoundNetwork:
+    """Walk the network for images [height, width, channels] and `classes` classes.
+
+    Raises:
+        BadInput: a structure that makes no sense, a kernel larger than its input, a class count that is not the
+            network's own.
+    """
+    check_structure(network)
+    if network.classes is not None and network.classes != classes:
+        raise BadInput(f"network {network.name} is made for {network.classes} classes, but the data set has {classes}")
+    features = Features(*image)
+    bound: list[BoundLayer] = []
+    shape: Shape = features
+    centre, step = 0.0, 1.0
+    for layer in network.layers:
+        output, routing = _output(network, layer, shape, classes)
+        centre, step = _receptive_field(layer, shape, centre, step)
+        bound.append(BoundLayer(layer, shape, output, centre, step, routing))
+        shape = output
+    return BoundNetwork(network, features, classes, tuple(bound))
+
+
+def _output(network: Network, layer: Layer, shape: Shape, classes: int) -> tuple[Shape, RoutingShape | None]:
+    match layer:
+        case BatchNorm() | Dropout():
+            return shape, None
+        case Conv(padding="same"):
+            if layer.stride != 1 or layer.kernel % 2 == 0:
+                raise BadInput(
+                    f"network {network.name}: layer {layer.name!r}: same padding needs stride 1, an odd kernel"
+                )
+            return Features(shape.height, shape.width, layer.channels), None
+        case Conv():
+            return Features(*_grid(network, layer.name, shape, layer.kernel, layer.stride), layer.channels), None
+        case MaxPool():
+            grid = _grid(network, layer.name, shape, layer.size, layer.stride)
+            return Features(*grid, _channels(shape)), None
+        case Dense():
+            return Features(1, 1, classes if layer.units == "classes" else layer.units), None
+        case PrimaryCapsules():
+            return Capsules(*_grid(network, layer.name, shape, layer.kernel, layer.stride), layer.capsules), None
+        case ConvCapsules() | ClassCapsules():
+            return _routed(network, layer, shape, classes)
+
+
+def _routed(
+    network: Network, layer: ConvCapsules | ClassCapsules, shape: Shape, classes: int
+) -> tuple[Capsules, RoutingShape]:
+    assert isinstance(shape, Capsules)  # noqa: S101 - check_structure has seen to it
+    assert network.routing is not None  # noqa: S101 - likewise
+    below = shape.capsules
+    if isinstance(layer, ConvCapsules):
+        height, width = _grid(network, layer.name, shape, layer.kernel, layer.stride)
+        children = layer.kernel**2 * below
+        routing = RoutingShape(height * width, children, children, layer.capsules, POSE)
+        return Capsules(height, width, layer.capsules), routing
+    elements = network.routing.class_pose_elements()
+    places = shape.height * shape.width
+    output = Capsules(1, 1, classes, elements)
+    if layer.positions == "joint":
+        return output, RoutingShape(1, places * below, below, classes, elements)
+    return output, RoutingShape(places, below, below, classes, elements)
+
+
+def _grid(network: Network, name: str, shape: Shape, window: int, stride: int) -> tuple[int, int]:
+    if window > min(shape.height, shape.width):
+        raise BadInput(
+            f"network {network.name}: layer {name!r} has a {window}×{window} kernel, larger than its input of "
+            f"{shape.height}×{shape.width}; legal are 1 to {min(shape.height, shape.width)}"
+        )
+    return (shape.height - window) // stride + 1, (shape.width - window) // stride + 1
+
+
+def _channels(shape: Shape) -> int:
+    assert isinstance(shape, Features)  # noqa: S101 - check_structure lets only routed layers stand above capsules
+    return shape.channels
+
+
+def _receptive_field(layer: Layer, shape: Shape, centre: float, step: float) -> tuple[float, float]:
+    match layer:
+        case Conv(padding="same") | BatchNorm() | Dropout():
+            return centre, step
+        case Conv() | PrimaryCapsules() | ConvCapsules():
+            return centre + step * (layer.kernel - 1) / 2, step * layer.stride
+        case MaxPool():
+            return centre + step * (layer.size - 1) / 2, step * layer.stride
+        case Dense() | ClassCapsules():
+            return centre + step * (shape.height - 1) / 2, step * shape.height
+
+
+def coordinates(bound: BoundNetwork, layer: BoundLayer) -> list[tuple[float, float]]:
+    """The (row, column) that class capsules add to the votes of each place below, rows first.
+
+    In units of the grid, (index + 1/2) / side, or of the image, receptive field's centre / side.
+    """
+    below = layer.input
+    routing = bound.network.routing
+    if routing is not None and routing.coordinate_unit == "image":
+        source = next(lower for lower, upper in pairwise(bound.layers) if upper is layer)
+        rows = [(source.centre + source.step * i) / bound.image.height for i in range(below.height)]
+        columns = [(source.centre + source.step * i) / bound.image.width for i in range(below.width)]
+    else:
+        rows = [(i + 0.5) / below.height for i in range(below.height)]
+        columns = [(i + 0.5) / below.width for i in range(below.width)]
+    return [(row, column) for row in rows for column in columns]

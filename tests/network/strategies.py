@@ -1,0 +1,85 @@
+"""Hypothesis strategies for networks that make sense."""
+
+from hypothesis import strategies as st
+
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    Conv,
+    ConvCapsules,
+    Dense,
+    Dropout,
+    MaxPool,
+    PrimaryCapsules,
+)
+from capsbench.network.network import Network
+from capsbench.network.objective import CrossEntropy, LinearMargin, Objective, Reconstruction, SigmoidMargin, SpreadLoss
+from capsbench.network.routing import EMRouting, InverseTemperature
+from capsbench.network.training import SGD, Adam, Constant, CosineDecay, ExponentialDecay, Recipe
+
+small = st.floats(1e-6, 10.0)
+share = st.floats(0.0, 0.99)
+optimizers = st.one_of(
+    st.builds(Adam, learning_rate=small, beta1=share, weight_decay=small),
+    st.builds(SGD, learning_rate=small, momentum=share),
+)
+schedules = st.one_of(
+    st.just(Constant()), st.builds(ExponentialDecay, rate=st.floats(0.1, 1.0)), st.builds(CosineDecay, floor=share)
+)
+recipes = st.builds(Recipe, optimizer=optimizers, learning_rate_schedule=schedules)
+margins = st.one_of(st.builds(LinearMargin, ramp=st.floats(0.01, 1.0)), st.just(SigmoidMargin()))
+losses = st.one_of(st.builds(SpreadLoss, margin=margins), st.just(CrossEntropy()))
+reconstructions = st.none() | st.builds(
+    Reconstruction, hidden=st.lists(st.integers(1, 64), max_size=3).map(tuple), weight_per_pixel=small
+)
+
+
+@st.composite
+def routings(draw):
+    """Every combination of the routing fields that is defined."""
+    densities = draw(st.sampled_from(["log", "shifted"]))
+    competition = "position" if densities == "shifted" else draw(st.sampled_from(["position", "all_positions"]))
+    return EMRouting(
+        iterations=draw(st.integers(1, 4)),
+        inverse_temperature=InverseTemperature(final=draw(small), decay=draw(share)),
+        activation=draw(st.sampled_from(["sigmoid", "softmax"])),
+        interim_activation=draw(st.sampled_from(["same", "softmax_of_mass"])),
+        cost_scale=draw(st.none() | small),
+        competition=competition,
+        renormalise_input=draw(st.booleans()),
+        densities=densities,
+        beta_u=draw(st.sampled_from(["parent", "element"])),
+        coordinates=draw(st.sampled_from(["none", "right_column", "first_row", "appended"])),
+        coordinate_unit=draw(st.sampled_from(["grid", "image"])),
+    )
+
+
+@st.composite
+def capsule_networks(draw):
+    """A convolution, primary capsules, up to two convolutional capsule layers, class capsules."""
+    middle = draw(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 2)), max_size=2))
+    layers = (
+        *draw(st.sampled_from([(), (BatchNorm(name="norm"),)])),
+        Conv(name="conv", channels=draw(st.integers(1, 8)), kernel=draw(st.integers(1, 5)), stride=2),
+        PrimaryCapsules(name="primary", capsules=draw(st.integers(1, 5))),
+        *(ConvCapsules(name=f"caps{i}", capsules=n, kernel=k, stride=s) for i, (n, k, s) in enumerate(middle)),
+        ClassCapsules(name="classes", positions=draw(st.sampled_from(["joint", "each"]))),
+    )
+    objective = Objective(loss=draw(losses), reconstruction=draw(reconstructions))
+    return Network(name="caps", layers=layers, routing=draw(routings()), objective=objective, recipe=draw(recipes))
+
+
+@st.composite
+def convolutional_networks(draw):
+    """Convolution, pooling, dense layers and dropout."""
+    layers = (
+        Conv(name="conv", channels=draw(st.integers(1, 9)), kernel=3, padding=draw(st.sampled_from(["same", "valid"]))),
+        MaxPool(name="pool", size=draw(st.integers(1, 3)), stride=draw(st.integers(1, 3))),
+        Dense(name="dense", units=draw(st.integers(1, 99))),
+        Dropout(name="drop", rate=draw(share)),
+        Dense(name="logits", units="classes", activation="linear"),
+    )
+    return Network(name="cnn", layers=layers, objective=Objective(loss=CrossEntropy()), recipe=draw(recipes))
+
+
+networks = st.one_of(capsule_networks(), convolutional_networks())

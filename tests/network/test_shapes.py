@@ -1,0 +1,225 @@
+"""The walk: shapes, parameters and costs against hand counts."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import networks
+
+from capsbench.errors import BadInput
+from capsbench.network import zoo
+from capsbench.network.cost import cost, forward_flops, layer_costs, vote_flops
+from capsbench.network.layers import ClassCapsules, Conv, ConvCapsules, Dense, PrimaryCapsules
+from capsbench.network.network import Network, with_routing_iterations
+from capsbench.network.objective import CrossEntropy, Objective, SpreadLoss
+from capsbench.network.parameters import (
+    capsule_parameter_count,
+    draw_parameters,
+    dropout_masks,
+    parameter_count,
+    parameter_specs,
+)
+from capsbench.network.patches import patch_places
+from capsbench.network.routing import EMRouting
+from capsbench.network.shapes import bind, coordinates
+from capsbench.network.text import parse
+
+MNIST = ((28, 28, 1), 10)
+NORB = ((32, 32, 2), 5)
+
+
+def seed():
+    return bind(zoo.load("em-seed"), *MNIST)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "count"),
+    [
+        ("em-paper", NORB, 317_194),  # "310K" in the paper
+        ("em-68k", NORB, 68_754),  # "68K" in the paper
+        ("em-seed", MNIST, 63_910),
+        ("cnn-paper", NORB, 4_253_349),  # "4.2M" in the paper
+        ("em-tiny", MNIST, 7_496),
+    ],
+)
+def test_parameter_counts(name, sizes, count):
+    """The zoo has the parameter counts that were published, or counted by hand."""
+    bound = bind(zoo.load(name), *sizes)
+    assert capsule_parameter_count(bound) == count
+    drawn = draw_parameters(bound, 0)
+    assert sum(drawn[spec.name].size for spec in parameter_specs(bound) if spec.trainable) == parameter_count(bound)
+
+
+def test_decoder_count():
+    """The seed's decoder adds 180-512-1024-784 with biases."""
+    bound = seed()
+    decoder = 180 * 512 + 512 + 512 * 1024 + 1024 + 1024 * 784 + 784
+    assert parameter_count(bound) - capsule_parameter_count(bound) == decoder
+
+
+def test_seed_shapes():
+    """The seed's maps at 28 pixels are 12, 5 and 3 wide, and its class votes have 18 elements."""
+    bound = seed()
+    assert [str(layer.output) for layer in bound.layers][1:] == [
+        "12×12×32",
+        "12×12×8 capsules",
+        "5×5×16 capsules",
+        "3×3×16 capsules",
+        "1×1×10 capsules",
+    ]
+    assert bound.layers[-1].routing.elements == 18
+
+
+def test_seed_votes():
+    """At batch 50 the seed's votes take 163.70 MB and cost 326 MFLOP, as its own profile shows."""
+    bound = seed()
+    assert cost(bound, 50).vote_bytes == 163_699_200
+    assert sum(vote_flops(layer.routing) for layer in bound.layers if layer.routing) * 50 == 326_246_400
+
+
+def test_coordinates_are_receptive_field_centres():
+    """The seed's table by hand, 8, 12, 16 pixels of 28, is what the walk finds."""
+    bound = seed()
+    centres = [(np.array(pair) * 28).tolist() for pair in coordinates(bound, bound.layers[-1])]
+    assert np.allclose(centres, [[r, c] for r in (8, 12, 16) for c in (8, 12, 16)])
+
+
+def test_hand_counted_flops():
+    """A convolution, a dense layer and a routed layer cost what counting on paper gives."""
+    network = Network(
+        name="hand",
+        layers=(Conv(name="c", channels=3, kernel=2), Dense(name="d", units="classes", activation="linear")),
+        objective=Objective(loss=CrossEntropy()),
+    )
+    bound = bind(network, (3, 3, 1), 2)
+    # 4 positions x 3 channels x (4 products + 4 sums + bias: 2*4+1) + ReLU; 12 inputs to 2 units.
+    assert forward_flops(bound, bound.layers[0]) == 12 * 9 + 12
+    assert forward_flops(bound, bound.layers[1]) == (2 * 12 + 1) * 2
+    capsules = Network(
+        name="caps",
+        layers=(PrimaryCapsules(name="p", capsules=2), ClassCapsules(name="k")),
+        routing=EMRouting(iterations=2),
+        objective=Objective(loss=SpreadLoss()),
+    )
+    bound = bind(capsules, (1, 1, 1), 3)
+    couplings, votes = 6, 96
+    expected = 6 * 128 + 2 * (6 * votes + 3 * couplings) + (5 * votes + 5 * couplings) + 2 * 3 * (4 * 16 + 3 + 4)
+    assert forward_flops(bound, bound.layers[1]) == expected
+
+
+@given(networks)
+@settings(max_examples=60, deadline=None)
+def test_costs_add_up(network):
+    """Layers add up to the network, costs grow with the batch, and forward is less than a train step."""
+    try:
+        bound = bind(network, *MNIST)
+    except BadInput:
+        return
+    one, two = cost(bound, 1), cost(bound, 2)
+    assert sum(layer.forward_flops for layer in layer_costs(bound, 1)) == one.forward_flops
+    assert two.forward_flops == 2 * one.forward_flops
+    assert two.vote_bytes == 2 * one.vote_bytes
+    assert one.train_step_flops > one.forward_flops > 0
+    assert one.train_step_least_bytes > one.forward_least_bytes > 0
+    assert sum(layer.parameters for layer in layer_costs(bound, 1)) == parameter_count(bound)
+
+
+def test_patches_cover_by_rows():
+    """Windows and the places inside them run over rows first."""
+    assert patch_places(3, 3, 2, 1).tolist() == [[0, 1, 3, 4], [1, 2, 4, 5], [3, 4, 6, 7], [4, 5, 7, 8]]
+
+
+def test_parameters_depend_on_name_and_seed_only():
+    """Adding a layer leaves the other layers' values alone, and another seed changes them all."""
+    small = draw_parameters(bind(zoo.load("em-tiny"), *MNIST), 0)
+    again = draw_parameters(bind(with_routing_iterations(zoo.load("em-tiny"), 3), *MNIST), 0)
+    other = draw_parameters(bind(zoo.load("em-tiny"), *MNIST), 1)
+    assert all(np.array_equal(small[name], again[name]) for name in small)
+    assert not np.array_equal(small["conv1.weights"], other["conv1.weights"])
+
+
+def test_parameters_are_pinned():
+    """The drawn bytes never change between versions: published results start from them."""
+    drawn = draw_parameters(bind(zoo.load("em-tiny"), *MNIST), 0)
+    assert drawn["conv1.weights"].dtype == np.float32
+    pinned = {
+        "conv1.weights": [-0.0313358419, 0.0729598477, -0.109215438],
+        "class_caps.transforms": [-1.18334711, 0.0215308182, -0.366275638],
+    }
+    for name, values in pinned.items():
+        assert drawn[name].ravel()[:3].tolist() == pytest.approx(values, rel=1e-6)
+
+
+def test_dropout_masks():
+    """Masks keep the expected share, scale what they keep, differ by step and repeat for the same step."""
+    bound = bind(zoo.load("cnn-seed"), *MNIST)
+    first, again, later = (dropout_masks(bound, 50, 0, step)["dropout1"] for step in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, later)
+    assert set(np.unique(first)) == {0.0, 2.0}
+    assert first.mean() == pytest.approx(1.0, abs=0.02)
+
+
+def em(*layers, **changes):
+    fields = {"routing": EMRouting(), "objective": Objective(loss=SpreadLoss()), **changes}
+    return Network(name="n", layers=layers, **fields)
+
+
+PRIMARY, CLASSES = PrimaryCapsules(name="p", capsules=2), ClassCapsules(name="k")
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (em(Conv(name="c", channels=1, kernel=29), PRIMARY, CLASSES), "29×29 kernel, larger than its input of 28×28"),
+        (em(PRIMARY, ConvCapsules(name="v", capsules=2, kernel=30), CLASSES), "larger than its input"),
+        (em(PRIMARY, CLASSES, classes=5), "made for 5 classes, but the data set has 10"),
+        (em(PRIMARY, PRIMARY, CLASSES), "layer names must differ"),
+        (em(CLASSES), "needs primary_capsules below"),
+        (em(PRIMARY, Conv(name="c", channels=1, kernel=1), CLASSES), "cannot stand above capsules"),
+        (em(PRIMARY), "last layer"),
+        (em(PRIMARY, CLASSES, routing=None), "needs a routing"),
+        (em(PRIMARY, CLASSES, routing=EMRouting(densities="shifted", competition="all_positions")), "densities: log"),
+        (em(Dense(name="d", units="classes", activation="linear"), routing=None), "use cross_entropy"),
+        (em(Conv(name="c", channels=1, kernel=2, padding="same"), PRIMARY, CLASSES), "odd kernel"),
+    ],
+)
+def test_impossible_networks(network, words):
+    """A network that no image can pass through is refused in one sentence that says why."""
+    with pytest.raises(BadInput, match="network n") as error:
+        bind(network, *MNIST)
+    assert words in str(error.value)
+
+
+def test_routing_iterations_override():
+    """Routing iterations replace the network's own, and mean nothing to a CNN."""
+    assert with_routing_iterations(zoo.load("em-paper"), 5).routing.iterations == 5
+    assert with_routing_iterations(zoo.load("em-paper"), None) == zoo.load("em-paper")
+    assert with_routing_iterations(zoo.load("cnn-paper"), 5) == zoo.load("cnn-paper")
+
+
+def test_unknown_network_names_the_nearest():
+    """A misspelt zoo name is answered with the names there are and the nearest of them."""
+    with pytest.raises(BadInput, match="did you mean 'em-paper'"):
+        zoo.load("em-papre")
+
+
+def test_schedules():
+    """Margins and learning rates take the values of their formulas at the start, in the middle and at the end."""
+    paper, tiny = zoo.load("em-paper"), zoo.load("em-tiny")
+    assert paper.objective.margin_at(0, 10) == pytest.approx(0.2 + 0.79 / (1 + np.exp(4)))
+    assert paper.objective.margin_at(10**7, 10) == pytest.approx(0.2 + 0.79 / (1 + np.exp(-10)))
+    assert [tiny.objective.margin_at(step, 100) for step in (0, 25, 50, 99)] == pytest.approx([0.2, 0.55, 0.9, 0.9])
+    assert paper.recipe.learning_rate_at(20_000, 1) == pytest.approx(3e-3 * 0.96)
+    assert tiny.recipe.learning_rate_at(50, 100) == pytest.approx(5e-3)
+    assert zoo.load("cnn-paper").objective.margin_at(3, 10) == 0.0
+
+
+def test_numbers_without_a_point():
+    """`1e-3` is a number, as in YAML 1.2."""
+    text = "name: n\nlayers: [{kind: dense, name: d, units: classes, activation: linear}]\n"
+    network = parse(
+        text + "objective: {loss: {kind: cross_entropy}}\nrecipe: {optimizer: {name: sgd, learning_rate: 1e-3}}",
+        Network,
+        "n",
+    )
+    assert network.recipe.optimizer.learning_rate == pytest.approx(1e-3)
