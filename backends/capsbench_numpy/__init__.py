@@ -1,0 +1,1 @@
+"""The NumPy backend: the float64 oracle, and the definition of every layer."""

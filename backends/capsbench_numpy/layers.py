@@ -1,0 +1,165 @@
+"""Every layer as it is defined, on real or complex arrays (see `routing`)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    Conv,
+    ConvCapsules,
+    Dense,
+    Dropout,
+    MaxPool,
+    PrimaryCapsules,
+)
+from capsbench.network.patches import patch_places
+from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
+from capsbench_numpy.routing import Array, log_sigmoid, log_softmax, route, vote
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What flows between layers: maps [b, h, w, c], or poses [b, h, w, n, elements] with activations [b, h, w, n].
+
+    `scores` [b, classes] is what the last layer ranks classes by.
+    """
+
+    values: Array
+    activations: Array | None = None
+    scores: Array | None = None
+
+
+def run(
+    bound: BoundNetwork,
+    parameters: Mapping[str, Array],
+    images: Array,
+    masks: Mapping[str, Array] | None = None,
+) -> Signal:
+    """The network on images [b, h, w, c]: with `masks` (which may be empty) as in training, else as at evaluation."""
+    signal = Signal(images)
+    for layer in bound.layers:
+        prefix = f"{layer.layer.name}."
+        own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
+        signal = _apply(bound, layer, own, signal, masks)
+    if signal.activations is None:
+        scores = signal.values.reshape(len(images), -1)
+        return Signal(scores, np.exp(log_softmax(scores)), scores)
+    return signal
+
+
+def _apply(
+    bound: BoundNetwork,
+    layer: BoundLayer,
+    own: Mapping[str, Array],
+    below: Signal,
+    masks: Mapping[str, Array] | None,
+) -> Signal:
+    match layer.layer:
+        case BatchNorm() as spec:
+            return Signal(_batch_norm(spec, own, below.values, training=masks is not None))
+        case Conv() as spec:
+            pad = spec.kernel // 2 if spec.padding == "same" else 0
+            maps = np.pad(below.values, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+            return Signal(_activate(_conv(maps, own["weights"], own["biases"], spec.stride), spec.activation))
+        case MaxPool() as spec:
+            return Signal(_max_pool(below.values, spec.size, spec.stride))
+        case Dense() as spec:
+            flat = below.values.reshape(len(below.values), -1)
+            return Signal(_activate(flat @ own["weights"] + own["biases"], spec.activation))
+        case Dropout() as spec:
+            if masks is None:
+                return below
+            return Signal(below.values * masks[spec.name].reshape(below.values.shape))
+        case PrimaryCapsules() as spec:
+            poses = _conv(below.values, own["pose_weights"], own["pose_biases"], spec.stride)
+            logits = _conv(below.values, own["activation_weights"], own["activation_biases"], spec.stride)
+            return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), np.exp(log_sigmoid(logits)))
+        case ConvCapsules() as spec:
+            return _conv_capsules(bound, layer, spec, own, below)
+        case ClassCapsules() as spec:
+            return _class_capsules(bound, layer, spec, own, below)
+
+
+def _activate(values: Array, activation: str) -> Array:
+    return np.where(values.real > 0, values, 0.0) if activation == "relu" else values
+
+
+def _conv(maps: Array, weights: Array, biases: Array, stride: int) -> Array:
+    kernel = weights.shape[0]
+    windows = sliding_window_view(maps, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride]
+    return np.tensordot(windows, weights, ([4, 5, 3], [0, 1, 2])) + biases
+
+
+def _max_pool(maps: Array, size: int, stride: int) -> Array:
+    windows = sliding_window_view(maps, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    flat = windows.reshape(*windows.shape[:4], size * size)
+    largest: Array = np.take_along_axis(flat, flat.real.argmax(-1)[..., None], -1)[..., 0]
+    return largest
+
+
+def _batch_norm(spec: BatchNorm, own: Mapping[str, Array], maps: Array, *, training: bool) -> Array:
+    if training:
+        mean = maps.mean((0, 1, 2))
+        variance = ((maps - mean) ** 2).mean((0, 1, 2))
+    else:
+        mean, variance = own["moving_mean"], own["moving_variance"]
+    normal = (maps - mean) / np.sqrt(variance + spec.epsilon)
+    scaled: Array = normal * own.get("scale", np.ones(1)) + own.get("center", np.zeros(1))
+    return scaled
+
+
+def _conv_capsules(
+    bound: BoundNetwork, layer: BoundLayer, spec: ConvCapsules, own: Mapping[str, Array], below: Signal
+) -> Signal:
+    routing = bound.network.routing
+    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert below.activations is not None  # noqa: S101 - likewise: capsules stand below
+    batch, height, width, types = below.activations.shape
+    places = patch_places(height, width, spec.kernel, spec.stride)
+    poses = below.values.reshape(batch, height * width, types, 16)[:, places]
+    activations = below.activations.reshape(batch, height * width, types)[:, places]
+    owner = (places[..., None] * types + np.arange(types)).reshape(len(places), -1)
+    votes = vote(poses.reshape(batch, len(places), -1, 16), own["transforms"])
+    routed = route(votes, activations.reshape(batch, len(places), -1), own["beta_u"], own["beta_a"], routing, owner)
+    grid = (batch, layer.output.height, layer.output.width, spec.capsules)
+    return Signal(routed.poses.reshape(*grid, 16), routed.activations.reshape(grid))
+
+
+def _class_capsules(
+    bound: BoundNetwork, layer: BoundLayer, spec: ClassCapsules, own: Mapping[str, Array], below: Signal
+) -> Signal:
+    routing = bound.network.routing
+    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert below.activations is not None  # noqa: S101 - likewise: capsules stand below
+    batch, height, width, types = below.activations.shape
+    # Children of one type share their transform over all places, so votes are cast place by place.
+    votes = vote(below.values.reshape(batch, height * width, types, 16), own["transforms"])
+    votes = _add_coordinates(votes, np.array(coordinates(bound, layer)), bound)
+    activations = below.activations.reshape(batch, height * width, types)
+    if spec.positions == "joint":
+        votes = votes.reshape(batch, 1, -1, *votes.shape[3:])
+        activations = activations.reshape(batch, 1, -1)
+    owner = np.arange(height * width * types).reshape(activations.shape[1:])
+    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, owner)
+    mean = routed.activations.mean(1)
+    scores = routed.logits[:, 0] if spec.positions == "joint" else mean
+    return Signal(routed.poses.mean(1), mean, scores)
+
+
+def _add_coordinates(votes: Array, places: Array, bound: BoundNetwork) -> Array:
+    """Votes [b, places, i, j, 16] with each place's (row, column) [places, 2] added or appended."""
+    routing = bound.network.routing
+    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    shaped = places[None, :, None, None, :]
+    if routing.coordinates == "appended":
+        return np.concatenate([votes, np.broadcast_to(shaped, (*votes.shape[:4], 2))], -1)
+    elements = routing.coordinate_elements()
+    if elements is None:
+        return votes
+    offset = np.zeros((1, votes.shape[1], 1, 1, 16))
+    offset[..., elements] = shaped
+    return votes + offset

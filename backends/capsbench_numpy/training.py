@@ -1,0 +1,100 @@
+"""The oracle at work: forward, loss, and the loss's exact derivative along a direction.
+
+The derivative comes from the complex step: f is analytic wherever it is smooth, so Im f(x + i h v) / h is the
+derivative along v to rounding, with no difference taken (Squire, Trapp 1998, "Using complex variables to estimate
+derivatives of real functions"). That gives any backend's gradient something exact to be compared with, without a
+backward pass here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capsbench.backend import Floats, Output, Step
+from capsbench.measure.optable import StepProfile
+from capsbench.network.shapes import BoundNetwork
+from capsbench_numpy.layers import run
+from capsbench_numpy.objective import loss
+from capsbench_numpy.routing import Array
+
+_COMPLEX_STEP = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A batch in float64: images [b, h, w, c], labels [b], dropout masks [b, units] by layer."""
+
+    images: NDArray[np.float64]
+    labels: NDArray[np.int64]
+    masks: dict[str, NDArray[np.float64]]
+
+
+class OracleRealization:
+    """A network in float64 NumPy. It has no train step: it says what the others must compute."""
+
+    def __init__(self, bound: BoundNetwork, parameters: Mapping[str, NDArray[Any]]) -> None:
+        self._bound = bound
+        self._parameters = {name: value.astype(np.float64) for name, value in parameters.items()}
+
+    def place(
+        self, images: NDArray[np.float32], labels: NDArray[np.int64], masks: Mapping[str, NDArray[np.float32]]
+    ) -> Placed:
+        """The batch in float64."""
+        return Placed(images.astype(np.float64), labels, {name: m.astype(np.float64) for name, m in masks.items()})
+
+    def forward(self, placed: Placed) -> Output:
+        """Evaluate the batch."""
+        signal = run(self._bound, self._parameters, placed.images)
+        assert signal.scores is not None  # noqa: S101 - the last layer gives scores
+        assert signal.activations is not None  # noqa: S101 - likewise
+        poses = signal.values.real if signal.values.ndim == 3 else None
+        return Output(signal.scores.real, signal.activations.real, poses)
+
+    def loss(self, placed: Placed, step: Step) -> float:
+        """Training loss of the batch."""
+        return self._loss(self._parameters, placed, step).real
+
+    def directional_derivative(self, placed: Placed, step: Step, directions: Mapping[str, Floats]) -> float:
+        """Derivative of loss(parameters + t * directions) at t = 0, to rounding; tensors left out stand still."""
+        shifted: dict[str, Array] = dict(self._parameters)
+        for name, direction in directions.items():
+            shifted[name] = self._parameters[name] + 1j * _COMPLEX_STEP * direction
+        return self._loss(shifted, placed, step).imag / _COMPLEX_STEP
+
+    def input_derivative(self, placed: Placed, step: Step, direction: Floats) -> float:
+        """Derivative of loss(images + t * direction) at t = 0; direction [b, h, w, c]."""
+        images = placed.images + 1j * _COMPLEX_STEP * direction
+        return self._loss(self._parameters, Placed(images, placed.labels, placed.masks), step).imag / _COMPLEX_STEP
+
+    def synchronize(self) -> None:
+        """NumPy never runs ahead."""
+
+    def parameters(self) -> dict[str, Floats]:
+        """The parameters it was given."""
+        return dict(self._parameters)
+
+    def loss_and_gradients(self, placed: Placed, step: Step) -> tuple[float, dict[str, Floats]]:
+        """Not here: ask for directional derivatives."""
+        raise NotImplementedError(_NO_TRAINING)
+
+    def train_step(self, placed: Placed, step: Step) -> float:
+        """Not here."""
+        raise NotImplementedError(_NO_TRAINING)
+
+    def peak_bytes(self, placed: Placed, step: Step) -> int:
+        """Not here."""
+        raise NotImplementedError(_NO_TRAINING)
+
+    def profile(self, placed: Placed, step: Step) -> StepProfile:
+        """Not here."""
+        raise NotImplementedError(_NO_TRAINING)
+
+    def _loss(self, parameters: Mapping[str, Array], placed: Placed, step: Step) -> complex:
+        output = run(self._bound, parameters, placed.images, placed.masks)
+        return loss(self._bound, parameters, output, placed.images, placed.labels, step.margin)
+
+
+_NO_TRAINING = "the oracle computes forward, loss and directional derivatives; it takes no train steps"
