@@ -1,0 +1,174 @@
+import hashlib
+import threading
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from capsbench.dataset import toys
+from capsbench.dataset.toybox import CATEGORIES, INSTANCES, build
+from capsbench.errors import BadInput
+
+# A change of any of these is a new generator: raise GENERATOR_VERSION.
+GOLDEN = {
+    (0, 0, 30, 0): "96da5e7a7401d4de27e5e09dad5dd6cf36bae61a68cca06469c6d117b7d3ae36",
+    (1, 7, 45, 120): "53affbe15d975452d291fbd41c0c089f33d3ab112e12295c27cd8c993f97df74",
+    (2, 4, 70, 340): "a43aeef4cb3a3c56fcb1d091558b10b9229bf26c3907ff51ce07cc2aae787d41",
+    (3, 3, 50, 200): "3e0a4e565ecf9dcf380d25bd855ffba52e66ed5e6348357875b57de52e00dad5",
+    (4, 9, 60, 80): "b00a507d765a46e52ee83ad3ba6ba4c5319c77d372b228ae0a0d300e467b6776",
+}
+
+
+@pytest.mark.parametrize("viewpoint", GOLDEN)
+def test_pictures_are_the_same_everywhere(viewpoint):
+    """Each viewpoint has the bytes it had when this version of the generator was made."""
+    assert toys.GENERATOR_VERSION == 1
+    pairs = toys.render(*viewpoint)
+    assert pairs.shape == (6, 2, 96, 96)
+    assert hashlib.sha256(pairs.tobytes()).hexdigest() == GOLDEN[viewpoint]
+
+
+def test_lightings_are_rendered_apart_as_together():
+    """A lighting looks the same whether it is asked for alone, last, or with the others."""
+    together = toys.render(2, 5, 40, 100)
+    np.testing.assert_array_equal(toys.render(2, 5, 40, 100, [4, 1]), together[[4, 1]])
+
+
+@pytest.mark.parametrize("category", range(5))
+def test_every_factor_shows(category):
+    """Changing the instance, elevation, azimuth, lighting or eye changes the picture."""
+    base = toys.render(category, 1, 40, 60)
+    others = [toys.render(category, 2, 40, 60), toys.render(category, 1, 55, 60), toys.render(category, 1, 40, 80)]
+    assert all((other != base).mean() > 0.01 for other in others)
+    assert len({pair.tobytes() for pair in base}) == 6
+    assert (base[:, 0] != base[:, 1]).mean() > 0.01
+
+
+def test_the_toy_is_dark_in_the_middle_of_a_bright_table():
+    """Every toy of every category leaves the border to the table, which is brighter than the toy."""
+    for category in range(len(CATEGORIES)):
+        for instance in range(INSTANCES):
+            picture = toys.render(category, instance, 70, 20 * instance, [2])[0, 0].astype(int)
+            border = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+            assert border.min() > 150
+            assert picture[30:66, 30:66].mean() < border.mean() - 20
+
+
+def test_instances_differ():
+    """All fifty toys are built differently."""
+    assert len({build(c, i) for c in range(len(CATEGORIES)) for i in range(INSTANCES)}) == 50
+
+
+def test_factors_out_of_range_are_refused():
+    """A factor the toys do not have is named with its legal values."""
+    for wrong, what in (((5, 0, 30, 0), "category 5"), ((0, 0, 33, 0), "elevation 33"), ((0, 0, 30, 10), "azimuth 10")):
+        with pytest.raises(BadInput, match=what):
+            toys.render(*wrong)
+    with pytest.raises(BadInput, match="lighting 6"):
+        toys.render(0, 0, 30, 0, [6])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_viewpoints_are_all_and_each_once(split):
+    """A split visits every viewpoint of its five instances exactly once."""
+    seen = list(toys.viewpoints(split))
+    assert len(set(seen)) == len(seen) == toys.FULL_COUNT // 6 == 4050
+    assert {view.instance for view in seen} == set(toys.INSTANCES[split])
+
+
+@pytest.mark.parametrize("count", [1, 7, 25, 60, 333])
+def test_every_beginning_is_balanced(count):
+    """Among the first viewpoints, categories and toys differ in number by one at most."""
+    begin = list(islice(toys.viewpoints("train"), count))
+    for counts in (
+        Counter(dict.fromkeys(range(5), 0)) + Counter(view.category for view in begin),
+        Counter((view.category, view.instance) for view in begin),
+    ):
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_a_beginning_sees_toys_from_all_sides():
+    """The first few viewpoints of a split already cover every elevation and azimuth, each toy in its own order."""
+    begin = list(islice(toys.viewpoints("train"), 200))
+    assert {view.elevation for view in begin} == set(toys.ELEVATIONS)
+    assert {view.azimuth for view in begin} == set(toys.AZIMUTHS)
+    assert len({(view.elevation, view.azimuth) for view in begin[:25]}) > 15
+
+
+def test_train_and_test_share_no_instance():
+    """No toy is in both splits."""
+    assert not set(toys.INSTANCES["train"]) & set(toys.INSTANCES["test"])
+
+
+def test_make_is_a_beginning_of_a_longer_make(tmp_path):
+    """A smaller limit gives the first images of a larger one, as channels-last pairs with their labels."""
+    small, large = (toys.make("test", limit, cache=tmp_path) for limit in (20, 36))
+    assert small.images.shape == (20, 96, 96, 2)
+    assert small.images.dtype == np.uint8
+    assert small.labels.dtype == np.int64
+    np.testing.assert_array_equal(small.images, large.images[:20])
+    np.testing.assert_array_equal(large.labels, np.repeat([0, 1, 2, 3, 4, 0], 6))
+    view = next(toys.viewpoints("test"))
+    expected = toys.render(view.category, view.instance, view.elevation, view.azimuth)
+    np.testing.assert_array_equal(large.images[:6].transpose(0, 3, 1, 2), expected)
+
+
+def test_progress_ends_at_the_count_and_the_cache_is_silent(tmp_path):
+    """Progress grows to the number of images; a cached split makes none."""
+    calls = []
+    first = toys.make("train", 15, cache=tmp_path, progress=lambda *call: calls.append(call))
+    assert calls == [(6, 15), (12, 15), (15, 15)]
+    again = toys.make("train", 15, cache=tmp_path, progress=lambda *_: pytest.fail("made again"))
+    np.testing.assert_array_equal(first.images, again.images)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "text", "foreign", "array"])
+def test_a_damaged_cache_is_made_again(tmp_path, damage):
+    """A cache file that is cut, altered, empty or something else is replaced by a sound one."""
+    made = toys.make("train", 6, cache=tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    if damage == "array":
+        with path.open("wb") as file:
+            np.save(file, made.images)
+    elif damage == "foreign":
+        with path.open("wb") as file:
+            np.savez(file, images=np.zeros((6, 4, 4, 2), np.uint8), labels=made.labels)
+    else:
+        middle = len(whole) // 2
+        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+        path.write_bytes({"cut": whole[:middle], "flip": flipped, "empty": b"", "text": b"hello"}[damage])
+    again = toys.make("train", 6, cache=tmp_path)
+    np.testing.assert_array_equal(again.images, made.images)
+    with np.load(path) as stored:
+        np.testing.assert_array_equal(stored["images"], made.images)
+
+
+def test_two_makers_at_once(tmp_path):
+    """Two that make the same split at once both get it and leave one sound file."""
+    results = []
+    makers = [threading.Thread(target=lambda: results.append(toys.make("test", 12, cache=tmp_path))) for _ in range(2)]
+    for maker in makers:
+        maker.start()
+    for maker in makers:
+        maker.join()
+    np.testing.assert_array_equal(results[0].images, results[1].images)
+    assert len(list(tmp_path.iterdir())) == 1
+    np.testing.assert_array_equal(toys.make("test", 12, cache=tmp_path).images, results[0].images)
+
+
+def test_a_cache_that_cannot_be_written_is_refused(tmp_path):
+    """A cache folder that is a file is refused by name."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BadInput, match=r"cannot keep the toys in .*file"):
+        toys.make("train", 1, cache=tmp_path / "file")
+
+
+def test_unknown_split_and_impossible_limits(tmp_path):
+    """A split or limit that does not exist is refused with what is legal."""
+    with pytest.raises(BadInput, match="did you mean 'train'"):
+        toys.make("trian", 6, cache=tmp_path)
+    for limit in (0, -1, 24_301):
+        with pytest.raises(BadInput, match="legal is 1 to 24,300"):
+            toys.make("train", limit, cache=tmp_path)
