@@ -1,0 +1,112 @@
+"""The peak memory of a train step, foretold from the shapes: what autograd keeps, layer by layer.
+
+Walking backward, the peak is the largest over the layers of: what outlives the step, what the layers up to this one have
+kept for their gradients, what this layer's backward pass works with, and the parameter gradients made so far. The counts
+below are read off `routing` and `layers`: v is a tensor of the votes' size, c one of the couplings' (a vote has 16 or 18
+elements, a coupling one).
+"""
+
+from dataclasses import dataclass
+
+from capsbench.backend import Setting
+from capsbench.network.layers import BatchNorm, Conv, Dropout, MaxPool, PrimaryCapsules
+from capsbench.network.parameters import decoder_sizes, parameter_specs
+from capsbench.network.routing import EMRouting
+from capsbench.network.shapes import BoundLayer, BoundNetwork
+from capsbench.network.training import SGD
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """What one layer holds, in numbers (not bytes)."""
+
+    kept: float
+    working: float
+    gradients: int
+
+
+def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
+    """Bytes of the peak; None for compiled modes."""
+    if setting.mode not in {"eager", "tiled"}:
+        return None
+    layers = [*(_layer(bound, layer, setting.mode, batch) for layer in bound.layers), _decoder(bound, batch)]
+    gradients = sum(layer.gradients for layer in layers)
+    lasting = gradients * (1 + _states(bound)) + batch * bound.image.values
+    peak, kept, made = 0.0, sum(layer.kept for layer in layers), 0
+    for layer in reversed(layers):
+        made += layer.gradients
+        peak = max(peak, kept + layer.working + made)
+        kept -= layer.kept
+    return round((lasting + peak) * (8 if setting.precision == "float64" else 4))
+
+
+def _states(bound: BoundNetwork) -> int:
+    optimizer = bound.network.recipe.optimizer
+    if isinstance(optimizer, SGD):
+        return int(optimizer.momentum > 0)
+    return 2
+
+
+def _layer(bound: BoundNetwork, layer: BoundLayer, mode: str, batch: int) -> _Layer:
+    gradients = sum(spec.size for spec in parameter_specs(bound) if spec.trainable and _owns(layer, spec.name))
+    below, above = batch * layer.input.values, batch * layer.output.values
+    if layer.routing is not None and bound.network.routing is not None:
+        routing, shape = bound.network.routing, layer.routing
+        votes = batch * shape.votes
+        couplings = votes / shape.elements
+        patches = batch * shape.positions * shape.children * 17
+        kept, working = _grouped(routing) if mode == "eager" else _tiled(routing)
+        return _Layer(
+            kept[0] * votes + kept[1] * couplings + patches + above,
+            working[0] * votes + working[1] * couplings + 2 * patches,
+            gradients,
+        )
+    match layer.layer:
+        case MaxPool():
+            # The indices of the winners are 8-byte integers.
+            return _Layer(3 * above, below + above, gradients)
+        case Conv() | PrimaryCapsules():
+            return _Layer(above, below + 2 * above, gradients)
+        case BatchNorm() | Dropout():
+            return _Layer(2 * above, 2 * above, gradients)
+        case _:
+            return _Layer(above, below + above, gradients)
+
+
+def _owns(layer: BoundLayer, name: str) -> bool:
+    return name.partition(".")[0] == layer.layer.name
+
+
+def _grouped(routing: EMRouting) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(v, c) kept and (v, c) worked with, in the grouped formulation.
+
+    Kept are the votes, and for every iteration the squared distances, the assignments, their product with the child's
+    activation, and the weights. The backward pass of a squared distance holds its incoming gradient, the difference and
+    the outgoing gradient beside the gradient of the votes, one of them in place of what it has just freed.
+    """
+    steps, between = routing.iterations, routing.iterations - 1
+    couplings = 3.0 * steps + 1.5 * steps * routing.renormalise_input
+    if routing.densities == "shifted":
+        couplings += 2.0 * between
+    return (1.0 + steps, couplings), (2.0, 3.0)
+
+
+def _tiled(routing: EMRouting) -> tuple[tuple[float, float], tuple[float, float]]:
+    """(v, c) kept and (v, c) worked with, in the tiled formulation.
+
+    Kept are the tiled transforms, the tiled poses and the votes; for every M-step the differences and their squares; for
+    every E-step both once more, and with shifted densities the densities.
+    """
+    steps, between = routing.iterations, routing.iterations - 1
+    votes = 3.0 + 2.0 * steps + 2.0 * between
+    couplings = 2.5 * steps + 1.5 * steps * routing.renormalise_input
+    if routing.densities == "shifted":
+        votes += between
+        couplings += 2.0 * between
+    return (votes, couplings), (3.0, 3.0)
+
+
+def _decoder(bound: BoundNetwork, batch: int) -> _Layer:
+    sizes = decoder_sizes(bound)
+    gradients = sum(spec.size for spec in parameter_specs(bound) if spec.name.startswith("decoder."))
+    return _Layer(batch * sum(sizes), batch * 2 * max(sizes, default=0), gradients)

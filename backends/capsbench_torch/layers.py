@@ -1,0 +1,235 @@
+"""The layers in PyTorch. Maps are kept [b, c, h, w], as PyTorch wants them, capsules [b, h, w, n, 16]."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    Conv,
+    ConvCapsules,
+    Dense,
+    Dropout,
+    MaxPool,
+    PrimaryCapsules,
+)
+from capsbench.network.patches import patch_places
+from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, coordinates
+from capsbench_torch.routing import (
+    Parents,
+    Routing,
+    Scope,
+    route_grouped,
+    route_tiled,
+    vote_grouped,
+    vote_tiled,
+)
+
+Parameters = Mapping[str, Tensor]
+Statistics = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """What flows between layers: maps [b, c, h, w] (or [b, units]), or poses [b, h, w, n, h'] with activations.
+
+    `scores` [b, classes] is what the last layer ranks classes by; `poses` is then [b, classes, elements].
+    """
+
+    values: Tensor
+    activations: Tensor | None = None
+    scores: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """How a pass is run.
+
+    Attributes:
+        bound: the network.
+        tiled: votes and routing in the tiled formulation instead of the grouped one.
+        indices: index tensors by layer (patches and owners) and coordinates, on the device.
+        scope: names a stretch of work for the profiler.
+    """
+
+    bound: BoundNetwork
+    tiled: bool
+    indices: Mapping[str, Tensor]
+    scope: Scope
+
+
+Apply = Callable[[Context, BoundLayer, Parameters, Signal], Signal]
+
+
+def constants(bound: BoundNetwork, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Patch indices, owners and coordinates of every capsule layer, by `layer.what`, on the device."""
+    made: dict[str, Tensor] = {}
+    for layer in bound.layers:
+        spec, below = layer.layer, layer.input
+        if isinstance(spec, ConvCapsules) and isinstance(below, Capsules):
+            places = patch_places(below.height, below.width, spec.kernel, spec.stride)
+            owner = places[..., None] * below.capsules + np.arange(below.capsules)
+            made[f"{spec.name}.places"] = torch.from_numpy(places.reshape(-1)).to(device)
+            made[f"{spec.name}.owner"] = torch.from_numpy(owner.reshape(-1)).to(device)
+        if isinstance(spec, ClassCapsules):
+            made[f"{spec.name}.coordinates"] = torch.tensor(coordinates(bound, layer), dtype=dtype, device=device)
+            made[f"{spec.name}.owner"] = torch.arange(layer.input.height * layer.input.width, device=device)
+    return made
+
+
+def run(
+    context: Context, parameters: Parameters, images: Tensor, masks: Parameters | None
+) -> tuple[Signal, Statistics]:
+    """The network on images [b, c, h, w]; with `masks` as in training, without as at evaluation.
+
+    Returns:
+        The last layer's signal, and the batch's statistics for every batch normalisation in training.
+    """
+    signal, statistics = Signal(images), Statistics()
+    for layer in context.bound.layers:
+        prefix = f"{layer.layer.name}."
+        own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
+        with context.scope(f"layer::{layer.layer.name}"):
+            match layer.layer:
+                case BatchNorm() as spec:
+                    signal = _batch_norm(spec, own, signal.values, statistics if masks is not None else None)
+                case Dropout() as spec:
+                    signal = signal if masks is None else Signal(signal.values.flatten(1) * masks[spec.name])
+                case ConvCapsules() | ClassCapsules():
+                    signal = _route(context, layer, own, signal)
+                case _:
+                    signal = _plain(layer, own, signal.values)
+    if signal.scores is None:
+        return Signal(signal.values, signal.values.softmax(-1), signal.values), statistics
+    return signal, statistics
+
+
+def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
+    match layer.layer:
+        case Conv() as spec:
+            pad = spec.kernel // 2 if spec.padding == "same" else 0
+            return Signal(_activate(_conv(values, own["weights"], own["biases"], spec.stride, pad), spec.activation))
+        case MaxPool() as spec:
+            return Signal(functional.max_pool2d(values, spec.size, spec.stride))
+        case Dense() as spec:
+            # The canonical order flattens [h, w, c].
+            flat = values.permute(0, 2, 3, 1).flatten(1) if values.ndim == 4 else values
+            return Signal(_activate(torch.addmm(own["biases"], flat, own["weights"]), spec.activation))
+        case PrimaryCapsules() as spec:
+            poses = _conv(values, own["pose_weights"], own["pose_biases"], spec.stride)
+            activations = _conv(values, own["activation_weights"], own["activation_biases"], spec.stride).sigmoid()
+            poses = poses.permute(0, 2, 3, 1)
+            return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), activations.permute(0, 2, 3, 1))
+        case other:
+            raise AssertionError(f"no plain layer: {other}")
+
+
+def _activate(values: Tensor, activation: str) -> Tensor:
+    return values.relu() if activation == "relu" else values
+
+
+def _conv(maps: Tensor, weights: Tensor, biases: Tensor, stride: int, pad: int = 0) -> Tensor:
+    return functional.conv2d(maps, weights.permute(3, 2, 0, 1), biases, stride, pad)
+
+
+def _batch_norm(spec: BatchNorm, own: Parameters, maps: Tensor, statistics: Statistics | None) -> Signal:
+    if statistics is None:
+        mean, variance = own["moving_mean"], own["moving_variance"]
+    else:
+        variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+        statistics[f"{spec.name}.moving_mean"] = mean.detach()
+        statistics[f"{spec.name}.moving_variance"] = variance.detach()
+    normal = (maps - mean[:, None, None]) * (variance + spec.epsilon).rsqrt()[:, None, None]
+    if "scale" in own:
+        normal = normal * own["scale"][:, None, None]
+    if "center" in own:
+        normal = normal + own["center"][:, None, None]
+    return Signal(normal)
+
+
+def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) -> Signal:
+    variant, shape = context.bound.network.routing, layer.routing
+    assert variant is not None  # noqa: S101 - check_structure has seen to it
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    assert below.activations is not None  # noqa: S101 - capsules stand below
+    owner = context.indices[f"{layer.layer.name}.owner"]
+    routing = Routing(variant, own["beta_u"], own["beta_a"], shape.children, shape.parents, owner, context.scope)
+    if isinstance(layer.layer, ConvCapsules):
+        return _conv_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
+    return _class_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
+
+
+def _conv_capsules(
+    context: Context, layer: BoundLayer, transforms: Tensor, poses: Tensor, activations: Tensor, routing: Routing
+) -> Signal:
+    batch, height, width, types = activations.shape
+    places = context.indices[f"{layer.layer.name}.places"]
+    poses = poses.reshape(batch, height * width, types * 16).index_select(1, places)
+    activations = activations.reshape(batch, height * width, types).index_select(1, places)
+    poses = poses.view(-1, routing.children, 16)
+    activations = activations.view(-1, routing.children)
+    vote, route = (vote_tiled, route_tiled) if context.tiled else (vote_grouped, route_grouped)
+    with context.scope("votes"):
+        votes = vote(poses, transforms)
+    parents = route(votes, activations, routing)
+    grid = (batch, layer.output.height, layer.output.width, routing.parents)
+    return Signal(parents.poses.view(*grid, 16), parents.activations.view(grid))
+
+
+def _class_capsules(
+    context: Context, layer: BoundLayer, transforms: Tensor, poses: Tensor, activations: Tensor, routing: Routing
+) -> Signal:
+    spec, batch, classes = layer.layer, len(poses), routing.parents
+    assert isinstance(spec, ClassCapsules)  # noqa: S101 - the caller has looked
+    places, types = activations.shape[1] * activations.shape[2], activations.shape[3]
+    coordinate = context.indices[f"{spec.name}.coordinates"]
+    vote, route = (vote_tiled, route_tiled) if context.tiled else (vote_grouped, route_grouped)
+    joint = spec.positions == "joint"
+    with context.scope("votes"):
+        # Votes are cast place by place, because a child type has one transform for all places.
+        votes = vote(poses.reshape(batch * places, types, 16), transforms)
+        votes = votes.view(batch, places, *votes.shape[1:])
+        votes = _add_coordinates(votes, coordinate, routing)
+        if joint and not context.tiled:
+            votes = votes.transpose(1, 2)
+        n = batch if joint else batch * places
+        order = (n, routing.children, classes, -1) if context.tiled else (n, classes, routing.children, -1)
+        votes = votes.reshape(order)
+    parents: Parents = route(votes, activations.reshape(n, routing.children), routing)
+    if joint:
+        return Signal(parents.poses, parents.activations, parents.logits)
+    mean = parents.activations.view(batch, places, classes).mean(1)
+    return Signal(parents.poses.view(batch, places, classes, -1).mean(1), mean, mean)
+
+
+def _add_coordinates(votes: Tensor, places: Tensor, routing: Routing) -> Tensor:
+    """Votes [b, places, ., ., 16] with each place's (row, column) [places, 2] added or appended."""
+    shaped = places[None, :, None, None, :]
+    if routing.variant.coordinates == "appended":
+        return torch.cat([votes, shaped.expand(*votes.shape[:4], 2)], -1)
+    elements = routing.variant.coordinate_elements()
+    if elements is None:
+        return votes
+    offset = places.new_zeros(len(places), 16)
+    offset[:, elements] = places
+    return votes + offset[None, :, None, None, :]
+
+
+def null_scope(name: str) -> AbstractContextManager[object]:
+    """A scope that names nothing: what runs outside the profiler."""
+    del name
+    return _NULL
+
+
+class _Null(AbstractContextManager[None]):
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+_NULL = _Null()
