@@ -1,0 +1,1 @@
+"""Records: one line a case, and the folders they are kept in."""

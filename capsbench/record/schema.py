@@ -1,0 +1,122 @@
+"""What one case left behind. The fields are a promise to users; `SCHEMA` counts their versions."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from capsbench.measure.optable import OpEvent
+
+SCHEMA = 1
+
+Status = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash"]
+Direction = Literal["lower", "higher", "none"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseKey:
+    """Which case this is; `id` is readable and ends in the hash of everything that defines the case."""
+
+    id: str
+    network: str
+    dataset: str
+    backend: str
+    mode: str
+    device: str
+    batch: int
+    routing_iterations: int | None
+    seed: int
+    threads: int
+    precision: str
+    allocator: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """How far the realization lies from the float64 oracle on a small batch.
+
+    Attributes:
+        oracle: name of the backend that defines what is right.
+        forward_max_relative_error: largest difference over largest magnitude, the worst of scores, activations, poses
+            and loss.
+        gradient_relative_error: error of the gradient along random directions, against the oracle's exact derivative.
+        forward_limit: what the first may be.
+        gradient_limit: what the second may be.
+        passed: both within their limits.
+    """
+
+    oracle: str
+    forward_max_relative_error: float
+    gradient_relative_error: float
+    forward_limit: float
+    gradient_limit: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One number of a case.
+
+    Attributes:
+        value: the number; the median of `samples` where it was sampled.
+        unit: `s`, `B`, `FLOP`, `1`, `images/s`.
+        direction: whether lower or higher is better, or neither.
+        kind: `exact` repeats to the last digit, `sampled` does not.
+        samples: one a fresh process (its median), in the order taken.
+        interval: (low, high) that holds the true median with about 95 % confidence, or the samples' range where they
+            are too few for that.
+        contended: samples during which other programs held the processors.
+    """
+
+    value: float | int
+    unit: str
+    direction: Direction
+    kind: Literal["exact", "sampled"]
+    samples: tuple[float, ...] = ()
+    interval: tuple[float, float] | None = None
+    contended: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SplitFacts:
+    """Which images were used: how many of how many, and the SHA-256 over labels and images."""
+
+    count: int
+    full_count: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fingerprint:
+    """Hashes that say whether two records may be compared: of the network, of the protocol, of the environment."""
+
+    network: str
+    protocol: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One case: what it was, how it ended, and what was measured.
+
+    Attributes:
+        reason: why the status is not `ok`; empty otherwise.
+        metrics: by name; names carry their unit (`train_step_seconds`).
+        ops: the profiled train step.
+        step_profile_seconds: wall time of that step; ops and an unattributed rest add up to it.
+        step_profile_bytes: bytes handed out in that step, likewise.
+        data: facts on each split by name.
+        notes: what a reader of the numbers must know (subset, overlap, contention, missing parity).
+    """
+
+    schema: int = SCHEMA
+    run: str
+    case: CaseKey
+    status: Status
+    reason: str = ""
+    parity: Parity | None = None
+    metrics: dict[str, Metric] = field(default_factory=dict)
+    ops: tuple[OpEvent, ...] = ()
+    step_profile_seconds: float | None = None
+    step_profile_bytes: int | None = None
+    data: dict[str, SplitFacts] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    fingerprint: Fingerprint

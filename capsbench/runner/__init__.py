@@ -1,0 +1,1 @@
+"""The parent: which case runs when, in worker processes of their own, and what becomes of what they say."""

@@ -1,0 +1,161 @@
+"""From the parts that a case's workers sent to its record."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from statistics import median
+
+from capsbench.measure.clock import Sample, Timing, kept
+from capsbench.measure.environment import Machine
+from capsbench.network.text import plain
+from capsbench.record.schema import Direction, Fingerprint, Metric, Record, SplitFacts, Status
+from capsbench.stats.interval import median_interval
+from capsbench.suite.cases import Case, content_hash
+from capsbench.worker.messages import (
+    Done,
+    MetricsPart,
+    NotesPart,
+    OpsPart,
+    ParityPart,
+    Part,
+    ProbePart,
+    Received,
+    RoundPart,
+)
+
+OVERHEAD_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """What is known of a case's data set: facts by split, and what a reader must know."""
+
+    splits: dict[str, SplitFacts]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A case on its way to a record: what its workers sent so far, and how the last of them ended."""
+
+    case: Case
+    data: DataFacts
+    parts: list[Part] = field(default_factory=list)
+    end: Done = field(default_factory=lambda: Done(status="ok"))
+    stderr: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing more can be measured of the case."""
+        return self.end.status != "ok"
+
+    def take(self, received: Received) -> None:
+        """Add what a worker left behind."""
+        self.parts.extend(received.parts)
+        self.end, self.stderr = received.done, received.stderr
+
+    def rounds(self) -> tuple[RoundPart, ...]:
+        """The timing rounds so far."""
+        return tuple(part for part in self.parts if isinstance(part, RoundPart))
+
+
+def assemble(draft: Draft, run: str, machine: Machine) -> Record:
+    """The record of a case whose last worker has ended."""
+    case, parts, rounds = draft.case, draft.parts, draft.rounds()
+    ops = next((part for part in parts if isinstance(part, OpsPart)), None)
+    metrics = {name: metric for part in parts if isinstance(part, MetricsPart) for name, metric in part.metrics.items()}
+    return Record(
+        run=run,
+        case=case.key(),
+        status=_status(draft.end),
+        reason=draft.end.reason,
+        parity=next((part.parity for part in parts if isinstance(part, ParityPart)), None),
+        metrics={**metrics, **timing_metrics(rounds, case.batch)},
+        ops=ops.ops if ops else (),
+        step_profile_seconds=ops.step_seconds if ops else None,
+        step_profile_bytes=ops.allocated_bytes if ops else None,
+        data=draft.data.splits,
+        notes=tuple(_notes(draft, rounds)),
+        fingerprint=_fingerprint(draft, machine),
+    )
+
+
+def timing_metrics(rounds: tuple[RoundPart, ...], batch: int) -> dict[str, Metric]:
+    """Times over the rounds: each round's median is one sample, their median the value; none without a round."""
+    if not rounds:
+        return {}
+    steps = _round_medians(rounds, lambda part: part.train_step)
+    return {
+        "forward_seconds": _sampled(
+            _round_medians(rounds, lambda part: part.forward), contended=_contended(part.forward for part in rounds)
+        ),
+        "train_step_seconds": _sampled(steps, contended=_contended(part.train_step for part in rounds)),
+        "images_per_second": _sampled(
+            tuple(batch / seconds for seconds in steps),
+            "images/s",
+            "higher",
+            contended=_contended(part.train_step for part in rounds),
+        ),
+        "first_step_seconds": _sampled(tuple(part.train_step.first_seconds for part in rounds)),
+        "peak_rss_bytes": _sampled(tuple(float(part.peak_rss_bytes) for part in rounds), "B", "none"),
+    }
+
+
+def _round_medians(rounds: tuple[RoundPart, ...], which: Callable[[RoundPart], Timing]) -> tuple[float, ...]:
+    return tuple(median(kept(which(part).samples)) for part in rounds)
+
+
+def _sampled(
+    samples: tuple[float, ...], unit: str = "s", direction: Direction = "lower", *, contended: int = 0
+) -> Metric:
+    interval = median_interval(samples)
+    return Metric(
+        value=median(samples),
+        unit=unit,
+        direction=direction,
+        kind="sampled",
+        samples=samples,
+        interval=(interval.low, interval.high),
+        contended=contended,
+    )
+
+
+def _contended(timings: Iterable[Timing]) -> int:
+    return sum(bool(sample.contended) for timing in timings for sample in timing.samples)
+
+
+def _status(end: Done) -> Status:
+    # Bad input that only one case meets (a batch larger than the split) is something this case cannot do.
+    return "unsupported" if end.status == "bad_input" else end.status
+
+
+def _notes(draft: Draft, rounds: tuple[RoundPart, ...]) -> Iterable[str]:
+    yield from draft.data.notes
+    yield from dict.fromkeys(note for part in draft.parts if isinstance(part, NotesPart) for note in part.notes)
+    if "parity" not in draft.case.measure:
+        yield "parity was not checked"
+    samples = [sample for part in rounds for timing in (part.forward, part.train_step) for sample in timing.samples]
+    yield from _timing_notes(rounds, samples)
+
+
+def _timing_notes(rounds: tuple[RoundPart, ...], samples: list[Sample]) -> Iterable[str]:
+    if any(sample.contended is None for sample in samples):
+        yield "this system does not say whether other programs held the processors"
+    contended = sum(bool(sample.contended) for sample in samples)
+    if contended:
+        yield f"{contended} of {len(samples)} timing samples were contended"
+    overhead = max((part.overhead_share for part in rounds), default=0.0)
+    if overhead > OVERHEAD_SHARE:
+        yield f"the harness itself took {overhead:.0%} of a timing pass"
+
+
+def _fingerprint(draft: Draft, machine: Machine) -> Fingerprint:
+    case = draft.case
+    versions = next((part.versions for part in draft.parts if isinstance(part, ProbePart)), {})
+    hashes = {name: facts.sha256 for name, facts in draft.data.splits.items()}
+    protocol = (plain(case.dataset, defaults=True), hashes, case.batch, case.seed, case.precision)
+    surroundings = (plain(machine, defaults=True), dict(versions), case.device, case.threads, case.allocator)
+    return Fingerprint(
+        network=content_hash(case.network),
+        protocol=content_hash((protocol, plain((case.train, case.recipe), defaults=True))),
+        environment=content_hash(surroundings),
+    )

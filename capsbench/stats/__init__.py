@@ -1,0 +1,1 @@
+"""Pure functions on samples: when they have settled, and how sure their median is."""

@@ -1,0 +1,1 @@
+"""Suite files: which cases are run, and what is measured of each."""

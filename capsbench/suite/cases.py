@@ -1,0 +1,214 @@
+"""From suites to cases: the product of the axes, refused before anything runs where it makes no sense."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict
+
+from capsbench.backend import Precision, Setting
+from capsbench.dataset import catalog
+from capsbench.dataset.transform import output_shape
+from capsbench.errors import BadInput, unknown_name
+from capsbench.network import zoo
+from capsbench.network.layers import STRICT
+from capsbench.network.network import Network, with_routing_iterations
+from capsbench.network.shapes import BoundNetwork, bind
+from capsbench.network.text import plain
+from capsbench.network.training import Recipe
+from capsbench.record.schema import CaseKey
+from capsbench.suite.schema import DatasetChoice, LimitChoice, Measure, Suite, TimeChoice, TrainChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One point of a suite: everything a worker needs to know, but for where the data lie."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    id: str
+    suite: str
+    network: Network
+    dataset: DatasetChoice
+    backend: str
+    mode: str
+    device: str
+    batch: int
+    seed: int
+    threads: int
+    precision: Precision
+    allocator: Literal["heap", "default"]
+    measure: tuple[Measure, ...]
+    train: TrainChoice
+    time: TimeChoice
+    limits: LimitChoice
+
+    @property
+    def routing_iterations(self) -> int | None:
+        """Routing iterations; None for a network that does not route."""
+        return None if self.network.routing is None else self.network.routing.iterations
+
+    @property
+    def setting(self) -> Setting:
+        """How the backend is asked to realize the network."""
+        return Setting(self.mode, self.device, self.precision, self.threads)
+
+    @property
+    def recipe(self) -> Recipe:
+        """The network's recipe with what the suite overrides."""
+        own = self.network.recipe
+        return Recipe(
+            optimizer=self.train.optimizer or own.optimizer,
+            learning_rate_schedule=self.train.learning_rate_schedule or own.learning_rate_schedule,
+        )
+
+    def bind(self) -> BoundNetwork:
+        """The network at the size of the prepared images."""
+        info = catalog.info(self.dataset.name)
+        return bind(self.network, output_shape(self.dataset.transform, info.image_shape), info.classes)
+
+    def key(self) -> CaseKey:
+        """How records name the case."""
+        return CaseKey(
+            id=self.id,
+            network=self.network.name,
+            dataset=self.dataset.name,
+            backend=self.backend,
+            mode=self.mode,
+            device=self.device,
+            batch=self.batch,
+            routing_iterations=self.routing_iterations,
+            seed=self.seed,
+            threads=self.threads,
+            precision=self.precision,
+            allocator=self.allocator,
+        )
+
+
+def content_hash(value: object) -> str:
+    """Hash of plain data or dataclasses, all fields written out, 16 hexadecimal digits."""
+    text = json.dumps(plain(value, defaults=True), sort_keys=True)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def expand(
+    suite: Suite, path: Path, modes: Mapping[str, tuple[str, ...]], devices: Mapping[str, str] | None = None
+) -> tuple[Case, ...]:
+    """Every case of a suite, in the order in which they are run.
+
+    Args:
+        suite: as read from `path`.
+        path: the suite file, from which relative network paths are followed.
+        modes: the modes of every installed backend, the default first.
+        devices: what the suite's device means for each backend; None takes the suite's word.
+
+    Raises:
+        BadInput: an unknown name, or a combination no case can be made of.
+    """
+    realizations = [_mode(text, modes, path) for text in suite.backends]
+    dataset = suite.dataset_choice()
+    networks = list(_networks(suite, path, dataset))
+    return tuple(
+        _case(suite, network, digest, dataset, backend, mode, (devices or {}).get(backend, suite.device), batch, seed)
+        for (network, digest), batch, seed, (backend, mode) in product(networks, suite.batch, suite.seeds, realizations)
+    )
+
+
+def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
+    """The cases whose id or `network`, `backend:mode` matches the glob; all without one.
+
+    Raises:
+        BadInput: none does.
+    """
+    everything = tuple(cases)
+    if glob is None:
+        return everything
+    chosen = tuple(case for case in everything if _matches(case, glob))
+    if not chosen:
+        raise BadInput(f"no case matches {glob!r}; the first of {len(everything)} is {everything[0].id!r}", "--only")
+    return chosen
+
+
+def comparable_group(case: Case) -> tuple[object, ...]:
+    """Cases with equal groups differ in backend and mode only: their timing rounds are interleaved."""
+    return (case.suite, case.network.name, case.routing_iterations, case.batch, case.seed, case.device)
+
+
+def _matches(case: Case, glob: str) -> bool:
+    return any(fnmatchcase(text, glob) for text in (case.id, case.network.name, f"{case.backend}:{case.mode}"))
+
+
+def _mode(text: str, modes: Mapping[str, tuple[str, ...]], path: Path) -> tuple[str, str]:
+    backend, colon, mode = text.partition(":")
+    if backend not in modes:
+        raise unknown_name("backend", backend, modes, f"{path}:backends")
+    if not colon:
+        return backend, modes[backend][0]
+    if mode not in modes[backend]:
+        raise unknown_name(f"mode of {backend}", mode, modes[backend], f"{path}:backends")
+    return backend, mode
+
+
+def _networks(suite: Suite, path: Path, dataset: DatasetChoice) -> Iterator[tuple[Network, str]]:
+    info = catalog.info(dataset.name)
+    image = output_shape(dataset.transform, info.image_shape)
+    seen: set[tuple[str, int | None]] = set()
+    for name, iterations in product(suite.networks, suite.routing_iterations or (None,)):
+        network = with_routing_iterations(_load(name, path), iterations)
+        key = (name, None if network.routing is None else network.routing.iterations)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            bind(network, image, info.classes)
+        except BadInput as error:
+            raise BadInput(f"{error} (data set {dataset.name})", f"{path}:networks") from None
+        yield network, content_hash(network)
+
+
+def _load(name: str, path: Path) -> Network:
+    if "/" in name or name.endswith((".yaml", ".yml")):
+        return zoo.load(str(path.parent / name))
+    if name not in zoo.names():
+        raise unknown_name("network", name, zoo.names(), f"{path}:networks")
+    return zoo.load(name)
+
+
+def _case(
+    suite: Suite,
+    network: Network,
+    digest: str,
+    dataset: DatasetChoice,
+    backend: str,
+    mode: str,
+    device: str,
+    batch: int,
+    seed: int,
+) -> Case:
+    case = Case(
+        id="",
+        suite=suite.name,
+        network=network,
+        dataset=dataset,
+        backend=backend,
+        mode=mode,
+        device=device,
+        batch=batch,
+        seed=seed,
+        threads=suite.threads,
+        precision=suite.precision,
+        allocator=suite.allocator,
+        measure=suite.measure,
+        train=suite.train,
+        time=suite.time,
+        limits=suite.limits,
+    )
+    iterations = "" if case.routing_iterations is None else f".i{case.routing_iterations}"
+    label = f"{network.name}.{dataset.name}.{backend}-{mode}.b{batch}{iterations}.s{seed}"
+    protocol = (digest, plain((dataset, suite.train, suite.time, suite.limits), defaults=True))
+    sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, suite.measure)
+    return replace(case, id=f"{label}-{content_hash((protocol, sizes))[:8]}")

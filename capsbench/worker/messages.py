@@ -1,0 +1,245 @@
+"""What parent and worker say to each other: frozen dataclasses, one JSON line each.
+
+Both ends come from the same installation, so nothing is versioned. NaN and infinities travel as Python's `json` writes
+them. A line that is no message is noise, which the reader hands back as such.
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from capsbench.backend import Setting
+from capsbench.measure.clock import Timing
+from capsbench.measure.optable import OpEvent
+from capsbench.network.network import Network
+from capsbench.network.text import plain
+from capsbench.record.schema import Metric, Parity, SplitFacts
+from capsbench.suite.cases import Case
+from capsbench.suite.schema import DatasetChoice
+
+Outcome = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash", "bad_input"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where data sets lie (None: the default folders) and where a case's larger files go (None: nowhere)."""
+
+    data_root: str | None = None
+    cache: str | None = None
+    artifacts: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeJob:
+    """Import a backend's framework and say what is there."""
+
+    kind: Literal["probe"] = "probe"
+    backend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataJob:
+    """Load a data set, say what it is and whether its splits overlap."""
+
+    kind: Literal["data"] = "data"
+    dataset: DatasetChoice
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizedNetwork:
+    """A network with the image [height, width, channels] and class count it is to be realized for."""
+
+    network: Network
+    image: tuple[int, int, int]
+    classes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityJob:
+    """Compare networks on drawn images against the oracle."""
+
+    kind: Literal["parity"] = "parity"
+    backend: str
+    setting: Setting
+    networks: tuple[SizedNetwork, ...]
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckJob:
+    """Everything about a case that repeats exactly: parity, counts, memory, ops."""
+
+    kind: Literal["check"] = "check"
+    case: Case
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeJob:
+    """One timing round of a case."""
+
+    kind: Literal["time"] = "time"
+    case: Case
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccuracyJob:
+    """Train a case and evaluate it."""
+
+    kind: Literal["accuracy"] = "accuracy"
+    case: Case
+    place: Place
+
+
+Job = ProbeJob | DataJob | ParityJob | CheckJob | TimeJob | AccuracyJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a stage is, `done` of `total`, and what runs now in words."""
+
+    kind: Literal["progress"] = "progress"
+    stage: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbePart:
+    """Versions by name and devices, as the backend sees them."""
+
+    kind: Literal["probe"] = "probe"
+    versions: dict[str, str]
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityPart:
+    """Parity of a network; None, with the reason, where it could not be found out."""
+
+    kind: Literal["parity"] = "parity"
+    network: str
+    parity: Parity | None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsPart:
+    """Some metrics of the case."""
+
+    kind: Literal["metrics"] = "metrics"
+    metrics: dict[str, Metric]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpsPart:
+    """The profiled train step."""
+
+    kind: Literal["ops"] = "ops"
+    ops: tuple[OpEvent, ...]
+    step_seconds: float
+    allocated_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundPart:
+    """One timing round.
+
+    Attributes:
+        forward: one evaluation of the batch.
+        train_step: one train step on it.
+        overhead_share: share of the timing pass that was spent outside the realization.
+        peak_rss_bytes: the most resident memory the process had.
+    """
+
+    kind: Literal["round"] = "round"
+    forward: Timing
+    train_step: Timing
+    overhead_share: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataPart:
+    """Which images were used, by split."""
+
+    kind: Literal["data"] = "data"
+    data: dict[str, SplitFacts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NotesPart:
+    """What a reader of the numbers must know."""
+
+    kind: Literal["notes"] = "notes"
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactsPart:
+    """Files that now stand in the case's folder, by name."""
+
+    kind: Literal["artifacts"] = "artifacts"
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """How the job ended; always the last message."""
+
+    kind: Literal["done"] = "done"
+    status: Outcome
+    reason: str = ""
+
+
+Part = ProbePart | ParityPart | MetricsPart | OpsPart | RoundPart | DataPart | NotesPart | ArtifactsPart
+Message = Progress | Part | Done
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a worker left behind: its parts in the order they came, how it ended, the end of its stderr."""
+
+    parts: tuple[Part, ...]
+    done: Done
+    stderr: str = field(default="", compare=False)
+
+
+def encode(value: Job | Message) -> bytes:
+    """The value as one line."""
+    return json.dumps(plain(value, defaults=True), separators=(",", ":")).encode() + b"\n"
+
+
+def decode_message(line: bytes) -> Message | None:
+    """The message on a line; None where the line is none."""
+    try:
+        message: Message = _messages().validate_json(line)
+    except ValidationError:
+        return None
+    return message
+
+
+def decode_job(line: bytes) -> Job:
+    """The job on a line.
+
+    Raises:
+        pydantic.ValidationError: it is none.
+    """
+    job: Job = _jobs().validate_json(line)
+    return job
+
+
+@cache
+def _messages() -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[Message, Field(discriminator="kind")])
+
+
+@cache
+def _jobs() -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[Job, Field(discriminator="kind")])

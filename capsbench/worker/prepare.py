@@ -1,0 +1,107 @@
+"""What every job on a case begins with: the backend, the network at its size, its parameters, its images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from capsbench import plugins
+from capsbench.backend import Backend, Probe, Realization, Step
+from capsbench.dataset.batches import fixed_batch
+from capsbench.dataset.catalog import Split, SplitName, load
+from capsbench.network.parameters import draw_parameters, dropout_masks
+from capsbench.network.shapes import BoundNetwork
+from capsbench.suite.cases import Case
+from capsbench.worker.messages import Message, Outcome, Place, ProbePart
+
+Send = Callable[[Message], None]
+
+
+class Stopped(Exception):  # noqa: N818 - not an error but how a case ends
+    """The job cannot go on; `status` and the text say how it ended."""
+
+    def __init__(self, status: Outcome, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A case that its backend can realize.
+
+    Attributes:
+        case: with the recipe that the suite wants put into its network.
+        place: where data lie and files go.
+        backend: the one asked for.
+        bound: the network at the size of the prepared images.
+        parameters: drawn from the case's seed.
+    """
+
+    case: Case
+    place: Place
+    backend: Backend
+    bound: BoundNetwork
+    parameters: dict[str, NDArray[np.float32]]
+
+    def realize(self) -> Realization:
+        """A fresh realization."""
+        return self.backend.realize(self.bound, self.parameters, self.case.setting)
+
+    def split(self, name: SplitName) -> Split:
+        """One split of the case's data set, as far as the case uses it."""
+        return load_split(self.case, self.place, name)
+
+    def training_batch(self, realization: Realization) -> object:
+        """The first training images, always the same, with the masks of step 0, on the device."""
+        case = self.case
+        batch = fixed_batch(self.split("train"), case.dataset.transform, batch=case.batch)
+        masks = dropout_masks(self.bound, case.batch, case.seed, 0)
+        placed: object = realization.place(batch.images, batch.labels, masks)
+        return placed
+
+    def standing_step(self) -> Step:
+        """A train step at learning rate 0: all of the arithmetic, but the parameters stay.
+
+        So every repetition does the same work, and none diverges on a batch that it sees a thousand times.
+        """
+        return Step(0, 0.0, self.case.network.objective.margin_at(0, 1))
+
+
+def prepare(case: Case, place: Place, send: Send) -> Prepared:
+    """Find the backend, see that it can do the case, draw the parameters.
+
+    Raises:
+        Stopped: as `unsupported`, where the device is not there or the mode cannot realize the network.
+        BadInput: the backend cannot be used.
+    """
+    case = replace(case, network=replace(case.network, recipe=case.recipe))
+    backend = plugins.load(case.backend)
+    probe = backend.probe()
+    send(ProbePart(versions=dict(probe.versions), devices=tuple(probe.devices)))
+    if not has_device(probe, case.device):
+        there = ", ".join(probe.devices)
+        raise Stopped("unsupported", f"{case.backend} has no device {case.device!r} here, only {there}")
+    bound = case.bind()
+    problem = backend.unsupported(bound, case.setting)
+    if problem is not None:
+        raise Stopped("unsupported", problem)
+    return Prepared(case, place, backend, bound, draw_parameters(bound, case.seed))
+
+
+def load_split(case: Case, place: Place, name: SplitName) -> Split:
+    """One split of a case's data set.
+
+    Raises:
+        BadInput: the files are missing or broken.
+    """
+    limit = case.dataset.train_limit if name == "train" else case.dataset.test_limit
+    root = None if place.data_root is None else Path(place.data_root)
+    cache = None if place.cache is None else Path(place.cache)
+    return load(case.dataset.name, root, split=name, limit=limit, cache=cache)
+
+
+def has_device(probe: Probe, device: str) -> bool:
+    """Whether the device is there; `cuda` means the first one."""
+    return ("cuda:0" if device == "cuda" else device) in {"cuda:0" if d == "cuda" else d for d in probe.devices}

@@ -1,0 +1,129 @@
+"""From a job to its end: whatever happens becomes a status and a reason."""
+
+import traceback
+from pathlib import Path
+
+import numpy as np
+
+from capsbench import plugins
+from capsbench.dataset.catalog import Split, describe_count, load
+from capsbench.dataset.guard import identical_images
+from capsbench.errors import BadInput
+from capsbench.network.network import Network
+from capsbench.network.parameters import draw_parameters
+from capsbench.network.shapes import bind
+from capsbench.record.schema import SplitFacts
+from capsbench.worker import parity
+from capsbench.worker.check import check_case
+from capsbench.worker.messages import (
+    AccuracyJob,
+    CheckJob,
+    DataJob,
+    DataPart,
+    Done,
+    Job,
+    NotesPart,
+    ParityJob,
+    ParityPart,
+    ProbeJob,
+    ProbePart,
+    Progress,
+    SizedNetwork,
+    TimeJob,
+)
+from capsbench.worker.pace import Pace
+from capsbench.worker.prepare import Send, Stopped, prepare
+from capsbench.worker.timing import time_round
+from capsbench.worker.training import train_case
+
+
+def run(job: Job, send: Send) -> Done:
+    """Do a job, sending its parts; never raises what a job can raise."""
+    try:
+        _perform(job, send)
+    except Stopped as end:
+        return Done(status=end.status, reason=one_line(str(end)))
+    except MemoryError as error:
+        traceback.print_exc()
+        return Done(status="oom", reason=one_line(str(error)) or "the framework ran out of memory")
+    except BadInput as error:
+        return Done(status="bad_input", reason=one_line(str(error)))
+    except Exception as error:  # noqa: BLE001 - a case may fail in any way, and the next one must run
+        traceback.print_exc()
+        return Done(status="crash", reason=one_line(f"{type(error).__name__}: {error}"))
+    return Done(status="ok")
+
+
+def one_line(text: str) -> str:
+    """The text on one line that fits a table, in characters that any encoding has room for."""
+    line = " ".join(text.split()).encode("utf-8", "replace").decode()
+    return line if len(line) <= 500 else f"{line[:499]}…"
+
+
+def _perform(job: Job, send: Send) -> None:
+    match job:
+        case ProbeJob():
+            found = plugins.load(job.backend).probe()
+            send(ProbePart(versions=dict(found.versions), devices=tuple(found.devices)))
+        case DataJob():
+            _describe_data(job, send)
+        case ParityJob():
+            for sized in job.networks:
+                send(_parity(job, sized))
+        case CheckJob():
+            check_case(prepare(job.case, job.place, send), send)
+        case TimeJob():
+            time_round(prepare(job.case, job.place, send), send)
+        case AccuracyJob():
+            train_case(prepare(job.case, job.place, send), send)
+
+
+def _describe_data(job: DataJob, send: Send) -> None:
+    choice = job.dataset
+    root = None if job.place.data_root is None else Path(job.place.data_root)
+    cache = None if job.place.cache is None else Path(job.place.cache)
+    pace = Pace()
+
+    def progress(done: int, total: int) -> None:
+        if pace.due():
+            send(Progress(stage="data", done=done, total=total, detail=f"making {choice.name}"))
+
+    train = load(choice.name, root, split="train", limit=choice.train_limit, cache=cache, progress=progress)
+    test = load(choice.name, root, split="test", limit=choice.test_limit, cache=cache, progress=progress)
+    send(DataPart(data={"train": _facts(train), "test": _facts(test)}))
+    notes = [
+        f"{name}: {describe_count(split)} images"
+        for name, split in (("train", train), ("test", test))
+        if len(split.labels) != split.full_count
+    ]
+    same = identical_images(train, test)
+    if same:
+        notes.append(f"{same:,} test images are identical to training images")
+    send(NotesPart(notes=tuple(notes)))
+
+
+def _facts(split: Split) -> SplitFacts:
+    return SplitFacts(count=len(split.labels), full_count=split.full_count, sha256=split.sha256)
+
+
+def _parity(job: ParityJob, sized: SizedNetwork) -> ParityPart:
+    """Parity of one network; what goes wrong with it does not keep the others from being checked."""
+    network: Network = sized.network
+    try:
+        backend = plugins.load(job.backend)
+        bound = bind(network, sized.image, sized.classes)
+        problem = backend.unsupported(bound, job.setting)
+        if problem is not None:
+            return ParityPart(network=network.name, parity=None, reason=one_line(problem))
+        count = parity.batch_size(bound)
+        images = np.random.Generator(np.random.PCG64(job.seed)).random((count, *sized.image), dtype=np.float32)
+        labels = np.arange(count, dtype=np.int64) % sized.classes
+        parameters = draw_parameters(bound, job.seed)
+        found = parity.check_parity(
+            backend, bound, parameters, job.setting, images=images, labels=labels, seed=job.seed
+        )
+    except Exception as error:  # noqa: BLE001 - see above
+        traceback.print_exc()
+        return ParityPart(network=network.name, parity=None, reason=one_line(f"{type(error).__name__}: {error}"))
+    reason = "" if found.passed else parity.describe_failure(found)
+    return ParityPart(network=network.name, parity=found, reason=reason)

@@ -1,0 +1,187 @@
+"""A backend for tests: softmax regression in NumPy, done right, with modes that fail in every way a framework can.
+
+Put this folder on PYTHONPATH and the backend `fake` is registered, here and in worker processes.
+"""
+
+# ruff: noqa: D102, ARG002, T201 - the contract documents the methods and their arguments; printing is the point
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from capsbench.backend import Output, Probe
+from capsbench.measure.optable import OpEvent, StepProfile
+from capsbench.network.layers import Dense
+from capsbench.network.objective import CrossEntropy
+
+NAN_FROM_STEP = 3
+
+
+class FakeBackend:
+    """Softmax regression; `FAKE_DEVICES` (a comma between names) says which devices it has."""
+
+    name = "fake"
+    distributions = ("numpy",)
+    modes = {  # noqa: RUF012 - a plain class is what strangers write
+        "fast": "as quick as NumPy is",
+        "slow": "5 ms a forward pass and a train step",
+        "steady": "20 ms a forward pass and a train step",
+        "nan": "the loss is NaN from train step 3",
+        "oom": "MemoryError in a train step",
+        "hog": "holds 400 MB in a train step, and stays",
+        "crash": "abort() in a train step",
+        "killed": "SIGKILL in a train step",
+        "exit": "sys.exit(3) in a train step",
+        "raise": "RuntimeError in a train step",
+        "hang": "a train step never ends, nor does the process that it starts (its id goes to $FAKE_PID_FILE)",
+        "wrong": "scores that are off by a thousandth",
+        "wrong-gradient": "a bias gradient that is off by a hundredth",
+        "unsupported": "cannot realize anything",
+        "noisy": "prints on stdout, from Python and from native code",
+        "compiled": "says that it compiles",
+    }
+    compiled_modes = frozenset({"compiled"})
+
+    def environment(self, setting):
+        return {"FAKE_MODE": setting.mode, "FAKE_THREADS": str(setting.threads)}
+
+    def probe(self):
+        if os.environ.get("FAKE_MODE") == "noisy":
+            print("fake: imported")
+        if os.environ.get("FAKE_BROKEN"):
+            raise ImportError("libfake.so: cannot open shared object file")
+        return Probe({"fake": "1.0"}, tuple(os.environ.get("FAKE_DEVICES", "cpu").split(",")))
+
+    def unsupported(self, bound, setting):
+        if setting.mode == "unsupported":
+            return "this mode cannot realize anything"
+        layers = bound.network.layers
+        if (
+            len(layers) != 1
+            or not isinstance(layers[0], Dense)
+            or not isinstance(bound.network.objective.loss, CrossEntropy)
+        ):
+            return "only softmax regression is realized"
+        return None
+
+    def forecast_peak_bytes(self, bound, setting, batch):
+        return _bytes_of_step(bound, setting, batch)
+
+    def realize(self, bound, parameters, setting):
+        return FakeRealization(bound, parameters, setting)
+
+
+class FakeRealization:
+    """Softmax regression."""
+
+    def __init__(self, bound, parameters, setting):
+        self._bound, self._setting = bound, setting
+        self._name = bound.network.layers[0].name
+        self._parameters = {name: value.astype(setting.precision) for name, value in parameters.items()}
+        self._steps = 0
+
+    def place(self, images, labels, masks):
+        return images.reshape(len(images), -1).astype(self._setting.precision), labels
+
+    def forward(self, placed):
+        self._sleep()
+        scores = self._scores(placed[0])
+        if self._setting.mode == "wrong":
+            scores = scores * 1.001
+        return Output(scores, _softmax(scores), None)
+
+    def loss_and_gradients(self, placed, step):
+        flat, labels = placed
+        activations = _softmax(self._scores(flat))
+        truth = np.eye(self._bound.classes, dtype=flat.dtype)[labels]
+        loss = float(-np.log((activations * truth).sum(1)).mean())
+        wrong = (activations - truth) / len(flat)
+        biases = wrong.sum(0) * (1.01 if self._setting.mode == "wrong-gradient" else 1.0)
+        return loss, {f"{self._name}.weights": flat.T @ wrong, f"{self._name}.biases": biases}
+
+    def train_step(self, placed, step):
+        self._sleep()
+        _misbehave(self._setting.mode)
+        loss, gradients = self.loss_and_gradients(placed, step)
+        for name, gradient in gradients.items():
+            self._parameters[name] = self._parameters[name] - self._setting_type(step.learning_rate) * gradient
+        self._steps += 1
+        return float("nan") if self._setting.mode == "nan" and step.number >= NAN_FROM_STEP else loss
+
+    def synchronize(self):
+        pass
+
+    def parameters(self):
+        return dict(self._parameters)
+
+    def peak_bytes(self, placed, step):
+        self.train_step(placed, step)
+        return _bytes_of_step(self._bound, self._setting, len(placed[0]))
+
+    def profile(self, placed, step):
+        self.train_step(placed, step)
+        size, scores = len(placed[0]), len(placed[0]) * self._bound.classes * 4
+        events = (
+            OpEvent("MatMul", "fake.matmul", self._name, "forward", None, 1, 1e-3, scores),
+            OpEvent("Softmax", "fake.softmax", self._name, "forward", None, 1, 1e-4, scores),
+            OpEvent("MatMul", "fake.matmul", self._name, "backward", None, 1, 1e-3, self._bound.image.values * size),
+            OpEvent("Sub", "fake.update", None, "optimizer", None, 2, 1e-4, 64),
+        )
+        return StepProfile(events, 3e-3, sum(event.allocated_bytes for event in events) + 32)
+
+    def _scores(self, flat):
+        return flat @ self._parameters[f"{self._name}.weights"] + self._parameters[f"{self._name}.biases"]
+
+    def _sleep(self):
+        time.sleep({"slow": 0.005, "steady": 0.02}.get(self._setting.mode, 0.0))
+
+    @property
+    def _setting_type(self):
+        return np.dtype(self._setting.precision).type
+
+
+def _softmax(scores):
+    shifted = np.exp(scores - scores.max(1, keepdims=True))
+    return shifted / shifted.sum(1, keepdims=True)
+
+
+def _bytes_of_step(bound, setting, batch):
+    item = np.dtype(setting.precision).itemsize
+    return item * (2 * bound.image.values * bound.classes + batch * bound.image.values)
+
+
+def _misbehave(mode):
+    match mode:
+        case "oom":
+            raise MemoryError("fake: cannot allocate 12 GiB")
+        case "raise":
+            raise RuntimeError("fake: no such\nkernel")
+        case "crash":
+            os.abort()
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exit":
+            sys.exit(3)
+        case "hog":
+            hoard = np.ones(50_000_000)
+            time.sleep(3600.0)
+            del hoard
+        case "hang":
+            _hang()
+        case "noisy":
+            print("fake: a step", flush=True)
+            os.write(1, b'{"kind":"done","status":"ok"}\n')
+
+
+def _hang():
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    if "FAKE_PID_FILE" in os.environ:
+        Path(os.environ["FAKE_PID_FILE"]).write_text(f"{os.getpid()} {child.pid}", encoding="ascii")
+    time.sleep(3600.0)
+
+
+BACKEND = FakeBackend()

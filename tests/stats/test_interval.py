@@ -1,0 +1,56 @@
+from math import comb
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsbench.stats.interval import median_interval
+
+NUMBERS = st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=200)
+
+
+@given(NUMBERS)
+def test_holds_the_sample_median(samples):
+    """The interval holds the median of the samples and its ends are samples."""
+    interval = median_interval(samples)
+    assert interval.low <= median(samples) <= interval.high
+    assert {interval.low, interval.high} <= set(samples)
+
+
+@given(NUMBERS, st.randoms())
+def test_order_does_not_matter(samples, random):
+    """Samples have no order as far as the interval goes."""
+    shuffled = list(samples)
+    random.shuffle(shuffled)
+    assert median_interval(shuffled) == median_interval(samples)
+
+
+@given(st.integers(1, 300))
+def test_is_the_narrowest_with_its_confidence(count):
+    """One rank further in would fall below 95 %; the confidence is the binomial's own."""
+    interval = median_interval(range(count))
+    rank = interval.low + 1
+    assert interval.confidence == pytest.approx(coverage(rank, count))
+    assert interval.confidence >= 0.95 or rank == 1
+    assert coverage(rank + 1, count) < 0.95 or 2 * (rank + 1) > count + 1
+
+
+@pytest.mark.parametrize(
+    ("count", "rank", "confidence"), [(3, 1, 0.75), (5, 1, 0.9375), (6, 1, 0.96875), (10, 2, 0.9785)]
+)
+def test_known_ranks(count, rank, confidence):
+    """Ranks and confidences of small samples as tables of the sign test give them."""
+    interval = median_interval(range(1, count + 1))
+    assert (interval.low, interval.high) == (rank, count + 1 - rank)
+    assert interval.confidence == pytest.approx(confidence, abs=5e-5)
+
+
+def test_nothing_has_no_interval():
+    """Without a sample there is nothing to say."""
+    with pytest.raises(ValueError, match="at least one sample"):
+        median_interval([])
+
+
+def coverage(rank, count):
+    return max(0.0, 1 - 2 * sum(comb(count, i) for i in range(rank)) / 2**count)
