@@ -116,22 +116,22 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
     """Route votes [n, j, i, h] of children [n, i] with matrix products for the sums."""
     variant = routing.variant
     n, j, i, h = votes.shape
-    matrices = votes.view(n * j, i, h)
+    matrices = votes.reshape(n * j, i, h)
     assignments = _first_assignments(votes[..., 0], routing, parents=1)
     for iteration in range(variant.iterations):
         with routing.scope(f"iteration::{iteration}"):
             rho = _rho(assignments, activations[:, None], variant, 1)
             mass = rho.sum(2)
-            weights = (rho / (mass[..., None] + variant.epsilon)).view(n * j, 1, i)
+            weights = (rho / (mass[..., None] + variant.epsilon)).reshape(n * j, 1, i)
             mean = torch.bmm(weights, matrices)
             distance = SquaredDistance.apply(matrices, mean)
             variance = torch.bmm(weights, distance) + variant.variance_floor
-            logits = routing.logits(iteration, mass, variance.view(n, j, h))
+            logits = routing.logits(iteration, mass, variance.reshape(n, j, h))
             if iteration < variant.iterations - 1:
                 half_inverse = 0.5 / variance
                 log_scale = -0.5 * variance.log()
-                exponent = torch.bmm(distance, half_inverse.transpose(1, 2)).view(n, j, i)
-                log_densities = log_scale.sum(2).view(n, j, 1) - exponent
+                exponent = torch.bmm(distance, half_inverse.transpose(1, 2)).reshape(n, j, i)
+                log_densities = log_scale.sum(2).reshape(n, j, 1) - exponent
                 interim = routing.interim(mass, logits)[..., None]
                 if variant.densities == "shifted":
                     largest = _largest_element(distance, half_inverse, log_scale, (n, j, i, h))
@@ -139,7 +139,7 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
                     assignments = _normalise((log_densities + interim).exp(), variant, 1)
                 else:
                     assignments = _compete(log_densities + interim, routing, parents=1)
-    return routing.parents_of(mean.view(n, j, h), logits)
+    return routing.parents_of(mean.reshape(n, j, h), logits)
 
 
 class SquaredDistance(torch.autograd.Function):
@@ -209,5 +209,5 @@ def _compete(logits: Tensor, routing: Routing, parents: int) -> Tensor:
         peak = lowest.scatter_reduce(1, index, places.amax(2), "amax").index_select(1, routing.owner)
     weights = (places - peak[..., None]).exp()
     total = weights.new_zeros(places.shape[0], count).index_add(1, routing.owner, weights.sum(2))
-    shares = (weights / total.index_select(1, routing.owner)[..., None]).view(by_child.shape)
+    shares = (weights / total.index_select(1, routing.owner)[..., None]).reshape(by_child.shape)
     return shares if parents == 2 else shares.transpose(1, 2)

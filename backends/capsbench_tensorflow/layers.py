@@ -1,0 +1,161 @@
+"""Every layer in TensorFlow operators, one name scope a layer so that the profiler can tell them apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    Conv,
+    ConvCapsules,
+    Dense,
+    Dropout,
+    MaxPool,
+    PrimaryCapsules,
+)
+from capsbench.network.routing import EMRouting
+from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork
+from capsbench_tensorflow.routing import route
+from capsbench_tensorflow.votes import Capsules, class_votes, conv_votes, feeding
+
+Variables = Mapping[str, tf.Variable]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a network says of a batch, and what its batch normalisations saw in training.
+
+    Attributes:
+        scores: [b, classes].
+        activations: [b, classes].
+        poses: [b, classes, 16 or 18]; None for a CNN.
+        moments: batch mean and biased variance [channels] by layer; empty at evaluation.
+    """
+
+    scores: tf.Tensor
+    activations: tf.Tensor
+    poses: tf.Tensor | None
+    moments: dict[str, tuple[tf.Tensor, tf.Tensor]]
+
+
+def forward(
+    bound: BoundNetwork,
+    variables: Variables,
+    images: tf.Tensor,
+    tiled: bool,
+    masks: Mapping[str, tf.Tensor] | None,
+) -> Result:
+    """Run the network on images [b, height, width, channels].
+
+    Args:
+        bound: the network.
+        variables: by name.
+        images: in the precision of the variables.
+        tiled: whether votes are cast and summed as in 2018.
+        masks: dropout masks [b, units] by layer in training; None at evaluation.
+    """
+    moments: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+    maps, capsules = images, None
+    for layer in bound.layers:
+        own = _own(variables, layer.layer.name)
+        with tf.name_scope(layer.layer.name):
+            match layer.layer:
+                case BatchNorm() as spec:
+                    if masks is not None:
+                        moments[spec.name] = _moments(maps)
+                    maps = _batch_norm(spec, own, maps, moments.get(spec.name))
+                case Dropout() as spec:
+                    maps = maps if masks is None else maps * tf.reshape(masks[spec.name], maps.shape)
+                case PrimaryCapsules() as spec:
+                    capsules = _primary(spec, own, maps)
+                case ConvCapsules() as spec if capsules is not None:
+                    capsules = _conv_capsules(layer, spec, own, capsules, _routing(bound), tiled)
+                case ClassCapsules() as spec if capsules is not None:
+                    return _class_capsules(bound, layer, spec, own, capsules, tiled, moments)
+                case _:
+                    maps = _plain(layer, own, maps)
+    scores = tf.reshape(maps, (maps.shape[0], bound.classes))
+    return Result(scores, tf.nn.softmax(scores), None, moments)
+
+
+def _own(variables: Variables, layer: str) -> dict[str, tf.Variable]:
+    return {name.split(".", 1)[1]: value for name, value in variables.items() if name.split(".", 1)[0] == layer}
+
+
+def _routing(bound: BoundNetwork) -> EMRouting:
+    assert bound.network.routing is not None  # noqa: S101 - check_structure has seen to it
+    return bound.network.routing
+
+
+def _plain(layer: BoundLayer, own: Variables, maps: tf.Tensor) -> tf.Tensor:
+    match layer.layer:
+        case Conv() as spec:
+            values = _conv(maps, own["weights"], own["biases"], spec.stride, spec.padding.upper())
+            return tf.nn.relu(values) if spec.activation == "relu" else values
+        case MaxPool() as spec:
+            return tf.nn.max_pool2d(maps, spec.size, spec.stride, "VALID")
+        case Dense() as spec:
+            flat = tf.reshape(maps, (maps.shape[0], layer.input.values))
+            values = tf.nn.bias_add(tf.matmul(flat, own["weights"]), own["biases"])
+            values = tf.nn.relu(values) if spec.activation == "relu" else values
+            return tf.reshape(values, (maps.shape[0], 1, 1, layer.output.values))
+    raise AssertionError(layer.layer)
+
+
+def _conv(maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable, stride: int, padding: str) -> tf.Tensor:
+    return tf.nn.bias_add(tf.nn.conv2d(maps, weights, stride, padding), biases)
+
+
+def _moments(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and biased variance [channels] over batch and places."""
+    mean = tf.reduce_mean(maps, (0, 1, 2))
+    return mean, tf.reduce_mean(tf.square(maps - mean), (0, 1, 2))
+
+
+def _batch_norm(
+    spec: BatchNorm, own: Variables, maps: tf.Tensor, moments: tuple[tf.Tensor, tf.Tensor] | None
+) -> tf.Tensor:
+    mean, variance = moments or (own["moving_mean"], own["moving_variance"])
+    normal = (maps - mean) / tf.sqrt(variance + spec.epsilon)
+    scaled = normal * own["scale"] if spec.scale else normal
+    return scaled + own["center"] if spec.center else scaled
+
+
+def _primary(spec: PrimaryCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
+    poses = _conv(maps, own["pose_weights"], own["pose_biases"], spec.stride, "VALID")
+    logits = _conv(maps, own["activation_weights"], own["activation_biases"], spec.stride, "VALID")
+    return Capsules(tf.reshape(poses, (*poses.shape[:3], spec.capsules, POSE)), tf.sigmoid(logits))
+
+
+def _conv_capsules(
+    layer: BoundLayer, spec: ConvCapsules, own: Variables, below: Capsules, routing: EMRouting, tiled: bool
+) -> Capsules:
+    votes, activations = conv_votes(below, own["transforms"], spec, tiled=tiled)
+    rivals = feeding(below, spec) if routing.competition == "all_positions" else None
+    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, rivals)
+    grid = (below.batch, layer.output.height, layer.output.width, spec.capsules)
+    return Capsules(tf.reshape(routed.poses, (*grid, POSE)), tf.reshape(routed.activations, grid))
+
+
+def _class_capsules(
+    bound: BoundNetwork,
+    layer: BoundLayer,
+    spec: ClassCapsules,
+    own: Variables,
+    below: Capsules,
+    tiled: bool,
+    moments: dict[str, tuple[tf.Tensor, tf.Tensor]],
+) -> Result:
+    joint = spec.positions == "joint"
+    votes, activations = class_votes(bound, layer, below, own["transforms"], joint=joint, tiled=tiled)
+    # Each child feeds one position only, so the competition over all positions is the one at its own.
+    routed = route(votes, activations, own["beta_u"], own["beta_a"], _routing(bound), None)
+    if joint:
+        return Result(routed.logits, routed.activations, routed.poses, moments)
+    places = (below.batch, int(np.prod(below.activations.shape[1:3])))
+    mean = tf.reduce_mean(tf.reshape(routed.activations, (*places, bound.classes)), 1)
+    poses = tf.reduce_mean(tf.reshape(routed.poses, (*places, *routed.poses.shape[1:])), 1)
+    return Result(mean, mean, poses, moments)

@@ -1,0 +1,242 @@
+"""Sums over the votes: weighted means and variances, and densities under them, in two layouts.
+
+Every tensor has four axes. Votes are [n, i, j, h] or [n, j, i, h]: n positions of the whole batch, i children,
+j parents, h pose elements. Values of a coupling have h = 1, statistics of a parent i = 1, values of a child j = 1.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import log
+from typing import Any
+
+import tensorflow as tf
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A parent's Gaussian, and what the E-step needs again: deviations V - mean and their squares."""
+
+    mean: tf.Tensor
+    variance: tf.Tensor
+    deviations: tf.Tensor
+    squares: tf.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Gaussian:
+    """A fit with the variance that is used, its floor included, and half its logarithm."""
+
+    fit: Fit
+    variance: tf.Tensor
+    half_logs: tf.Tensor
+
+
+class Votes(ABC):
+    """Votes of children for parents; `children` and `parents` are their axes."""
+
+    children: int
+    parents: int
+
+    def __init__(self, values: tf.Tensor) -> None:
+        self.values = values
+
+    @abstractmethod
+    def fit(self, weights: tf.Tensor) -> Fit:
+        """Weighted mean and variance over the children; weights [.., 1] should sum to one."""
+
+    @abstractmethod
+    def log_densities(self, gaussian: Gaussian) -> tf.Tensor:
+        """Log-density of every vote up to a constant, [.., 1]."""
+
+    @abstractmethod
+    def shifted_densities(self, gaussian: Gaussian) -> tf.Tensor:
+        """Densities after a child's largest log-density of an element, less log 10, is taken from every element."""
+
+    def child_values(self, values: tf.Tensor) -> tf.Tensor:
+        """Values [n, i] of the children, with the other axes added."""
+        return tf.expand_dims(tf.expand_dims(values, self.parents), 3)
+
+    def parent_values(self, values: tf.Tensor) -> tf.Tensor:
+        """Parameters [j] or [j, h] of the parents, with the other axes added."""
+        matrix = tf.reshape(values, (values.shape[0], -1))
+        return tf.expand_dims(tf.expand_dims(matrix, self.children - 1), 0)
+
+
+class TiledVotes(Votes):
+    """Votes [n, i, j, h], summed by element-wise products and reductions: the 2018 formulation."""
+
+    children, parents = 1, 2
+
+    def fit(self, weights: tf.Tensor) -> Fit:
+        """See `Votes`."""
+        mean = tf.reduce_sum(weights * self.values, 1, keepdims=True)
+        deviations = self.values - mean
+        squares = tf.square(deviations)
+        return Fit(mean, tf.reduce_sum(weights * squares, 1, keepdims=True), deviations, squares)
+
+    def log_densities(self, gaussian: Gaussian) -> tf.Tensor:
+        """See `Votes`."""
+        return tf.reduce_sum(self._elements(gaussian), 3, keepdims=True)
+
+    def shifted_densities(self, gaussian: Gaussian) -> tf.Tensor:
+        """See `Votes`."""
+        elements = self._elements(gaussian)
+        largest = tf.reduce_max(elements, (2, 3), keepdims=True)
+        return tf.exp(tf.reduce_sum(elements - (largest - log(10.0)), 3, keepdims=True))
+
+    @staticmethod
+    def _elements(gaussian: Gaussian) -> tf.Tensor:
+        return -gaussian.half_logs - gaussian.fit.squares / (2.0 * gaussian.variance)
+
+
+class FactoredVotes(Votes):
+    """Votes [n, j, i, h], summed by batched matrix products that leave nothing as large as the votes behind.
+
+    Every gradient with respect to the votes is D_t * (u a) + u b, with the deviations D_t of an M-step, a column
+    u [i, 1] and rows a, b [1, h]. The rows are collected here while the tape walks back, and brought to the deviations
+    of the last M-step; then two products with as many columns as there were terms make the gradient of all iterations
+    at once.
+    """
+
+    children, parents = 2, 1
+
+    def __init__(self, values: tf.Tensor) -> None:
+        super().__init__(values)
+        self._terms: list[tuple[Fit, tf.Tensor, tf.Tensor, tf.Tensor]] = []
+        self._rows: list[tuple[tf.Tensor, tf.Tensor]] = []
+        # A scalar that every sum below depends on, so that the tape comes to the votes after all of them.
+        self._token = self._enter(values)
+
+    def fit(self, weights: tf.Tensor) -> Fit:
+        """See `Votes`."""
+        scope = _backward_scope()
+        n, j, i, _ = self.values.shape
+        kept: list[Fit] = []
+
+        @tf.custom_gradient
+        def moments(token: tf.Tensor, column: tf.Tensor) -> Any:  # noqa: ANN401 - tensors and their gradient
+            row = tf.reshape(column, (n, j, 1, i))
+            mean = tf.matmul(row, self.values)
+            deviations = self.values - mean
+            squares = tf.square(deviations)
+            variance = tf.matmul(row, squares)
+            fit = Fit(mean, variance, deviations, squares)
+            kept.append(fit)
+
+            def gradient(to_mean: tf.Tensor, to_variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                with tf.name_scope(scope):
+                    # The variance moves with the mean too, by the weighted sum of deviations: 0 but for epsilon.
+                    residue = mean * (1.0 - tf.reduce_sum(column, 2, keepdims=True))
+                    along = to_mean - 2.0 * to_variance * residue
+                    to_column = tf.matmul(squares, to_variance, transpose_b=True)
+                    to_column += tf.matmul(deviations, along, transpose_b=True)
+                    to_column += tf.reduce_sum(mean * along, 3, keepdims=True)
+                    self._terms.append((fit, column, 2.0 * to_variance, along))
+                    return tf.zeros_like(token), to_column
+
+            return (mean, variance), gradient
+
+        mean, variance = moments(self._token, weights)
+        return Fit(mean, variance, kept[0].deviations, kept[0].squares)
+
+    def log_densities(self, gaussian: Gaussian) -> tf.Tensor:
+        """See `Votes`."""
+        distances = self._distances(gaussian.fit, 0.5 / gaussian.variance)
+        return -tf.reduce_sum(gaussian.half_logs, 3, keepdims=True) - distances
+
+    def shifted_densities(self, gaussian: Gaussian) -> tf.Tensor:
+        """See `Votes`."""
+        shift = self.child_values(self._largest_element(gaussian)) - log(10.0)
+        return tf.exp(self.log_densities(gaussian) - int(self.values.shape[3]) * shift)
+
+    def _distances(self, fit: Fit, precision: tf.Tensor) -> tf.Tensor:
+        """Sum over the elements of squared deviations times `precision`, [n, j, i, 1]."""
+        scope = _backward_scope()
+        n, j, i, _ = self.values.shape
+
+        @tf.custom_gradient
+        def distances(token: tf.Tensor, mean: tf.Tensor, weights: tf.Tensor) -> Any:  # noqa: ANN401 - as in `fit`
+            def gradient(column: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+                with tf.name_scope(scope):
+                    row = tf.reshape(column, (n, j, 1, i))
+                    to_mean = -2.0 * weights * tf.matmul(row, fit.deviations)
+                    self._terms.append((fit, column, 2.0 * weights, tf.zeros_like(mean)))
+                    return tf.zeros_like(token), to_mean, tf.matmul(row, fit.squares)
+
+            return tf.matmul(fit.squares, weights, transpose_b=True), gradient
+
+        return distances(self._token, fit.mean, precision)
+
+    def _largest_element(self, gaussian: Gaussian) -> tf.Tensor:
+        """Largest log-density of a single element for each child, [n, i].
+
+        The parent that holds it is found without a gradient; the gradient then flows through that parent's elements
+        alone, where the gradient of a maximum over all of them would take several passes over the votes.
+        """
+        j = self.values.shape[1]
+        half_precision = 0.5 / gaussian.variance
+        dearness = gaussian.fit.squares * tf.stop_gradient(half_precision) + tf.stop_gradient(gaussian.half_logs)
+        holder = tf.argmin(tf.reduce_min(dearness, 3), 1, output_type=tf.int32)
+        # Products with a one-hot matrix pick the holder's statistics; their gradients are products too, not scatters.
+        held = tf.one_hot(holder, j, dtype=self.values.dtype)
+        squares = self._squares_of(gaussian.fit, holder, held)
+        precision, half_logs = (tf.matmul(held, tf.squeeze(part, 2)) for part in (half_precision, gaussian.half_logs))
+        return tf.reduce_max(-half_logs - squares * precision, 2)
+
+    def _squares_of(self, fit: Fit, holder: tf.Tensor, held: tf.Tensor) -> tf.Tensor:
+        """Squared deviations [n, i, h] of a child's vote for its parent `holder` [n, i], `held` [n, i, j] one-hot."""
+        scope = _backward_scope()
+        n, j, i, h = self.values.shape
+        row = (tf.range(n)[:, None] * j + holder) * i + tf.range(i)[None, :]
+
+        @tf.custom_gradient
+        def picked(token: tf.Tensor, mean: tf.Tensor) -> Any:  # noqa: ANN401 - as in `fit`
+            deviations = tf.gather(tf.reshape(fit.deviations, (-1, h)), row)
+
+            def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                with tf.name_scope(scope):
+                    to_votes = 2.0 * deviations * upstream
+                    self._rows.append((row, to_votes))
+                    to_mean = tf.matmul(held, -to_votes, transpose_a=True)
+                    return tf.zeros_like(token), tf.reshape(to_mean, mean.shape)
+
+            return tf.square(deviations), gradient
+
+        return picked(self._token, fit.mean)
+
+    def _enter(self, values: tf.Tensor) -> tf.Tensor:
+        scope = _backward_scope()
+
+        @tf.custom_gradient
+        def enter(votes: tf.Tensor) -> Any:  # noqa: ANN401 - as in `fit`
+            def gradient(_: tf.Tensor) -> tf.Tensor:
+                with tf.name_scope(scope):
+                    return self._collected()
+
+            return tf.zeros((), votes.dtype), gradient
+
+        return enter(values)
+
+    def _collected(self) -> tf.Tensor:
+        """The gradient with respect to the votes from all terms."""
+        if not self._terms:
+            return tf.zeros_like(self.values)
+        last = self._terms[0][0]
+        n, j, i, h = self.values.shape
+        columns = tf.concat([tf.reshape(column, (n, j, 1, i)) for _, column, _, _ in self._terms], 2)
+        slopes = tf.concat([slope for _, _, slope, _ in self._terms], 2)
+        # D_t = D_last + (mean_last - mean_t), a difference of two close means, not of large votes.
+        levels = tf.concat(
+            [level if fit is last else level + slope * (last.mean - fit.mean) for fit, _, slope, level in self._terms],
+            2,
+        )
+        total = last.deviations * tf.matmul(columns, slopes, transpose_a=True)
+        total = tf.reshape(total + tf.matmul(columns, levels, transpose_a=True), (-1, h))
+        for row, values in self._rows:
+            total = tf.tensor_scatter_nd_add(total, tf.reshape(row, (-1, 1)), tf.reshape(values, (-1, h)))
+        return tf.reshape(total, (n, j, i, h))
+
+
+def _backward_scope() -> str:
+    """Name scope for the gradient ops of what is built here, as TensorFlow names those of its own ops."""
+    return f"gradient_tape/{tf.get_current_name_scope()}/"

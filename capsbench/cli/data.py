@@ -1,0 +1,105 @@
+"""`capsbench data`: what data sets are here, what is sound, what can be made."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from capsbench.cli.options import EXIT_SOME_FAILED, DataOption, unique
+from capsbench.errors import unknown_name
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+EXAMPLES = {
+    "list": "capsbench data list --data ~/datasets",
+    "make": "capsbench data make toys --limit 5000",
+    "verify": "capsbench data verify mnist --data ~/datasets",
+}
+
+_SPLITS: Final[tuple[Literal["train", "test"], ...]] = ("train", "test")
+
+
+def list_(data: DataOption = Path("data")) -> None:
+    """Say where data sets are looked for, and what is there."""
+    from capsbench.dataset.catalog import DATASETS, locate
+    from capsbench.report.console import console, print_table
+    from capsbench.report.format import count
+    from capsbench.report.table import Column, Table, text_cell
+
+    rows = []
+    for name, about in DATASETS.items():
+        files = locate(name, data)
+        missing = [path.name for path, here in files if not here]
+        state = "here" if not missing else f"{len(missing)} files missing"
+        images = "×".join(map(str, about.image_shape))
+        counts = [count(about.full_counts[split]) for split in _SPLITS]
+        folder = "made when first used" if about.synthetic else str(data / name)
+        rows.append(tuple(map(text_cell, (name, images, *counts, folder, state))))
+    columns = (
+        Column("data set", "key", "left"),
+        Column("images"),
+        Column("train"),
+        Column("test"),
+        Column("folder", align="left"),
+        Column("state", "status", "left"),
+    )
+    notes = ("a folder holds the four IDX files of its data set, plain or .gz; train and test are the full counts.",)
+    print_table(Table("Data sets", columns, tuple(rows), notes=notes), console())
+
+
+def make(
+    name: Annotated[str, typer.Argument(help="A data set that is generated: toys.")],
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Images a split; all without it.", show_default=False)
+    ] = None,
+) -> None:
+    """Generate a data set into the user's cache folder."""
+    from rich.console import Console
+
+    from capsbench.dataset import catalog
+    from capsbench.report.format import count
+
+    made = [known for known, about in catalog.DATASETS.items() if about.synthetic]
+    if name not in made:
+        raise unknown_name("generated data set", name, made)
+    for split in _SPLITS:
+        with Console(stderr=True).status("") as status:
+            progress = partial(_show, status, f"{name} {split}")
+            found = catalog.load(name, None, split=split, limit=limit, progress=progress)
+        typer.echo(f"{name} {split}: {count(len(found.labels))} images, SHA-256 {found.sha256}")
+
+
+def verify(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="Data sets; without any, all that are here.")
+    ] = None,
+    data: DataOption = Path("data"),
+) -> None:
+    """Read data sets whole and name their problems.
+
+    2 is the exit code where there is one.
+    """
+    from capsbench.dataset import catalog
+
+    here = [name for name in catalog.DATASETS if any(found for _, found in catalog.locate(name, data))]
+    problems = {name: catalog.verify(name, data) for name in unique(names or here)}
+    for name, found in problems.items():
+        typer.echo(f"{name}: {_verdict(found)}")
+        for problem in found:
+            typer.echo(f"  {problem}")
+    if not problems:
+        typer.echo(f"no data set in {data}")
+    if any(problems.values()):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _show(status: Status, what: str, done: int, total: int) -> None:
+    status.update(f"{what}: {done:,} of {total:,}")
+
+
+def _verdict(problems: list[str]) -> str:
+    return f"{len(problems)} problem{'s' if len(problems) > 1 else ''}" if problems else "sound"

@@ -1,0 +1,120 @@
+"""`capsbench forecast`: what cases will cost, from their equations alone; nothing runs, no framework is imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from capsbench.backend import Backend
+    from capsbench.report.table import Cell, Table
+    from capsbench.suite.cases import Case
+
+EXAMPLE = "capsbench forecast suites/mnist.yaml --memory 12GiB"
+_LARGEST_BATCH = 1 << 20
+
+
+def forecast(
+    suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file.", show_default=False)],
+    memory: Annotated[
+        str | None,
+        typer.Option(help="What the largest batch must fit into; the suite's limit, else this machine's memory."),
+    ] = None,
+) -> None:
+    """Say what a suite will cost before it runs.
+
+    FLOPs, bytes, votes and peak memory of every case, and the largest batch that fits; no framework is imported.
+    """
+    from capsbench import plugins
+    from capsbench.cli.options import modes, read_suites
+    from capsbench.measure.environment import describe_machine
+    from capsbench.report.console import console, print_table
+    from capsbench.suite.cases import expand
+    from capsbench.suite.schema import memory_bytes
+
+    installed = plugins.discover()
+    [(path, loaded)] = read_suites([suite], installed, framework=False)
+    asked = memory or loaded.limits.memory
+    available = describe_machine().memory_bytes if asked is None else memory_bytes(asked, "--memory")
+    known = modes(installed)
+    devices = dict.fromkeys(known, "cpu") if loaded.device == "auto" else None
+    backends = {name: found.backend for name, found in installed.items() if found.backend is not None}
+    print_table(forecast_table(expand(loaded, path, known, devices), backends, available), console())
+
+
+def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: int) -> Table:
+    """What each case will cost, and the largest batch whose forecast peak fits into `memory` bytes."""
+    from capsbench.report import format as fmt
+    from capsbench.report.table import Column, Table, share
+
+    columns = (
+        Column("network", "key", "left"),
+        Column("backend:mode", "key", "left"),
+        Column("batch", "key"),
+        Column("iters", "key", shared="routing iterations {}"),
+        Column("seed", "key", shared="seed {}"),
+        Column("data set", "key", "left", shared="{}"),
+        Column("train\nFLOPs"),
+        Column("least\nbytes"),
+        Column("votes"),
+        Column("forecast\npeak"),
+        Column("largest\nbatch"),
+    )
+    notes = (
+        f"largest batch: the forecast peak fits into {fmt.size(memory)}; — where the mode foretells no peak.",
+        "least bytes: what a train step must at least read and write; votes: of all capsule layers, for the batch.",
+    )
+    rows = tuple(_row(case, backends[case.backend], memory) for case in cases)
+    return share(Table("Forecast, per train step", columns, rows, notes=notes))
+
+
+def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
+    from capsbench.network.cost import cost
+    from capsbench.report import format as fmt
+    from capsbench.report.table import Cell, text_cell
+
+    bound = case.bind()
+    spent = cost(bound, case.batch)
+    peak = backend.forecast_peak_bytes(bound, case.setting, case.batch)
+    largest = largest_batch(lambda batch: backend.forecast_peak_bytes(bound, case.setting, batch), memory)
+    return (
+        text_cell(case.network.name),
+        text_cell(f"{case.backend}:{case.mode}"),
+        Cell(fmt.count(case.batch), case.batch),
+        text_cell(case.routing_iterations),
+        Cell(fmt.count(case.seed), case.seed),
+        text_cell(case.dataset.name),
+        Cell(fmt.flops(spent.train_step_flops), spent.train_step_flops),
+        Cell(fmt.size(spent.train_step_least_bytes), spent.train_step_least_bytes),
+        Cell(fmt.size(spent.vote_bytes), spent.vote_bytes) if case.network.routing else text_cell(None),
+        Cell(fmt.size(peak), peak),
+        Cell(fmt.count(largest), largest),
+    )
+
+
+def largest_batch(peak_bytes: Callable[[int], int | None], memory: int) -> int | None:
+    """The largest batch whose peak fits into `memory`, by bisection: peaks grow with the batch.
+
+    Returns:
+        0 where not even one image fits, at most 2^20; None where no peak is foretold.
+    """
+
+    def fits(batch: int) -> bool:
+        peak = peak_bytes(batch)
+        return peak is not None and peak <= memory
+
+    if peak_bytes(1) is None:
+        return None
+    fitting, beyond = 0, 1
+    while beyond <= _LARGEST_BATCH and fits(beyond):
+        fitting, beyond = beyond, 2 * beyond
+    if beyond > _LARGEST_BATCH:
+        return _LARGEST_BATCH
+    while beyond - fitting > 1:
+        middle = (fitting + beyond) // 2
+        fitting, beyond = (middle, beyond) if fits(middle) else (fitting, middle)
+    return fitting

@@ -1,0 +1,120 @@
+"""`capsbench networks`: the zoo with parameters, FLOPs and votes, or one network layer by layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from capsbench.network.network import Network
+    from capsbench.network.shapes import BoundNetwork
+    from capsbench.report.table import Cell, Table
+
+EXAMPLE = "capsbench networks em-paper --dataset toys"
+
+
+def networks(
+    name: Annotated[
+        str | None, typer.Argument(help="One network, from the zoo or a YAML file, layer by layer.", show_default=False)
+    ] = None,
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="Whose images and classes.")] = "mnist",
+    batch: Annotated[int, typer.Option(min=1, help="Images of the batch that FLOPs and bytes are of.")] = 1,
+) -> None:
+    """List the networks of the zoo, or one's layers."""
+    from capsbench.dataset import catalog
+    from capsbench.network import zoo
+    from capsbench.network.shapes import bind
+    from capsbench.report.console import console, print_table
+
+    about = catalog.info(dataset)
+    if name is not None:
+        network = zoo.load(name)
+        table = _layers(bind(network, about.image_shape, about.classes), dataset, batch)
+    else:
+        rows, notes = [], []
+        for known in map(zoo.load, zoo.names()):
+            try:
+                rows.append(_row(known, bind(known, about.image_shape, about.classes), batch))
+            except BadInput as error:
+                notes.append(str(error))
+        table = _zoo(rows, notes, dataset, batch)
+    print_table(table, console())
+
+
+def _row(network: Network, bound: BoundNetwork, batch: int) -> tuple[Cell, ...]:
+    from capsbench.network.cost import cost
+    from capsbench.network.parameters import capsule_parameter_count, parameter_count
+    from capsbench.report import format as fmt
+    from capsbench.report.table import Cell, text_cell
+
+    spent = cost(bound, batch)
+    sizes = capsule_parameter_count(bound), parameter_count(bound)
+    iterations = None if network.routing is None else network.routing.iterations
+    return (
+        text_cell(network.name),
+        text_cell(iterations),
+        *(Cell(fmt.count(size), size) for size in sizes),
+        Cell(fmt.flops(spent.forward_flops), spent.forward_flops),
+        Cell(fmt.flops(spent.train_step_flops), spent.train_step_flops),
+        Cell(fmt.size(spent.vote_bytes), spent.vote_bytes) if network.routing else text_cell(None),
+    )
+
+
+def _zoo(rows: list[tuple[Cell, ...]], notes: list[str], dataset: str, batch: int) -> Table:
+    from capsbench.report.table import Column, Table
+
+    columns = (
+        Column("network", "key", "left"),
+        Column("iters"),
+        Column("parameters"),
+        Column("with\ndecoder"),
+        Column("forward\nFLOPs"),
+        Column("train step\nFLOPs"),
+        Column("votes"),
+    )
+    return Table("Networks", columns, tuple(rows), context=(dataset, f"batch {batch:,}"), notes=tuple(notes))
+
+
+def _layers(bound: BoundNetwork, dataset: str, batch: int) -> Table:
+    from capsbench.network.cost import cost, layer_costs
+    from capsbench.report import format as fmt
+    from capsbench.report.table import Cell, Column, Table, text_cell
+
+    costs = layer_costs(bound, batch)
+    rows = [
+        (
+            text_cell(layer.layer),
+            text_cell(str(layer.output)),
+            Cell(fmt.count(layer.parameters), layer.parameters),
+            Cell(fmt.flops(layer.forward_flops), layer.forward_flops),
+            Cell(fmt.flops(layer.train_step_flops), layer.train_step_flops),
+            Cell(fmt.size(layer.vote_bytes), layer.vote_bytes) if layer.vote_bytes else text_cell(None),
+        )
+        for layer in costs
+    ]
+    whole, parameters = cost(bound, batch), sum(layer.parameters for layer in costs)
+    rows.append(
+        (
+            text_cell("total"),
+            text_cell(""),
+            Cell(fmt.count(parameters), parameters),
+            Cell(fmt.flops(whole.forward_flops), whole.forward_flops),
+            Cell(fmt.flops(whole.train_step_flops), whole.train_step_flops),
+            Cell(fmt.size(whole.vote_bytes), whole.vote_bytes) if whole.vote_bytes else text_cell(None),
+        )
+    )
+    columns = (
+        Column("layer", "key", "left"),
+        Column("output", "key", "left"),
+        Column("parameters"),
+        Column("forward\nFLOPs"),
+        Column("train step\nFLOPs"),
+        Column("votes"),
+    )
+    network = bound.network
+    notes = tuple(text for text in (network.description, network.citation) if text)
+    context = (dataset, str(bound.image), f"{bound.classes} classes", f"batch {batch:,}")
+    return Table(network.name, columns, tuple(rows), context=context, notes=notes, closing_rows=1)

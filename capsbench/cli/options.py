@@ -1,0 +1,102 @@
+"""What several commands share: options, and what a person may name with them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsbench.errors import BadInput, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from capsbench.plugins import Installed
+    from capsbench.suite.schema import Suite
+
+EXIT_SOME_FAILED = 2
+EXIT_INTERRUPTED = 130
+
+SuitesArgument = Annotated[list[Path], typer.Argument(metavar="SUITE", help="Suite files.", show_default=False)]
+DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder that holds a folder a data set.")]
+ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder above runs/.")]
+BackendOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--backend", metavar="NAME[:MODE]", help="Backend, or one mode of it; repeatable.", show_default=False
+    ),
+]
+
+
+def check_device(device: str) -> str:
+    """The device as it is.
+
+    Raises:
+        BadInput: it is none of auto, cpu, cuda, cuda:N.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", device):
+        raise BadInput(f"{device!r} is no device, legal are auto, cpu, cuda, cuda:N", "--device")
+    return device
+
+
+def check_backend(text: str, installed: Mapping[str, Installed], where: str, *, framework: bool = True) -> list[str]:
+    """The realizations, as `name:mode`, that a person means by `name:mode`, or by `name`: all of its modes.
+
+    Args:
+        text: what was written.
+        installed: the registered backends.
+        where: it was written.
+        framework: whether the backend's framework must be installed.
+
+    Raises:
+        BadInput: an unknown name, or a backend that cannot be used, with the reason.
+    """
+    name, colon, mode = text.partition(":")
+    if name not in installed:
+        raise unknown_name("backend", name, installed, where)
+    backend, problem = installed[name].backend, installed[name].problem
+    if backend is None or (framework and problem is not None):
+        raise BadInput(f"backend {name!r} cannot be used: {problem}", where)
+    if colon and mode not in backend.modes:
+        raise unknown_name(f"mode of {name}", mode, backend.modes, where)
+    return [text] if colon else [f"{name}:{mode}" for mode in backend.modes]
+
+
+def read_suites(
+    paths: Sequence[Path],
+    installed: Mapping[str, Installed],
+    *,
+    backends: Sequence[str] = (),
+    device: str | None = None,
+    framework: bool = True,
+) -> list[tuple[Path, Suite]]:
+    """The suites, with what the command line says in place of what they say.
+
+    Raises:
+        BadInput: a file that is no suite, or backends that cannot be used.
+    """
+    from capsbench.suite.schema import load_suite
+
+    for text in backends:
+        check_backend(text, installed, "--backend", framework=framework)
+    suites = []
+    for path in paths:
+        suite = load_suite(path)
+        suite = replace(suite, backends=tuple(unique(backends)) or suite.backends)
+        suites.append((path, suite if device is None else replace(suite, device=check_device(device))))
+        for text in suite.backends if not backends else ():
+            check_backend(text, installed, f"{path}:backends", framework=framework)
+    return suites
+
+
+def modes(installed: Mapping[str, Installed]) -> dict[str, tuple[str, ...]]:
+    """The modes of every backend that could be imported, the default first."""
+    return {name: tuple(found.backend.modes) for name, found in installed.items() if found.backend is not None}
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """The names, each once, in the order in which they first come."""
+    return list(dict.fromkeys(names))

@@ -1,0 +1,155 @@
+"""`capsbench run`: every case of some suites, and the tables at the end."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsbench.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    BackendOption,
+    DataOption,
+    ResultsOption,
+    SuitesArgument,
+    modes,
+    read_suites,
+)
+from capsbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from capsbench.backend import Backend
+    from capsbench.record.schema import Record
+    from capsbench.record.store import RunStore
+    from capsbench.suite.cases import Case
+    from capsbench.suite.schema import Suite
+
+EXAMPLE = "capsbench run suites/mnist.yaml --backend torch:eager"
+
+
+def run(
+    suites: SuitesArgument,
+    *,
+    backend: BackendOption = None,
+    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N, for the suites'.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these case ids, networks, backends.")] = None,
+    data: DataOption = Path("data"),
+    results: ResultsOption = Path("results"),
+    rounds: Annotated[int | None, typer.Option(min=1, help="Timing rounds, for the suites'.")] = None,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run: what it has is kept.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cases and what they will cost.")] = False,
+) -> None:
+    """Run every case of some suites.
+
+    Accuracy, cost and op tables come at the end, and the run's folder last; 2 is the exit code where a case failed.
+    """
+    from capsbench import plugins
+    from capsbench.record.store import create, open_run
+    from capsbench.suite.cases import select
+
+    installed = plugins.discover()
+    chosen = read_suites(suites, installed, backends=backend or (), device=device)
+    cases = select(_expand(chosen, modes(installed)), only)
+    _check_data(cases, data)
+    if dry_run:
+        _list(cases, {name: found.backend for name, found in installed.items() if found.backend is not None})
+        return
+    store = open_run(results, resume) if resume is not None else create(results, _header(chosen))
+    _run(cases, data, store, rounds)
+    records = store.latest_records()
+    _print(records, store)
+    asked = {case.id for case in cases}
+    if any(record.status != "ok" for record in records if record.case.id in asked):
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ...]]) -> list[Case]:
+    """The cases of all suites with their devices resolved, each once."""
+    from capsbench.runner.resolve import probe, resolve_device
+    from capsbench.suite.cases import expand
+
+    for path, suite in suites:
+        expand(suite, path, known)  # what a suite has wrong is said before frameworks are imported to be probed
+    probed = probe(text.partition(":")[0] for _, suite in suites for text in suite.backends)
+    cases: dict[str, Case] = {}
+    for path, suite in suites:
+        named = {text.partition(":")[0] for text in suite.backends}
+        devices = resolve_device(suite.device, {name: probed[name] for name in named})
+        cases |= {case.id: case for case in expand(suite, path, known, devices)}
+    return list(cases.values())
+
+
+def _check_data(cases: Iterable[Case], data: Path) -> None:
+    """Refuse to begin where a data set is not there.
+
+    Raises:
+        BadInput: names the first missing file, and where it is to be.
+    """
+    from capsbench.dataset import catalog
+
+    for name in dict.fromkeys(case.dataset.name for case in cases):
+        missing = [path for path, here in catalog.locate(name, data) if not here]
+        if missing:
+            raise BadInput(
+                f"data set {name} is not there: no file {missing[0]} (or .gz); put its files into {data / name}, "
+                f"or name the folder that holds {name}/ with --data DIR"
+            )
+
+
+def _header(suites: Sequence[tuple[Path, Suite]]) -> dict[str, object]:
+    """What run.json says."""
+    from datetime import UTC, datetime
+
+    from capsbench.measure.environment import describe_environment
+    from capsbench.network.text import plain
+
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "suites": [{"file": str(path), "suite": plain(suite, defaults=True)} for path, suite in suites],
+        "environment": plain(describe_environment(), defaults=True),
+    }
+
+
+def _run(cases: Sequence[Case], data: Path, store: RunStore, rounds: int | None) -> None:
+    """Run the cases; an interrupted run says where it can be taken up again."""
+    from rich.console import Console
+
+    from capsbench.runner.progress import ConsoleProgress
+    from capsbench.runner.schedule import run_cases
+
+    try:
+        with ConsoleProgress(Console(stderr=True)) as progress:
+            run_cases(cases, data_root=data, cache=None, store=store, listener=progress, rounds=rounds)
+    except BadInput:
+        store.discard_empty()
+        raise
+    except KeyboardInterrupt:
+        message = f"interrupted; what has ended is in {store.folder}, go on with --resume {store.run_id}"
+        sys.stderr.write(f"capsbench: {message}\n")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _print(records: Sequence[Record], store: RunStore) -> None:
+    from capsbench.report.console import console, print_report
+    from capsbench.report.tables import report
+
+    screen = console()
+    print_report(report(records), screen)
+    screen.print(str(store.folder), soft_wrap=True)
+
+
+def _list(cases: Sequence[Case], backends: dict[str, Backend]) -> None:
+    from capsbench.cli.forecast import forecast_table
+    from capsbench.measure.environment import describe_machine
+    from capsbench.report.console import console, print_table
+
+    screen = console()
+    for case in cases:
+        screen.print(case.id, soft_wrap=True)
+    screen.print()
+    print_table(forecast_table(cases, backends, describe_machine().memory_bytes), screen)

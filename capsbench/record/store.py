@@ -1,0 +1,267 @@
+"""A run on disk: one folder with what was asked (run.json), one line a case (records.jsonl) and larger artifacts.
+
+Lines are appended and synced as cases end, so that a crash loses at most the case that was running. A line that such a
+crash tore is skipped by readers and never joined to the next one.
+"""
+
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pydantic import TypeAdapter, ValidationError
+
+from capsbench.dataset.atomic import whole_file
+from capsbench.errors import BadInput, unknown_name
+from capsbench.network.text import json_schema, plain
+from capsbench.record.schema import SCHEMA, Record
+
+LATEST = "latest"
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+# What a line begins and ends with, as `encode` writes it; a line of another make is parsed in full.
+_TEXT = rb'"((?:[^"\\]|\\.)*)"'
+_HEAD = re.compile(rb'\{"schema":(\d+),"run":' + _TEXT + rb',"case":\{"id":' + _TEXT + rb",")
+_STATUS = re.compile(rb'"allocator":' + _TEXT + rb'\},"status":"(\w+)",')
+_TAIL = re.compile(rb'"fingerprint":\{"network":%s,"protocol":%s,"environment":%s\}\}\n?\Z' % (_TEXT, _TEXT, _TEXT))
+_HEAD_BYTES = _TAIL_BYTES = 4096
+
+
+class RunStore:
+    """One run's folder.
+
+    Attributes:
+        folder: `results/runs/<run id>`.
+        run_id: UTC time of its start and six random digits.
+        damaged_lines: numbers (from 1) of the lines that the last full reading had to skip.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run_id = folder.name
+        self.damaged_lines: tuple[int, ...] = ()
+
+    def header(self) -> dict[str, Any]:
+        """What run.json says: suites as resolved, environment, machine, commit, versions.
+
+        Raises:
+            BadInput: run.json is missing or no JSON object.
+        """
+        path = self.folder / "run.json"
+        try:
+            header = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise BadInput(f"cannot read what the run was: {_reason(error)}", str(path)) from None
+        if not isinstance(header, dict):
+            raise BadInput("a JSON object is expected", str(path))
+        return header
+
+    def append(self, record: Record) -> None:
+        """Add the record of a case that has ended, and wait until it is on the disk.
+
+        Raises:
+            OSError: the disk is full or gone.
+        """
+        line = encode(record)
+        with self._records_path().open("ab+", buffering=0) as file:
+            if _is_torn(file):
+                line = b"\n" + line
+            written = file.write(line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes of a record went to {self._records_path()}")
+            os.fsync(file.fileno())
+
+    def records(self) -> Iterator[Record]:
+        """Every record in the order written, one at a time; damaged lines are counted in `damaged_lines`.
+
+        Raises:
+            BadInput: a record of a newer capsbench.
+        """
+        damaged: list[int] = []
+        for number, line in self._lines():
+            record = decode(line, f"{self._records_path()}:{number}")
+            if record is None:
+                damaged.append(number)
+            else:
+                yield record
+        self.damaged_lines = tuple(damaged)
+
+    def latest_records(self) -> tuple[Record, ...]:
+        """The last record of each case, in the order in which the cases first ended."""
+        return tuple({record.case.id: record for record in self.records()}.values())
+
+    def finished(self) -> set[str]:
+        """Ids of the cases that need not run again: their last record's status is not `crash`."""
+        where = str(self._records_path())
+        status = dict(filter(None, (_outcome(line, f"{where}:{number}") for number, line in self._lines())))
+        return {case for case, ended in status.items() if ended != "crash"}
+
+    def artifacts(self, case_id: str) -> Path:
+        """The folder for a case's larger files; it is created.
+
+        Raises:
+            BadInput: an id that cannot be the name of a folder.
+        """
+        if case_id in {"", ".", ".."} or re.search(r"[/\\\0]", case_id):
+            raise BadInput(f"{case_id!r} cannot name a folder; a case id holds no path separators")
+        folder = self.folder / "artifacts" / case_id
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def discard_empty(self) -> None:
+        """Remove the folder of a run in which no case has ended."""
+        if not self._records_path().exists():
+            shutil.rmtree(self.folder)
+
+    def _records_path(self) -> Path:
+        return self.folder / "records.jsonl"
+
+    def _lines(self) -> Iterator[tuple[int, bytes]]:
+        if self._records_path().is_file():
+            with self._records_path().open("rb") as file:
+                yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+
+
+def create(results: Path, header: dict[str, Any]) -> RunStore:
+    """Start a run: its folder appears at once, with run.json in it.
+
+    Args:
+        results: the folder above `runs`; made where it is missing.
+        header: plain data for run.json; the run's id is added.
+
+    Raises:
+        BadInput: the folder cannot be made or written.
+    """
+    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    temporary = results / "runs" / f".{run_id}.tmp"
+    text = json.dumps({"run": run_id, **_strict(header)}, indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        temporary.mkdir(parents=True)
+        with whole_file(temporary / "run.json") as file:
+            file.write(text.encode())
+        return RunStore(temporary.rename(results / "runs" / run_id))
+    except OSError as error:
+        raise BadInput(f"cannot write results there: {_reason(error)}", str(results)) from None
+
+
+def open_run(results: Path, run: str) -> RunStore:
+    """Find a stored run.
+
+    Args:
+        results: the folder above `runs`.
+        run: a folder, a run id, the beginning of one, or `latest`.
+
+    Raises:
+        BadInput: no run, or more than one, is meant.
+    """
+    runs = _run_ids(results)
+    if run == LATEST and runs:
+        return RunStore(results / "runs" / runs[-1])
+    if run in runs:
+        return RunStore(results / "runs" / run)
+    if run and (Path(run) / "run.json").is_file():
+        return RunStore(Path(run).resolve())
+    begun = [name for name in runs if run and name.startswith(run)]
+    if len(begun) == 1:
+        return RunStore(results / "runs" / begun[0])
+    if begun:
+        raise BadInput(f"run {run!r} could be any of {len(begun)}, among them {begun[0]} and {begun[-1]}")
+    if not runs:
+        raise BadInput(f"there is no run {run!r}, nor any other, in {results / 'runs'}")
+    newest = unknown_name("run", run, [*runs[-5:], LATEST])
+    raise BadInput(f"{newest} ({len(runs):,} in {results / 'runs'}, the newest are shown)")
+
+
+def encode(record: Record) -> bytes:
+    """The record as one line of strict JSON; what is not finite is written as the text NaN, Infinity, -Infinity."""
+    return json.dumps(_strict(plain(record, defaults=True)), separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def decode(line: bytes, where: str) -> Record | None:
+    """The record of a line, or None where the line is damaged.
+
+    Raises:
+        BadInput: a newer capsbench wrote it.
+    """
+    try:
+        data = json.loads(line)
+        schema = data["schema"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise BadInput(f"a newer capsbench wrote this (schema {schema}, this one knows up to {SCHEMA})", where)
+    try:
+        return _adapter().validate_python(data)
+    except ValidationError:
+        return None
+
+
+def record_schema() -> dict[str, Any]:
+    """The JSON Schema of a line, which also takes the texts that stand for numbers that are not finite."""
+    schema: dict[str, Any] = _with_not_finite(json_schema(Record))
+    return schema
+
+
+def _with_not_finite(spot: object) -> Any:  # noqa: ANN401 - plain data of any shape
+    if isinstance(spot, dict):
+        changed = {key: _with_not_finite(value) for key, value in spot.items()}
+        if changed.get("type") == "number":
+            del changed["type"]
+            changed["anyOf"] = [{"type": "number"}, {"enum": list(_NOT_FINITE)}]
+        return changed
+    return [_with_not_finite(item) for item in spot] if isinstance(spot, list) else spot
+
+
+def _strict(value: object) -> Any:  # noqa: ANN401 - plain data of any shape
+    """Plain data that strict JSON and UTF-8 can hold."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else _NOT_FINITE[1 if value > 0 else 2]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_strict(str(key)): _strict(item) for key, item in value.items()}
+    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _outcome(line: bytes, where: str) -> tuple[str, str] | None:
+    """Case id and status of a line, read from its two ends where capsbench wrote it; None where it is damaged."""
+    head = _HEAD.match(line, 0, _HEAD_BYTES)
+    status = _STATUS.search(line, head.end(), _HEAD_BYTES) if head else None
+    if head and status and int(head[1]) <= SCHEMA and _TAIL.search(line, max(0, len(line) - _TAIL_BYTES)):
+        try:
+            return json.loads(b'"' + head[3] + b'"'), status[2].decode()
+        except ValueError:
+            return None
+    record = decode(line, where)
+    return None if record is None else (record.case.id, record.status)
+
+
+def _is_torn(file: BinaryIO) -> bool:
+    """Whether the file ends in the middle of a line."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
+
+
+def _run_ids(results: Path) -> list[str]:
+    """The stored runs, oldest first; runs begun in the same second by when run.json was written."""
+    found = [path for path in (results / "runs").glob("*/run.json") if not path.parent.name.startswith(".")]
+    found.sort(key=lambda path: (path.parent.name.partition("-")[0], path.stat().st_mtime_ns))
+    return [path.parent.name for path in found]
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+@cache
+def _adapter() -> TypeAdapter[Record]:
+    return TypeAdapter(Record)

@@ -1,0 +1,1 @@
+"""From records to tables, as data (`tables`, `ops`) and on the console."""

@@ -1,0 +1,193 @@
+"""The tables of a run: accuracy, cost, and what must be known to believe them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from capsbench.record.schema import Metric, Record
+from capsbench.report import format as fmt
+from capsbench.report.ops import op_tables
+from capsbench.report.table import Cell, Column, Table, share, text_cell
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The tables of a run, and the notes that the bracketed numbers in their status columns refer to.
+
+    Attributes:
+        tables: in the order printed.
+        notes: numbered from 1.
+        general: notes that hold for every case that ran.
+    """
+
+    tables: tuple[Table, ...]
+    notes: tuple[str, ...]
+    general: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A column and where its cells come from."""
+
+    column: Column
+    cell: Callable[[Record], Cell]
+
+
+def report(records: Sequence[Record], *, top: int = 10) -> Report:
+    """The three tables that a run ends with, cases in the order of their axes."""
+    ordered = sorted(records, key=_order)
+    notes = _Notes(ordered)
+    tables = (accuracy_table(ordered, notes.status), cost_table(ordered, notes.status), *op_tables(ordered, top=top))
+    return Report(tables, notes.numbered, notes.general)
+
+
+def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
+    """What the networks reached, a row a case."""
+    fields = (
+        *_KEYS,
+        _Field(Column("seed", "key", shared="seed {}"), lambda r: _exact(r.case.seed)),
+        *_SETTINGS,
+        _Field(Column("accuracy %"), lambda r: _metric(r, "accuracy", fmt.percent)),
+        _Field(Column("error %"), lambda r: _metric(r, "error_rate", fmt.percent)),
+        _Field(Column("epochs", shared="epochs {}"), lambda r: _samples(r.metrics.get("epoch_seconds"))),
+        _Field(Column("trained on", shared="trained on {}"), lambda r: _split(r, "train")),
+        _Field(Column("tested on", shared="tested on {}"), lambda r: _split(r, "test")),
+        _Field(Column("status", "status", "left"), status),
+    )
+    return _table("Accuracy", fields, records, tuple(_over_seeds(records)))
+
+
+def cost_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
+    """What the networks cost, a row a case."""
+    fields = (
+        *_KEYS,
+        _Field(Column("seed", "key", shared="seed {}"), lambda r: _exact(r.case.seed)),
+        *_SETTINGS,
+        *_cost_fields(),
+        _Field(Column("status", "status", "left"), status),
+    )
+    return _table("Cost", fields, records, _COST_NOTES)
+
+
+_KEYS = (
+    _Field(Column("network", "key", "left"), lambda r: text_cell(r.case.network)),
+    _Field(Column("backend:mode", "key", "left"), lambda r: text_cell(f"{r.case.backend}:{r.case.mode}")),
+    _Field(Column("batch", "key", shared="batch {}"), lambda r: _exact(r.case.batch)),
+    _Field(Column("iters", "key", shared="routing iterations {}"), lambda r: text_cell(r.case.routing_iterations)),
+)
+_SETTINGS = (
+    _Field(Column("data set", "key", "left", shared="{}"), lambda r: text_cell(r.case.dataset)),
+    _Field(Column("device", "key", "left", shared="{}"), lambda r: text_cell(r.case.device)),
+    _Field(Column("threads", "key", shared="threads {}"), lambda r: _exact(r.case.threads)),
+    _Field(Column("precision", "key", "left", shared="{}"), lambda r: text_cell(r.case.precision)),
+    _Field(Column("allocator", "key", "left", shared="{} allocator"), lambda r: text_cell(r.case.allocator)),
+)
+_COST_NOTES = (
+    "interval: holds the true median with about 95 % confidence, or is the range of the rounds where they are too few.",
+    "peak: the most bytes alive at once in a train step; allocated: all that it asked for, freed or not.",
+    "parity: largest relative error of forward pass and gradient against the float64 oracle.",
+)
+
+
+def _cost_fields() -> tuple[_Field, ...]:
+    step = "train_step_seconds"
+    return (
+        _Field(Column("params", group="size"), lambda r: _metric(r, "parameters", fmt.count)),
+        _Field(Column("train\nFLOPs", group="size"), lambda r: _metric(r, "train_step_flops", fmt.flops)),
+        _Field(Column("peak", group="size"), lambda r: _metric(r, "peak_bytes", fmt.size)),
+        _Field(Column("allocated", group="size"), lambda r: _metric(r, "allocated_bytes", fmt.size)),
+        _Field(Column("forward", group="time"), lambda r: _metric(r, "forward_seconds", fmt.seconds)),
+        _Field(Column("train\nstep", group="time"), lambda r: _metric(r, step, fmt.seconds)),
+        _Field(Column("its\ninterval", group="time"), lambda r: _interval(r.metrics.get(step))),
+        _Field(Column("images\n/s", group="time"), lambda r: _metric(r, "images_per_second", fmt.plain_number)),
+        _Field(Column("rounds", group="time", shared="rounds {}"), lambda r: _samples(r.metrics.get(step))),
+        _Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
+        _Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
+    )
+
+
+def _order(record: Record) -> tuple[object, ...]:
+    """Cases that will be compared stand together, in the same order in every run."""
+    case = record.case
+    axes = (case.network, case.dataset, case.batch, case.routing_iterations or 0, case.seed, case.backend, case.mode)
+    return (*axes, case.device, case.threads, case.precision, case.allocator)
+
+
+def _table(title: str, fields: Sequence[_Field], records: Sequence[Record], notes: tuple[str, ...]) -> Table:
+    rows = tuple(tuple(field.cell(record) for field in fields) for record in records)
+    return share(Table(title, tuple(field.column for field in fields), rows, notes=notes))
+
+
+def _exact(value: int) -> Cell:
+    return Cell(fmt.count(value), value)
+
+
+def _metric(record: Record, name: str, text: Callable[[float | None], str]) -> Cell:
+    metric = record.metrics.get(name)
+    return Cell(text(None)) if metric is None else Cell(text(metric.value), metric.value)
+
+
+def _interval(metric: Metric | None) -> Cell:
+    bounds = None if metric is None else metric.interval
+    text = fmt.interval(bounds, fmt.SECONDS)
+    return Cell(text, text if bounds else None)
+
+
+def _samples(metric: Metric | None) -> Cell:
+    """How many samples: one an epoch, or one a round."""
+    return _exact(len(metric.samples)) if metric and metric.samples else Cell(fmt.NOTHING)
+
+
+def _parity(record: Record, name: str) -> Cell:
+    value: float | None = getattr(record.parity, name, None)
+    return Cell(fmt.error(value), value)
+
+
+def _split(record: Record, name: str) -> Cell:
+    facts = record.data.get(name)
+    if facts is None:
+        return Cell(fmt.NOTHING)
+    used, full = fmt.count(facts.count), fmt.count(facts.full_count)
+    return Cell(used if facts.count == facts.full_count else f"{used} of {full}", facts.count)
+
+
+def _over_seeds(records: Iterable[Record]) -> Iterable[str]:
+    """A sentence on each group of records that differ in their seed only."""
+    groups: dict[tuple[object, ...], dict[int, float]] = {}
+    for record in records:
+        if "accuracy" in record.metrics:
+            case = record.case
+            setting = (case.device, case.threads, case.precision, case.allocator)
+            key = (case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations, *setting)
+            groups.setdefault(key, {})[case.seed] = record.metrics["accuracy"].value
+    for (network, _, backend, mode, batch, *_), by_seed in groups.items():
+        values = by_seed.values()
+        if len(values) > 1:
+            low, high = fmt.percent(min(values)), fmt.percent(max(values))
+            name = fmt.label(f"{network}, {backend}:{mode}, batch {batch}")
+            yield f"{name}: mean accuracy over {len(values)} seeds {fmt.percent(fmean(values))} % ({low} to {high} %)."
+
+
+class _Notes:
+    """Numbers what is to be said of single cases; what is to be said of all that ran needs no number."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        said = {record.case.id: tuple(dict.fromkeys(_said(record))) for record in records}
+        ran = [set(said[record.case.id]) for record in records if record.status == "ok"]
+        everywhere = set.intersection(*ran) if ran else set()
+        texts = dict.fromkeys(text for texts in said.values() for text in texts)
+        self._said = said
+        self.general = tuple(text for text in texts if text in everywhere)
+        self.numbered = tuple(text for text in texts if text not in everywhere)
+        self._number = {text: number for number, text in enumerate(self.numbered, 1)}
+
+    def status(self, record: Record) -> Cell:
+        """The status of a case, with the numbers of its notes."""
+        numbers = [str(self._number[text]) for text in self._said[record.case.id] if text in self._number]
+        return Cell(f"{record.status} ({','.join(numbers)})" if numbers else record.status, record.status)
+
+
+def _said(record: Record) -> Iterable[str]:
+    if record.reason or record.status != "ok":
+        yield f"{record.status}: {fmt.label(record.reason) or 'no reason was given'}"
+    yield from (fmt.label(note) for note in record.notes if not note.startswith("ops:"))  # those stand under the ops

@@ -1,0 +1,72 @@
+"""Small networks, their batches and realizations, for the tests beside this file."""
+
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from capsbench.backend import Setting, Step
+from capsbench.network.network import Network
+from capsbench.network.parameters import draw_parameters, dropout_masks
+from capsbench.network.shapes import BoundNetwork, bind
+from capsbench.network.text import parse
+from capsbench_tensorflow.backend import BACKEND
+
+ZOO = ("cnn-paper", "cnn-seed", "cnn-tiny", "em-68k", "em-paper", "em-seed", "em-tiny")
+VARIANTS = {
+    "all_positions": {"competition": "all_positions", "iterations": 3},
+    "shifted": {"densities": "shifted", "iterations": 3, "coordinates": "appended", "coordinate_unit": "image"},
+    "softmax": {"activation": "softmax", "cost_scale": 1.0, "coordinates": "first_row"},
+    "mass": {"interim_activation": "softmax_of_mass", "beta_u": "element", "renormalise_input": True},
+    "one_m_step": {"iterations": 1, "coordinates": "none"},
+}
+STEP = Step(number=0, learning_rate=1e-3, margin=0.4)
+
+
+@dataclass(frozen=True)
+class Case:
+    bound: BoundNetwork
+    images: Any
+    labels: Any
+    masks: Any
+    parameters: Any
+
+    def realize(self, mode="graph", precision="float32"):
+        """A fresh realization and the batch placed for it."""
+        realization = BACKEND.realize(self.bound, self.parameters, Setting(mode, "cpu", precision, 2))
+        return realization, realization.place(self.images, self.labels, self.masks)
+
+
+@cache
+def zoo_network(name):
+    source = files("capsbench.network.zoo") / f"{name}.yaml"
+    return parse(source.read_text(encoding="utf-8"), Network, name)
+
+
+def variant(name):
+    network = zoo_network("em-tiny")
+    return replace(network, routing=replace(network.routing, **VARIANTS[name]))
+
+
+def case_of(network, batch, image=(28, 28, 1), classes=10):
+    bound = bind(network, image, classes)
+    generator = np.random.default_rng(7)
+    parameters = draw_parameters(bound, 3)
+    for name, value in parameters.items():
+        # Biases and offsets start at zero, where errors in their gradients' scale could hide.
+        if not value.any():
+            parameters[name] = generator.normal(0.0, 0.1, value.shape).astype(np.float32)
+    images = generator.random((batch, *image), dtype=np.float32)
+    return Case(bound, images, generator.integers(0, classes, batch), dropout_masks(bound, batch, 0, 0), parameters)
+
+
+def relative_error(value, reference):
+    """Largest difference over largest magnitude."""
+    difference = np.abs(np.asarray(value, np.float64) - reference).max()
+    return float(difference / max(np.abs(reference).max(), 1e-300))
+
+
+def tensors(output):
+    return [tensor for tensor in (output.scores, output.activations, output.poses) if tensor is not None]

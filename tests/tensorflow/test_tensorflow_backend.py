@@ -1,0 +1,98 @@
+"""What the parent process sees of the backend: discovery, refusals, the memory forecast."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
+from networks_for_tensorflow import STEP, case_of, zoo_network
+
+from capsbench.backend import Setting
+from capsbench.network.network import with_routing_iterations
+from capsbench.network.shapes import bind
+from capsbench_tensorflow.backend import BACKEND
+from capsbench_tensorflow.profiling import canonical
+
+pytestmark = pytest.mark.tensorflow
+
+
+def test_discovery_and_forecast_import_no_tensorflow():
+    """A parent process reads modes and asks for a forecast without TensorFlow in it."""
+    program = (
+        "import sys; from networks_for_tensorflow import *; case = case_of(zoo_network('em-tiny'), 1);"
+        "assert BACKEND.forecast_peak_bytes(case.bound, Setting('graph'), 1) > 0;"
+        "BACKEND.environment(Setting('graph'));"
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    assert subprocess.run([sys.executable, "-c", program], check=False, env=path).returncode == 0
+
+
+def test_the_probe_finds_the_cpu_and_the_version():
+    """The CPU is a device of every TensorFlow."""
+    probe = BACKEND.probe()
+    assert probe.devices[0] == "cpu"
+    assert probe.versions["tensorflow"].startswith("2.")
+
+
+def test_unknown_modes_are_refused_and_known_ones_are_not():
+    """A mode that does not exist is named together with those that do."""
+    bound = bind(zoo_network("em-tiny"), (28, 28, 1), 10)
+    assert "tiled" in BACKEND.unsupported(bound, Setting("eager"))
+    assert [BACKEND.unsupported(bound, Setting(mode)) for mode in BACKEND.modes] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "iterations", "mode"),
+    [
+        ("em-tiny", 16, 3, "graph"),
+        ("em-tiny", 16, 3, "tiled"),
+        ("em-tiny", 24, 1, "graph"),
+        ("em-seed", 8, 2, "graph"),
+        ("em-seed", 8, 2, "tiled"),
+        ("em-paper", 1, 2, "graph"),
+        ("em-paper", 1, 2, "tiled"),
+        ("cnn-seed", 4, None, "graph"),
+    ],
+)
+def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, iterations, mode):
+    """Peak memory is foretold from shapes alone."""
+    network = with_routing_iterations(zoo_network(name), iterations)
+    case = case_of(network, batch)
+    realization, placed = case.realize(mode)
+    measured = realization.peak_bytes(placed, STEP)
+    assert BACKEND.forecast_peak_bytes(case.bound, Setting(mode, threads=2), batch) == pytest.approx(measured, rel=0.15)
+
+
+def test_no_forecast_is_given_for_the_compiler():
+    """What XLA keeps is its own business."""
+    bound = bind(zoo_network("em-tiny"), (28, 28, 1), 10)
+    assert BACKEND.forecast_peak_bytes(bound, Setting("xla"), 4) is None
+
+
+def test_running_out_of_memory_is_a_memory_error():
+    """TensorFlow's ResourceExhaustedError reaches the worker as MemoryError."""
+    realization, _ = case_of(zoo_network("cnn-tiny"), 1).realize()
+    with pytest.raises(MemoryError):
+        realization.place(np.broadcast_to(np.float32(0.0), (2**32, 28, 28, 1)), np.zeros(1, np.int64), {})
+
+
+@pytest.mark.parametrize(
+    ("native", "name"),
+    [
+        ("_MklBatchMatMulV2", "BatchMatMul"),
+        ("_FusedConv2D", "Conv2D"),
+        ("_MklNativeFusedMatMul", "MatMul"),
+        ("AddV2", "Add"),
+        ("SquaredDifference", "Sub"),
+        ("Reshape", "View"),
+        ("Betainc", "Other:Betainc"),
+    ],
+)
+def test_native_names_become_canonical(native, name):
+    """Prefixes of libraries and versions fall off; what is not known stays visible."""
+    assert canonical(native) == name

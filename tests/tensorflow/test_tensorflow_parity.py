@@ -1,0 +1,77 @@
+"""TensorFlow against the oracle, against itself in float64, and one mode against the other."""
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
+from networks_for_tensorflow import STEP, VARIANTS, ZOO, case_of, relative_error, tensors, variant, zoo_network
+
+from capsbench.backend import Setting
+from capsbench_numpy.backend import BACKEND as ORACLE
+
+pytestmark = pytest.mark.tensorflow
+
+
+def _oracle(case):
+    oracle = ORACLE.realize(case.bound, case.parameters, Setting("float64"))
+    return oracle, oracle.place(case.images, case.labels, case.masks)
+
+
+def _check_gradients(case, oracle, placed_there, gradients):
+    """The gradient points the loss where the oracle's exact derivative along a random direction says."""
+    generator = np.random.default_rng(11)
+    direction = {name: generator.standard_normal(g.shape) * (g.std() + 1e-12) for name, g in gradients.items()}
+    exact = oracle.directional_derivative(placed_there, STEP, direction)
+    mine = sum(float((gradients[name] * direction[name]).sum()) for name in gradients)
+    scale = sum(float(np.abs(gradients[name] * direction[name]).sum()) for name in gradients)
+    assert abs(mine - exact) <= 1e-9 * scale
+    assert scale > 0.0
+
+
+def _check_float64(case, mode):
+    oracle, there = _oracle(case)
+    realization, placed = case.realize(mode, "float64")
+    for mine, exact in zip(tensors(realization.forward(placed)), tensors(oracle.forward(there)), strict=True):
+        assert relative_error(mine, exact) <= 1e-10
+    loss, gradients = realization.loss_and_gradients(placed, STEP)
+    assert loss == pytest.approx(oracle.loss(there, STEP), rel=1e-10)
+    _check_gradients(case, oracle, there, gradients)
+    return gradients
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_routing_variants_agree_with_the_oracle_in_both_formulations(name):
+    """Every routing variant computes the oracle's numbers and derivatives, and both modes the same gradients."""
+    case = case_of(variant(name), 2, image=(20, 20, 1), classes=4)
+    graph, tiled = _check_float64(case, "graph"), _check_float64(case, "tiled")
+    largest = max(np.abs(gradient).max() for gradient in graph.values())
+    for tensor, gradient in graph.items():
+        assert np.abs(gradient - tiled[tensor]).max() <= 1e-11 * largest, tensor
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_zoo_networks_hold_in_float32(name):
+    """Float32 stays within 1e-5 of the oracle going forward and within 1e-4 of float64 in every gradient."""
+    two_channels = name.endswith(("paper", "68k"))
+    case = case_of(zoo_network(name), 1, image=(32, 32, 2) if two_channels else (28, 28, 1))
+    gradients64 = _check_float64(case, "graph")
+    oracle, there = _oracle(case)
+    realization, placed = case.realize()
+    for mine, exact in zip(tensors(realization.forward(placed)), tensors(oracle.forward(there)), strict=True):
+        assert relative_error(mine, exact) <= 1e-5
+    largest = max(np.abs(gradient).max() for gradient in gradients64.values())
+    for tensor, gradient in realization.loss_and_gradients(placed, STEP)[1].items():
+        # em-seed cancels its input activations, so that these gradients are rounding and nothing else.
+        if np.abs(gradients64[tensor]).max() > 1e-9 * largest:
+            assert relative_error(gradient, gradients64[tensor]) <= 1e-4, tensor
+
+
+def test_the_seed_network_in_tiled_mode_agrees_with_the_oracle():
+    """The 2018 formulation of the 2018 network computes the oracle's numbers and derivatives."""
+    _check_float64(case_of(zoo_network("em-seed"), 1), "tiled")
+
+
+def test_xla_agrees_with_the_oracle():
+    """The compiled graph computes the oracle's numbers and derivatives, shifted densities included."""
+    _check_float64(case_of(variant("shifted"), 1, image=(20, 20, 1), classes=4), "xla")

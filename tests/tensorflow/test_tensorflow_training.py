@@ -1,0 +1,154 @@
+"""Train steps, optimizers, batch normalisation, memory and profiles."""
+
+from dataclasses import replace
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
+import tensorflow as tf
+from networks_for_tensorflow import STEP, case_of, zoo_network
+
+from capsbench.backend import Step
+from capsbench.measure.optable import rows
+from capsbench.network.layers import BatchNorm
+from capsbench.network.parameters import parameter_specs
+from capsbench.network.training import SGD, Adam, Recipe
+
+pytestmark = pytest.mark.tensorflow
+
+ADAM = Adam(learning_rate=0.01, weight_decay=0.02, epsilon=1e-3)
+MOMENTUM = SGD(learning_rate=0.01, momentum=0.8, weight_decay=0.02)
+
+
+def _small(optimizer=ADAM):
+    network = zoo_network("em-tiny")
+    norm = BatchNorm(name="norm", momentum=0.75)
+    layers = (network.layers[0], norm, *network.layers[1:])
+    return case_of(replace(network, layers=layers, recipe=Recipe(optimizer=optimizer)), 2, (20, 20, 1), 4)
+
+
+def _adam(spec, gradients, values, rate):
+    first, second = np.zeros_like(values), np.zeros_like(values)
+    for t, gradient_of in enumerate(gradients, start=1):
+        gradient = gradient_of(values) + spec.weight_decay * values
+        first = spec.beta1 * first + (1 - spec.beta1) * gradient
+        second = spec.beta2 * second + (1 - spec.beta2) * gradient**2
+        root = np.sqrt(second / (1 - spec.beta2**t)) + spec.epsilon
+        values = values - rate * first / (1 - spec.beta1**t) / root
+    return values
+
+
+def _sgd(spec, gradients, values, rate):
+    velocity = np.zeros_like(values)
+    for gradient_of in gradients:
+        velocity = spec.momentum * velocity + gradient_of(values) + spec.weight_decay * values
+        values = values - rate * velocity
+    return values
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "follow"),
+    [(ADAM, _adam), (MOMENTUM, _sgd), (SGD(learning_rate=0.1), _sgd)],
+    ids=lambda x: str(x)[:30],
+)
+def test_optimizers_follow_their_equations(optimizer, follow):
+    """Three steps change every parameter as the optimizer's equations in NumPy say, from the same gradients."""
+    realization, placed = _small(optimizer).realize(precision="float64")
+    before = realization.parameters()
+    seen = []
+    for number in range(3):
+        _, gradients = realization.loss_and_gradients(placed, STEP)
+        seen.append(gradients)
+        realization.train_step(placed, Step(number, 0.02, STEP.margin))
+    after = realization.parameters()
+    for name in seen[0]:
+        expected = follow(optimizer, [lambda _, g=g[name]: g for g in seen], before[name], 0.02)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-9, atol=1e-12)
+        assert not np.array_equal(after[name], before[name])
+
+
+def test_only_train_steps_move_the_statistics():
+    """Batch statistics enter the moving ones in train_step, by the layer's momentum, and nowhere else."""
+    case = _small()
+    realization, placed = case.realize(precision="float64")
+    realization.forward(placed)
+    realization.loss_and_gradients(placed, STEP)
+    np.testing.assert_array_equal(realization.parameters()["norm.moving_mean"], case.parameters["norm.moving_mean"])
+    weights, biases = case.parameters["conv1.weights"], case.parameters["conv1.biases"]
+    maps = tf.nn.relu(tf.nn.conv2d(case.images, weights, 2, "VALID") + biases).numpy().astype(np.float64)
+    realization.train_step(placed, STEP)
+    moved = realization.parameters()
+    for name, batch in (("mean", maps.mean((0, 1, 2))), ("variance", maps.var((0, 1, 2)))):
+        expected = 0.75 * case.parameters[f"norm.moving_{name}"] + 0.25 * batch
+        np.testing.assert_allclose(moved[f"norm.moving_{name}"], expected, rtol=1e-5)
+
+
+def test_a_train_step_returns_the_loss_before_it_and_lowers_the_next():
+    """The loss handed back is that of loss_and_gradients before the step, and training on one batch reduces it."""
+    realization, placed = _small(Adam()).realize()
+    before, _ = realization.loss_and_gradients(placed, STEP)
+    assert float(realization.train_step(placed, STEP)) == pytest.approx(before, rel=1e-5)
+    for number in range(1, 8):
+        last = float(realization.train_step(placed, Step(number, 5e-3, STEP.margin)))
+    assert last < before
+
+
+def test_schedules_do_not_retrace():
+    """Other learning rates and margins run the same trace."""
+    realization, placed = _small().realize()
+    for number in range(3):
+        realization.train_step(placed, Step(number, 1e-3 * (number + 1), 0.1 * (number + 1)))
+    assert realization._train.experimental_get_tracing_count() == 1
+
+
+def test_two_realizations_share_nothing():
+    """Training one realization leaves another, and the arrays both started from, as they were."""
+    case = _small()
+    first = {name: value.copy() for name, value in case.parameters.items()}
+    (trained, placed), (idle, _) = case.realize(), case.realize()
+    trained.train_step(placed, STEP)
+    for name, value in idle.parameters().items():
+        np.testing.assert_array_equal(value, first[name])
+        np.testing.assert_array_equal(case.parameters[name], first[name])
+
+
+def test_a_profile_adds_up_and_knows_layers_phases_and_iterations():
+    """Every op is known by name, all bytes belong to ops, and each routed layer shows both phases and iterations."""
+    realization, placed = _small().realize()
+    profile = realization.profile(placed, STEP)
+    assert sum(row.allocated_bytes for row in rows(profile)) == profile.allocated_bytes > 0
+    assert not [event for event in profile.events if event.op.startswith("Other:")]
+    assert rows(profile)[-1].allocated_bytes <= 0.01 * profile.allocated_bytes
+    seen = {(event.layer, event.phase, event.routing_iteration) for event in profile.events}
+    for layer in ("conv_caps1", "class_caps"):
+        for phase in ("forward", "backward"):
+            assert {(layer, phase, 0), (layer, phase, 1)} <= seen
+    trainable = sum(spec.trainable for spec in parameter_specs(realization._bound))
+    assert sum(event.calls for event in profile.events if event.op == "Adam") == trainable
+    assert all(event.phase == "optimizer" for event in profile.events if event.op == "Adam")
+
+
+def test_profiles_repeat_to_the_byte():
+    """Two profiles of one network ask for the same bytes, op by op, and two peaks are equal."""
+    realization, placed = _small().realize()
+    tables = [
+        {(row.op, row.calls, row.allocated_bytes) for row in rows(realization.profile(placed, STEP))[:-1]} for _ in "ab"
+    ]
+    assert tables[0] == tables[1]
+    assert realization.peak_bytes(placed, STEP) == realization.peak_bytes(placed, STEP)
+
+
+def test_the_tiled_mode_tiles_what_the_seed_tiled():
+    """An evaluation in tiled mode allocates what the 2018 profile shows: Tile twice the votes, Sub the votes once."""
+    case = case_of(zoo_network("em-seed"), 2)
+    realization, placed = case.realize("tiled")
+    table = {row.op: row.allocated_bytes for row in rows(realization.profile_forward(placed))}
+    shapes = [layer.routing for layer in case.bound.layers if layer.routing]
+    products = 4 * 2 * sum(shape.votes // shape.elements * 16 for shape in shapes)
+    assert table["Tile"] == pytest.approx(2 * products, rel=0.005)
+    assert table["Sub"] == pytest.approx(4 * 2 * sum(shape.votes for shape in shapes), rel=0.01)
+    assert table["BatchMatMul"] == products
+    assert table["Mul"] == pytest.approx(513.12e6 * 2 / 50, rel=0.03)
+    assert table["Sum"] == pytest.approx(21.48e6 * 2 / 50, rel=0.05)

@@ -1,0 +1,182 @@
+"""What the contract asks of a realization, beyond the numbers of one pass."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from capsbench.backend import Setting, Step  # noqa: E402 - likewise
+from capsbench.measure.optable import UNATTRIBUTED, rows  # noqa: E402 - likewise
+from capsbench.network import zoo  # noqa: E402 - likewise
+from capsbench.network.network import with_routing_iterations  # noqa: E402 - likewise
+from capsbench.network.parameters import draw_parameters, dropout_masks  # noqa: E402 - likewise
+from capsbench.network.shapes import bind  # noqa: E402 - likewise
+from capsbench.network.training import SGD  # noqa: E402 - likewise
+from capsbench_torch.backend import BACKEND  # noqa: E402 - after the check that torch is there
+
+pytestmark = pytest.mark.torch
+IMAGE, CLASSES = (28, 28, 1), 10
+
+
+def realize(name, mode="eager", *, batch=2, iterations=None, **setting):
+    """A network of the zoo with a random batch placed."""
+    bound = bind(with_routing_iterations(zoo.load(name), iterations), IMAGE, CLASSES)
+    ours = BACKEND.realize(bound, draw_parameters(bound, 0), Setting(mode, threads=2, **setting))
+    images = np.random.default_rng(0).random((batch, *IMAGE), dtype=np.float32)
+    return ours, ours.place(images, np.arange(batch) % CLASSES, dropout_masks(bound, batch, 0, 0)), bound
+
+
+def adam_by_hand(value, gradients, optimizer, rate):
+    """Algorithm 1 of Kingma and Ba, written out."""
+    m = v = np.zeros_like(value)
+    for t, gradient in enumerate(gradients, 1):
+        g = gradient + optimizer.weight_decay * value
+        m = optimizer.beta1 * m + (1 - optimizer.beta1) * g
+        v = optimizer.beta2 * v + (1 - optimizer.beta2) * g**2
+        corrected = m / (1 - optimizer.beta1**t), v / (1 - optimizer.beta2**t)
+        value = value - rate * corrected[0] / (np.sqrt(corrected[1]) + optimizer.epsilon)
+    return value
+
+
+@pytest.mark.parametrize("name", ["em-paper", "cnn-tiny"])
+def test_adam(name):
+    """Two train steps move the parameters as algorithm 1 of Adam says, with the learning rate they are handed."""
+    ours, placed, bound = realize(name, batch=1, precision="float64")
+    start, gradients = ours.parameters(), []
+    for number in range(2):
+        step = Step(number, 0.01, 0.5)
+        gradients.append(ours.loss_and_gradients(placed, step)[1])
+        ours.train_step(placed, step)
+    after = ours.parameters()
+    for tensor in gradients[0]:
+        history = [g[tensor] for g in gradients]
+        expected = adam_by_hand(start[tensor], history, bound.network.recipe.optimizer, 0.01)
+        np.testing.assert_allclose(after[tensor], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_sgd_with_momentum():
+    """SGD moves the parameters by learning rate times velocity."""
+    network = zoo.load("cnn-tiny")
+    network = replace(network, recipe=replace(network.recipe, optimizer=SGD(momentum=0.5)))
+    bound = bind(network, IMAGE, CLASSES)
+    ours = BACKEND.realize(bound, draw_parameters(bound, 0), Setting("eager", precision="float64", threads=2))
+    placed = ours.place(np.ones((1, *IMAGE), np.float32), np.array([1]), dropout_masks(bound, 1, 0, 0))
+    value, velocity = ours.parameters()["logits.weights"], 0.0
+    for number in range(2):
+        step = Step(number, 0.1, 0.5)
+        velocity = 0.5 * velocity + ours.loss_and_gradients(placed, step)[1]["logits.weights"]
+        value = value - 0.1 * velocity
+        ours.train_step(placed, step)
+    np.testing.assert_allclose(ours.parameters()["logits.weights"], value, rtol=1e-10)
+
+
+def test_moving_statistics():
+    """Train steps move the statistics of batch normalisation by its momentum; evaluation uses and keeps them."""
+    ours, placed, _ = realize("cnn-seed", precision="float64")
+    images = placed.images.numpy()
+    ours.loss_and_gradients(placed, Step(0, 0.0, 0.5))
+    assert ours.parameters()["norm.moving_mean"][0] == 0.0
+    ours.train_step(placed, Step(0, 0.0, 0.5))
+    assert ours.parameters()["norm.moving_mean"][0] == pytest.approx(0.01 * images.mean())
+    assert ours.parameters()["norm.moving_variance"][0] == pytest.approx(0.99 + 0.01 * images.var())
+    before = ours.parameters()
+    ours.forward(placed)
+    assert all(np.array_equal(before[name], value) for name, value in ours.parameters().items())
+
+
+@pytest.mark.parametrize("mode", ["tiled", "eager"])
+def test_two_realizations_are_the_same(mode):
+    """Two realizations from the same bytes take the same steps, bit for bit."""
+    losses = []
+    for _ in range(2):
+        ours, placed, _ = realize("em-tiny", mode)
+        losses.append([float(ours.train_step(placed, Step(n, 0.01, 0.5))) for n in range(3)])
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("mode", ["tiled", "eager"])
+@pytest.mark.parametrize("name", zoo.names())
+def test_forecast(name, mode, batch):
+    """The forecast peak lies within 15 % of the measured one, for the zoo, both modes and several batches."""
+    batch = min(batch, 2) if name in {"em-paper", "em-68k", "em-seed"} else batch
+    ours, placed, bound = realize(name, mode, batch=batch)
+    measured = ours.peak_bytes(placed, Step(0, 1e-3, 0.5))
+    assert BACKEND.forecast_peak_bytes(bound, Setting(mode), batch) == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 5])
+@pytest.mark.parametrize("mode", ["tiled", "eager"])
+def test_forecast_follows_iterations(mode, iterations):
+    """It holds for other numbers of routing iterations as well."""
+    ours, placed, bound = realize("em-68k", mode, iterations=iterations)
+    measured = ours.peak_bytes(placed, Step(0, 1e-3, 0.5))
+    assert BACKEND.forecast_peak_bytes(bound, Setting(mode), 2) == pytest.approx(measured, rel=0.15)
+
+
+def test_peak_is_exact():
+    """The peak of a train step repeats to the byte and grows with the batch."""
+    peaks = []
+    for batch in (2, 2, 4):
+        ours, placed, _ = realize("em-tiny", batch=batch)
+        peaks.append(ours.peak_bytes(placed, Step(0, 1e-3, 0.5)))
+    assert peaks[0] == peaks[1] < peaks[2]
+
+
+@pytest.mark.parametrize("mode", ["tiled", "eager"])
+@pytest.mark.parametrize("name", ["em-tiny", "em-seed", "cnn-tiny"])
+def test_profile_adds_up(name, mode):
+    """The op rows hold every allocated byte, every phase and layer is seen, and no op is unknown."""
+    ours, placed, bound = realize(name, mode)
+    profile = ours.profile(placed, Step(0, 1e-3, 0.5))
+    table = rows(profile)
+    assert table[-1].op == UNATTRIBUTED
+    assert sum(row.allocated_bytes for row in table) == profile.allocated_bytes
+    assert sum(row.self_seconds for row in table) == pytest.approx(profile.step_seconds)
+    assert table[-1].allocated_bytes <= 1e-4 * profile.allocated_bytes
+    assert {event.phase for event in profile.events} == {"forward", "backward", "optimizer"}
+    unknown = sum(e.self_seconds for e in profile.events if e.op.startswith("Other:"))
+    assert unknown <= 0.02 * profile.step_seconds
+    layers = {layer.layer.name for layer in bound.layers if layer.layer.kind != "dropout"}
+    for phase in ("forward", "backward"):
+        assert layers - {event.layer for event in profile.events if event.phase == phase} <= {"norm"}
+
+
+def test_tiled_tiles():
+    """The tiled formulation tiles transforms and poses to the votes' size, once each; eager tiles nothing."""
+    for mode, times in (("tiled", 2), ("eager", 0)):
+        ours, placed, bound = realize("em-tiny", mode)
+        votes = sum(layer.routing.votes for layer in bound.layers if layer.routing) * 2 * 4
+        profile = ours.profile(placed, Step(0, 1e-3, 0.5))
+        tiled = sum(e.allocated_bytes for e in profile.events if e.op == "Tile" and e.phase == "forward")
+        assert tiled == times * votes
+
+
+def test_out_of_memory_is_a_memory_error():
+    """Running out of memory is a MemoryError with one line, whatever PyTorch calls it."""
+    from capsbench_torch.profiling import memory_errors
+
+    with pytest.raises(MemoryError, match="memory") as error, memory_errors():
+        torch.empty(2**46)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # PyTorch's compiler uses what PyTorch deprecates
+def test_compile_equals_eager():
+    """torch.compile changes no number by more than float32 rounding."""
+    losses = {}
+    for mode in ("eager", "compile"):
+        ours, placed, _ = realize("em-tiny", mode)
+        losses[mode] = [float(ours.train_step(placed, Step(n, 0.01, 0.5))) for n in range(2)]
+    assert losses["compile"] == pytest.approx(losses["eager"], rel=1e-4)
+
+
+def test_discovery_imports_no_framework():
+    """Importing the registered module does not import torch."""
+    import subprocess
+    import sys
+
+    code = "import sys, capsbench_torch.backend as b; b.BACKEND.modes; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
