@@ -1,9 +1,9 @@
 """The peak memory of a train step, foretold from the shapes: what autograd keeps, layer by layer.
 
-Walking backward, the peak is the largest over the layers of: what outlives the step, what the layers up to this one have
-kept for their gradients, what this layer's backward pass works with, and the parameter gradients made so far. The counts
-below are read off `routing` and `layers`: v is a tensor of the votes' size, c one of the couplings' (a vote has 16 or 18
-elements, a coupling one).
+Walking backward, the peak is the largest over the layers of: what outlives the step, what the layers up to this one
+have kept for their gradients, what this layer's backward pass works with, and the parameter gradients made so far. The
+counts below are read off `routing` and `layers`: v is a tensor of the votes' size, c one of the couplings' (a vote has
+16 or 18 elements, a coupling one).
 """
 
 from dataclasses import dataclass
@@ -56,9 +56,11 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, mode: str, batch: int) -> _La
         couplings = votes / shape.elements
         patches = batch * shape.positions * shape.children * 17
         kept, working = _grouped(routing) if mode == "eager" else _tiled(routing)
+        # Grouped votes spread each 4x4 transform along the diagonal of a 16x16 block, kept and given a gradient.
+        blocks = 4 * 16 * shape.child_types * shape.parents if mode == "eager" else 0
         return _Layer(
-            kept[0] * votes + kept[1] * couplings + patches + above,
-            working[0] * votes + working[1] * couplings + 2 * patches,
+            kept[0] * votes + kept[1] * couplings + blocks + patches + above,
+            working[0] * votes + working[1] * couplings + 2 * blocks + 2 * patches,
             gradients,
         )
     match layer.layer:
@@ -80,22 +82,21 @@ def _owns(layer: BoundLayer, name: str) -> bool:
 def _grouped(routing: EMRouting) -> tuple[tuple[float, float], tuple[float, float]]:
     """(v, c) kept and (v, c) worked with, in the grouped formulation.
 
-    Kept are the votes, and for every iteration the squared distances, the assignments, their product with the child's
-    activation, and the weights. The backward pass of a squared distance holds its incoming gradient, the difference and
-    the outgoing gradient beside the gradient of the votes, one of them in place of what it has just freed.
+    Kept are the votes, and for every iteration the squared deviations, the assignments, their product with the child's
+    activation, and the weights. The backward pass turns one tensor in place from the squares' gradient into the votes'.
     """
     steps, between = routing.iterations, routing.iterations - 1
     couplings = 3.0 * steps + 1.5 * steps * routing.renormalise_input
     if routing.densities == "shifted":
         couplings += 2.0 * between
-    return (1.0 + steps, couplings), (2.0, 3.0)
+    return (1.0 + steps, couplings), (1.0, 3.0)
 
 
 def _tiled(routing: EMRouting) -> tuple[tuple[float, float], tuple[float, float]]:
     """(v, c) kept and (v, c) worked with, in the tiled formulation.
 
-    Kept are the tiled transforms, the tiled poses and the votes; for every M-step the differences and their squares; for
-    every E-step both once more, and with shifted densities the densities.
+    Kept are the tiled transforms, the tiled poses and the votes; for every M-step the differences and their squares;
+    for every E-step both once more, and with shifted densities the densities.
     """
     steps, between = routing.iterations, routing.iterations - 1
     votes = 3.0 + 2.0 * steps + 2.0 * between

@@ -174,7 +174,8 @@ def _conv_capsules(
     activations = activations.reshape(batch, height * width, types).index_select(1, places)
     poses = poses.view(-1, routing.children, 16)
     activations = activations.view(-1, routing.children)
-    vote, route = (vote_tiled, route_tiled) if context.tiled else (vote_grouped, route_grouped)
+
+    vote, route = _formulation(context)
     with context.scope("votes"):
         votes = vote(poses, transforms)
     parents = route(votes, activations, routing)
@@ -189,23 +190,26 @@ def _class_capsules(
     assert isinstance(spec, ClassCapsules)  # noqa: S101 - the caller has looked
     places, types = activations.shape[1] * activations.shape[2], activations.shape[3]
     coordinate = context.indices[f"{spec.name}.coordinates"]
-    vote, route = (vote_tiled, route_tiled) if context.tiled else (vote_grouped, route_grouped)
     joint = spec.positions == "joint"
+    vote, route = _formulation(context)
     with context.scope("votes"):
         # Votes are cast place by place, because a child type has one transform for all places.
         votes = vote(poses.reshape(batch * places, types, 16), transforms)
-        votes = votes.view(batch, places, *votes.shape[1:])
-        votes = _add_coordinates(votes, coordinate, routing)
+        votes = _add_coordinates(votes.view(batch, places, *votes.shape[1:]), coordinate, routing)
         if joint and not context.tiled:
             votes = votes.transpose(1, 2)
         n = batch if joint else batch * places
         order = (n, routing.children, classes, -1) if context.tiled else (n, classes, routing.children, -1)
         votes = votes.reshape(order)
-    parents: Parents = route(votes, activations.reshape(n, routing.children), routing)
+    parents = route(votes, activations.reshape(n, routing.children), routing)
     if joint:
         return Signal(parents.poses, parents.activations, parents.logits)
     mean = parents.activations.view(batch, places, classes).mean(1)
     return Signal(parents.poses.view(batch, places, classes, -1).mean(1), mean, mean)
+
+
+def _formulation(context: Context) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[..., Parents]]:
+    return (vote_tiled, route_tiled) if context.tiled else (vote_grouped, route_grouped)
 
 
 def _add_coordinates(votes: Tensor, places: Tensor, routing: Routing) -> Tensor:

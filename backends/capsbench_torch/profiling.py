@@ -30,7 +30,7 @@ _CANONICAL = {
     "Conv2D": "mkldnn_convolution _slow_conv2d_forward thnn_conv2d cudnn_convolution convolution _convolution "
     "convolution_overrideable conv2d",
     "Conv2DBackprop": "convolution_backward _slow_conv2d_backward mkldnn_convolution_backward",
-    "BatchMatMul": "bmm baddbmm matmul",
+    "BatchMatMul": "bmm baddbmm baddbmm_ matmul",
     "MatMul": "mm addmm linear",
     "Mul": "mul mul_ addcmul addcmul_",
     "Sub": "sub sub_ rsub",

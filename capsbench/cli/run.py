@@ -110,7 +110,7 @@ def _header(suites: Sequence[tuple[Path, Suite]]) -> dict[str, object]:
 
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "suites": [{"file": str(path), "suite": plain(suite, defaults=True)} for path, suite in suites],
+        "suites": [{"file": path.name, "suite": plain(suite, defaults=True)} for path, suite in suites],
         "environment": plain(describe_environment(), defaults=True),
     }
 
