@@ -168,17 +168,18 @@ class Moments(torch.autograd.Function):
     @staticmethod
     def backward(  # noqa: D102 - torch's own
         ctx: Any,  # noqa: ANN401 - torch's own
-        to_mean: Tensor,
-        to_variance: Tensor,
+        to_mean: Tensor | None,
+        to_variance: Tensor | None,
         to_squares: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         votes, weights, mean, squares = ctx.saved_tensors
+        to_mean, to_variance = (torch.zeros_like(mean) if g is None else g for g in (to_mean, to_variance))
         columns = weights.transpose(1, 2)
         # An outer product by broadcasting is three times as fast as a matrix product with one term.
         # The squares have one reader, `Distance`, whose gradient is nobody else's and may be written over.
         outer = columns * to_variance if to_squares is None else to_squares.addcmul_(columns, to_variance)
         to_votes = _squares_backward_(outer, votes, mean)
-        to_mean = -to_votes.sum(1, keepdim=True) if to_mean is None else to_mean - to_votes.sum(1, keepdim=True)
+        to_mean = to_mean - to_votes.sum(1, keepdim=True)
         to_weights = torch.bmm(to_variance, squares.transpose(1, 2))
         to_weights.baddbmm_(to_mean, votes.transpose(1, 2))
         return to_votes.addcmul_(columns, to_mean), to_weights

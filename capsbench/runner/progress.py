@@ -78,7 +78,7 @@ class ConsoleProgress:
             self._bars = cases, self._live.add_task("", total=1.0, count="")
             self._live.start()
         else:
-            self._print(f"{total} cases")
+            self._print("1 case" if total == 1 else f"{total} cases")
 
     def case_stage(self, case: Case, stage: str, done: int, total: int, detail: str) -> None:
         """Show what runs now."""
