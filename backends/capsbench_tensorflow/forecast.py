@@ -94,20 +94,22 @@ def _routed(layer: BoundLayer, shape: RoutingShape, routing: EMRouting, tiled: b
     poses = shape.positions * shape.children * 16
     m_steps, e_steps = routing.iterations, routing.iterations - 1
     shifted = routing.densities == "shifted"
-    # An M-step keeps deviations and squares of the votes; assignments and weights, and assignments before they were
+    # An M-step keeps squares of the votes' deviations; assignments and weights, and assignments before they were
     # renormalised, of the couplings.
-    kept = 1.0 * m_steps * (2 * votes + (2 + routing.renormalise_input) * couplings)
+    kept = 1.0 * m_steps * (votes + (2 + routing.renormalise_input) * couplings)
     if tiled:
-        # Both tiled factors and the votes. Where the largest element is sought, an E-step also keeps which elements
-        # equal it and, about half the time, the negated squares of a division's gradient, which the executor comes to
-        # early or late.
-        kept += 3 * votes + e_steps * (1.5 * shifted * votes + (3 + shifted) * couplings)
+        # Both tiled factors, the votes, and each M-step's deviations. Where the largest element is sought, an E-step
+        # also keeps which elements equal it and, about half the time, the negated squares of a division's gradient,
+        # which the executor comes to early or late.
+        kept += (3 + m_steps) * votes + e_steps * (1.5 * shifted * votes + (3 + shifted) * couplings)
         return kept + poses / 4, 3 * votes
-    # The last deviations overwrite the votes. An E-step keeps densities and couplings, and in `shifted` the held
-    # parents' statistics, some [children, 16] and one [children, parents].
-    kept += e_steps * (3 * couplings + shifted * (3 * couplings + 5 * poses))
-    # Gradient of the votes: two products, while the squares, and all deviations but the last, are already gone.
-    backward = 3 * votes - 2 * m_steps * votes
+    # The deviations overwrite the votes. An E-step keeps densities and couplings, and in `shifted` the held parents'
+    # statistics, some [children, 16] and one [children, parents].
+    kept += votes + e_steps * (3 * couplings + shifted * (3 * couplings + 5 * poses))
+    # Gradient of the votes: two products beside the deviations, when the squares are gone.
+    backward = (2 - m_steps) * votes
     if isinstance(layer.layer, ClassCapsules) and routing.coordinates != "none":
         backward += votes
-    return kept + poses, max(2 * couplings, backward)
+    # The search for the largest element: two spread statistics, before the last squares are there.
+    search = shifted * (e_steps > 0) * votes
+    return kept + poses, max(2 * couplings, search, backward)

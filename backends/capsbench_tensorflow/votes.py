@@ -9,6 +9,7 @@ from capsbench.network.layers import ConvCapsules
 from capsbench.network.patches import patch_places
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, coordinates
 from capsbench_tensorflow.moments import FactoredVotes, TiledVotes, Votes
+from capsbench_tensorflow.products import patches, products
 from capsbench_tensorflow.routing import Feeding
 
 
@@ -27,15 +28,16 @@ class Capsules:
 
 def conv_votes(below: Capsules, transforms: tf.Tensor, spec: ConvCapsules, *, tiled: bool) -> tuple[Votes, tf.Tensor]:
     """Votes of every patch and the activations [n, i] of its children, i = (row, column, capsule)."""
-    activations = tf.stack(_slots(below.activations, spec, 1), 3)
     children = transforms.shape[0]
     if tiled:
-        poses = tf.stack(_slots(below.poses, spec, 1), 3)
+        activations = tf.stack(_slots(below.activations, spec), 3)
+        poses = tf.stack(_slots(below.poses, spec), 3)
         votes: Votes = TiledVotes(_tiled_votes(tf.reshape(poses, (-1, children, 4, 4)), transforms))
     else:
-        by_type = tf.transpose(below.poses, (3, 0, 1, 2, 4))
-        poses = tf.reshape(tf.stack(_slots(by_type, spec, 2), 0), (children, -1, POSE))
-        votes = FactoredVotes(tf.transpose(_products(poses, transforms), (1, 2, 0, 3)))
+        activations = patches(below.activations, spec)
+        by_type = tf.transpose(patches(below.poses, spec), (2, 3, 0, 1, 4))
+        poses = tf.reshape(by_type, (children, -1, POSE))
+        votes = FactoredVotes(tf.transpose(products(poses, transforms), (1, 2, 0, 3)))
     return votes, tf.reshape(activations, (-1, children))
 
 
@@ -51,7 +53,7 @@ def class_votes(
         votes = _with_coordinates(votes, bound, layer, 1)
     else:
         by_type = tf.transpose(tf.reshape(below.poses, (batch * places, types, POSE)), (1, 0, 2))
-        votes = tf.reshape(_products(by_type, transforms), (types, batch, places, parents, POSE))
+        votes = tf.reshape(products(by_type, transforms), (types, batch, places, parents, POSE))
         votes = _with_coordinates(votes, bound, layer, 2)
         axes = (1, 3, 2, 0, 4) if joint else (1, 2, 3, 0, 4)
         votes = tf.transpose(votes, axes)
@@ -71,17 +73,14 @@ def feeding(below: Capsules, spec: ConvCapsules) -> Feeding:
     return Feeding(places.astype(np.int32), counts[places].astype(np.float64), below.batch, looks.shape[1])
 
 
-def _slots(maps: tf.Tensor, spec: ConvCapsules, rows: int) -> list[tf.Tensor]:
-    """What each of the kernel * kernel patch slots sees at every position; rows and columns are axes rows, rows + 1."""
-    height, width = ((side - spec.kernel) // spec.stride + 1 for side in maps.shape[rows : rows + 2])
-    before = (slice(None),) * rows
+def _slots(maps: tf.Tensor, spec: ConvCapsules) -> list[tf.Tensor]:
+    """What each of the kernel * kernel patch slots of maps [b, height, width, ..] sees at every position."""
+    height, width = ((side - spec.kernel) // spec.stride + 1 for side in maps.shape[1:3])
     return [
         maps[
-            (
-                *before,
-                slice(y, y + (height - 1) * spec.stride + 1, spec.stride),
-                slice(x, x + (width - 1) * spec.stride + 1, spec.stride),
-            )
+            :,
+            y : y + (height - 1) * spec.stride + 1 : spec.stride,
+            x : x + (width - 1) * spec.stride + 1 : spec.stride,
         ]
         for y in range(spec.kernel)
         for x in range(spec.kernel)
@@ -95,20 +94,6 @@ def _tiled_votes(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     left = tf.tile(poses[:, :, None], (1, 1, parents, 1, 1))
     right = tf.tile(transforms[None], (n, 1, 1, 1, 1))
     return tf.reshape(tf.matmul(left, right), (n, children, parents, POSE))
-
-
-def _products(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
-    """Votes [i, m, j, 16] of poses [i, m, 16] by one matrix product a child.
-
-    W acts on every row of a pose alike, so a whole pose is multiplied by the block-diagonal matrix of four W. Three
-    quarters of its products are by zero; but votes come out with their 16 elements together, and a product with an
-    inner dimension of 4 would be bound by writing its result anyway.
-    """
-    children, parents = transforms.shape[:2]
-    rows = tf.eye(4, dtype=transforms.dtype)[None, :, None, None, :, None]
-    blocks = rows * tf.transpose(transforms, (0, 2, 1, 3))[:, None, :, :, None, :]
-    votes = tf.matmul(poses, tf.reshape(blocks, (children, POSE, parents * POSE)))
-    return tf.reshape(votes, (children, poses.shape[1], parents, POSE))
 
 
 def _with_coordinates(votes: tf.Tensor, bound: BoundNetwork, layer: BoundLayer, places: int) -> tf.Tensor:

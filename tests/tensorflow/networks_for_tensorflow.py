@@ -14,7 +14,7 @@ from capsbench.network.shapes import BoundNetwork, bind
 from capsbench.network.text import parse
 from capsbench_tensorflow.backend import BACKEND
 
-ZOO = ("cnn-paper", "cnn-seed", "cnn-tiny", "em-68k", "em-paper", "em-seed", "em-tiny")
+ZOO = ("cnn-paper", "cnn-seed", "cnn-tiny", "em-68k", "em-paper", "em-seed", "em-seed-literal", "em-tiny")
 VARIANTS = {
     "all_positions": {"competition": "all_positions", "iterations": 3},
     "shifted": {"densities": "shifted", "iterations": 3, "coordinates": "appended", "coordinate_unit": "image"},

@@ -54,6 +54,8 @@ def test_unknown_modes_are_refused_and_known_ones_are_not():
         ("em-tiny", 24, 1, "graph"),
         ("em-seed", 8, 2, "graph"),
         ("em-seed", 8, 2, "tiled"),
+        ("em-seed-literal", 8, 2, "graph"),
+        ("em-seed-literal", 8, 2, "tiled"),
         ("em-paper", 1, 2, "graph"),
         ("em-paper", 1, 2, "tiled"),
         ("cnn-seed", 4, None, "graph"),

@@ -142,7 +142,7 @@ def test_profiles_repeat_to_the_byte():
 
 def test_the_tiled_mode_tiles_what_the_seed_tiled():
     """An evaluation in tiled mode allocates what the 2018 profile shows: Tile twice the votes, Sub the votes once."""
-    case = case_of(zoo_network("em-seed"), 2)
+    case = case_of(zoo_network("em-seed-literal"), 2)
     realization, placed = case.realize("tiled")
     table = {row.op: row.allocated_bytes for row in rows(realization.profile_forward(placed))}
     shapes = [layer.routing for layer in case.bound.layers if layer.routing]
