@@ -39,7 +39,7 @@ class EMRouting:
             over the parents (the seed).
         interim_activation: the activation before the last iteration: `same` formula, or `softmax_of_mass`, a softmax
             over the parents' summed assignments (the seed).
-        variance_floor: added to every variance.
+        variance_floor: added to every variance; the default is that of the authors' code.
         epsilon: added to the sums that are divided by.
         cost_scale: when given, the cost is multiplied by cost_scale * parents / children (IBM: 100).
         competition: a child's assignments sum to one over the parents at one `position`, or over its parents at
@@ -61,7 +61,7 @@ class EMRouting:
     inverse_temperature: InverseTemperature = InverseTemperature()
     activation: Literal["sigmoid", "softmax"] = "sigmoid"
     interim_activation: Literal["same", "softmax_of_mass"] = "same"
-    variance_floor: NotNegative = 1e-4
+    variance_floor: NotNegative = 5e-4
     epsilon: Positive = 1e-8
     cost_scale: Positive | None = None
     competition: Literal["position", "all_positions"] = "position"

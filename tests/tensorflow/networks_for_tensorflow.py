@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from capsbench.backend import Setting, Step
-from capsbench.network.network import Network
+from capsbench.network import zoo
 from capsbench.network.parameters import draw_parameters, dropout_masks
 from capsbench.network.shapes import BoundNetwork, bind
-from capsbench.network.text import parse
 from capsbench_tensorflow.backend import BACKEND
 
-ZOO = ("cnn-paper", "cnn-seed", "cnn-tiny", "em-68k", "em-paper", "em-seed", "em-seed-literal", "em-tiny")
+ZOO = ("cnn-paper", "cnn-seed", "cnn-tiny", "em-68k", "em-paper", "em-seed", "em-tiny")
 VARIANTS = {
     "all_positions": {"competition": "all_positions", "iterations": 3},
     "shifted": {"densities": "shifted", "iterations": 3, "coordinates": "appended", "coordinate_unit": "image"},
@@ -22,6 +21,7 @@ VARIANTS = {
     "mass": {"interim_activation": "softmax_of_mass", "beta_u": "element", "renormalise_input": True},
     "one_m_step": {"iterations": 1, "coordinates": "none"},
 }
+BESIDE_SUITES = Path(__file__).parents[2] / "suites" / "networks"
 STEP = Step(number=0, learning_rate=1e-3, margin=0.4)
 
 
@@ -41,8 +41,8 @@ class Case:
 
 @cache
 def zoo_network(name):
-    source = files("capsbench.network.zoo") / f"{name}.yaml"
-    return parse(source.read_text(encoding="utf-8"), Network, name)
+    """A network by its name in the zoo, or in the folder of networks beside the suites."""
+    return zoo.load(name if name in zoo.names() else str(BESIDE_SUITES / f"{name}.yaml"))
 
 
 def variant(name):

@@ -51,7 +51,7 @@ def test_unknown_modes_are_refused_and_known_ones_are_not():
     [
         ("em-tiny", 16, 3, "graph"),
         ("em-tiny", 16, 3, "tiled"),
-        ("em-tiny", 24, 1, "graph"),
+        ("em-tiny", 24, 2, "graph"),
         ("em-seed", 8, 2, "graph"),
         ("em-seed", 8, 2, "tiled"),
         ("em-seed-literal", 8, 2, "graph"),
