@@ -151,7 +151,7 @@ def test_resume_runs_only_what_is_missing(finished, folder, mnist_root, tmp_path
     )
     assert code == 2
     assert [json.loads(line)["case"]["id"] for line in path.read_bytes().splitlines()[3:]] == [missing]
-    assert "1 cases" in err
+    assert "1 case\n" in err
     assert out.splitlines()[-1] == str(store.folder)
 
 
