@@ -66,7 +66,7 @@ _CANONICAL = {
     "CrossEntropy": "nll_loss_forward nll_loss nll_loss_nd cross_entropy_loss",
     "CrossEntropyGrad": "nll_loss_backward",
     "SquaredDifference": "mse_loss",
-    "SquaredDifferenceGrad": "mse_loss_backward",
+    "SquaredDiffGrad": "mse_loss_backward",
     "MaxPool": "max_pool2d max_pool2d_with_indices mkldnn_max_pool2d",
     "MaxPoolGrad": "max_pool2d_with_indices_backward mkldnn_max_pool2d_backward",
     "Moments": "var_mean var std_mean",
