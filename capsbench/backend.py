@@ -10,7 +10,8 @@ A backend is a distribution that registers an object with the attributes of `Bac
 3. The definition of every layer, routing variant and loss is the NumPy backend. A network that a mode cannot realize is
    named by `unsupported`, with the reason; it is never approximated.
 4. `train_step` uses exactly the learning rate and margin it is handed: schedules belong to the core.
-5. What perturbs a measurement (profilers, memory counters) is on only inside `peak_bytes` and `profile`.
+5. What perturbs a measurement (profilers, memory counters) is on only inside `memory` and `profile`; what only looks at
+   a network (`inspect`) costs nothing where it is not called.
 6. Exceptions of the framework may pass through; the worker turns them into a record with a reason. Running out of
    memory is raised as `MemoryError`.
 """
@@ -22,7 +23,8 @@ from typing import Any, Literal, Protocol, SupportsFloat
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.measure.optable import StepProfile
+from capsbench.measure.ceilings import Ceilings
+from capsbench.measure.steptrace import StepTrace
 from capsbench.network.shapes import BoundNetwork
 
 ENTRY_POINT_GROUP = "capsbench.backends"
@@ -75,6 +77,59 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """What one train step asked of the framework's allocator.
+
+    Attributes:
+        peak_bytes: the most bytes alive at once. Parameters, gradients, optimizer state and the placed batch count.
+        allocated_bytes: everything that was handed out, freed or not.
+        repeats: whether both are the same, to the byte, in every process. Not so where a scheduler takes ops in an
+            order of its own, and with it decides which buffers are used again.
+    """
+
+    peak_bytes: int
+    allocated_bytes: int
+    repeats: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingState:
+    """How routing went in one layer, image by image; every array is [batch, iterations].
+
+    Attributes:
+        coupling_entropy: entropy of a child's couplings at one position over the parents there, scaled to sum one,
+            divided by the log of the number of parents (0 with a single parent); mean over positions and children. Of
+            the couplings that the iteration's M-step uses, so 1 in the first where children start undecided.
+        vote_distance: squared distance of the votes from their parent's pose, weighted as the M-step weighs them: sum
+            over positions and parents of mass times the summed variances (without the floor), over the summed mass.
+        starved_share: share of the parents (at all positions) whose mass is below 1 % of the mean mass of the parents
+            at their position.
+    """
+
+    coupling_entropy: Floats
+    vote_distance: Floats
+    starved_share: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """What one layer gives out.
+
+    Attributes:
+        activations: [batch, n], the activations of all capsules at all positions, or every output of a layer without
+            capsules, after its nonlinearity.
+        poses: [batch, n, 16 or 18]; None for a layer without capsules.
+        votes: every vote element, in any shape, where they were asked for and the layer routes.
+        routing: for a layer that routes.
+    """
+
+    activations: Floats
+    poses: Floats | None = None
+    votes: Floats | None = None
+    routing: RoutingState | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Probe:
     """What a backend found when it imported its framework: versions by name, and devices (`cpu`, `cuda:0`, …)."""
 
@@ -108,14 +163,17 @@ class Realization(Protocol):
     def parameters(self) -> dict[str, Floats]:
         """Every parameter and moving statistic, as they are now."""
 
-    def peak_bytes(self, placed: Any, step: Step) -> int:  # noqa: ANN401 - see place
-        """The most bytes alive in the framework's allocator during one train step.
+    def memory(self, placed: Any, step: Step) -> MemoryUse:  # noqa: ANN401 - see place
+        """What one train step asks of the framework's allocator, counted while nothing else is."""
 
-        Parameters, gradients, optimizer state and the placed batch count.
+    def profile(self, placed: Any, step: Step | None) -> StepTrace:  # noqa: ANN401 - see place
+        """One train step under the framework's profiler; without a step, one evaluation as `forward` runs it."""
+
+    def inspect(self, placed: Any, *, votes: bool = False) -> Mapping[str, LayerState]:  # noqa: ANN401 - see place
+        """What each convolution, dense and capsule layer gives out at evaluation, by the layer's name.
+
+        The numbers are those of `forward`; `votes` asks for the routed layers' votes as well.
         """
-
-    def profile(self, placed: Any, step: Step) -> StepProfile:  # noqa: ANN401 - see place
-        """One train step under the framework's profiler."""
 
 
 class Backend(Protocol):
@@ -142,8 +200,14 @@ class Backend(Protocol):
     def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:
         """Why this mode cannot realize the network, or None where it can."""
 
+    def ceilings(self, setting: Setting) -> Ceilings | None:
+        """How fast the device multiplies large matrices and copies large arrays; None where nobody has looked.
+
+        Measured in a worker, with the framework's own operators; `capsbench.measure.ceilings.measure` does the timing.
+        """
+
     def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-        """`Realization.peak_bytes` foretold from the shapes alone; None where no formula is known."""
+        """`MemoryUse.peak_bytes` foretold from the shapes alone; None where no formula is known."""
 
     def realize(
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]], setting: Setting

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.backend import Probe, Setting
+from capsbench.measure.ceilings import Ceilings
 from capsbench.network.shapes import BoundNetwork
+from capsbench_numpy.ceilings import measure_ceilings
 from capsbench_numpy.training import OracleRealization
 
 
@@ -33,6 +35,10 @@ class NumpyBackend:
     def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:  # noqa: ARG002 - as above
         """Every network can be evaluated, none trained, so no case can be run."""
         return "numpy is the oracle that others are checked against; it takes no train steps"
+
+    def ceilings(self, setting: Setting) -> Ceilings:
+        """What NumPy reaches on this processor."""
+        return measure_ceilings(setting)
 
     def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:  # noqa: ARG002
         """No train step, no peak."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from capsbench.network.layers import (
     BatchNorm,
@@ -17,8 +18,10 @@ from capsbench.network.layers import (
     PrimaryCapsules,
 )
 from capsbench.network.patches import patch_places
+from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
-from capsbench_numpy.routing import Array, log_sigmoid, log_softmax, route, vote
+from capsbench_numpy.inspection import Inspector
+from capsbench_numpy.routing import Array, Routed, log_sigmoid, log_softmax, route, vote
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,16 @@ def run(
     parameters: Mapping[str, Array],
     images: Array,
     masks: Mapping[str, Array] | None = None,
+    inspector: Inspector | None = None,
 ) -> Signal:
     """The network on images [b, h, w, c]: with `masks` (which may be empty) as in training, else as at evaluation."""
     signal = Signal(images)
     for layer in bound.layers:
         prefix = f"{layer.layer.name}."
         own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
-        signal = _apply(bound, layer, own, signal, masks)
+        signal = _apply(bound, layer, own, signal, masks, inspector)
+        if inspector is not None:
+            inspector.see_layer(layer.layer, signal.values, signal.activations)
     if signal.activations is None:
         scores = signal.values.reshape(len(images), -1)
         return Signal(scores, np.exp(log_softmax(scores)), scores)
@@ -57,6 +63,7 @@ def _apply(
     own: Mapping[str, Array],
     below: Signal,
     masks: Mapping[str, Array] | None,
+    inspector: Inspector | None,
 ) -> Signal:
     match layer.layer:
         case BatchNorm() as spec:
@@ -79,9 +86,9 @@ def _apply(
             logits = _conv(below.values, own["activation_weights"], own["activation_biases"], spec.stride)
             return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), np.exp(log_sigmoid(logits)))
         case ConvCapsules() as spec:
-            return _conv_capsules(bound, layer, spec, own, below)
+            return _conv_capsules(bound, layer, spec, own, below, inspector)
         case ClassCapsules() as spec:
-            return _class_capsules(bound, layer, spec, own, below)
+            return _class_capsules(bound, layer, spec, own, below, inspector)
 
 
 def _activate(values: Array, activation: str) -> Array:
@@ -113,7 +120,12 @@ def _batch_norm(spec: BatchNorm, own: Mapping[str, Array], maps: Array, *, train
 
 
 def _conv_capsules(
-    bound: BoundNetwork, layer: BoundLayer, spec: ConvCapsules, own: Mapping[str, Array], below: Signal
+    bound: BoundNetwork,
+    layer: BoundLayer,
+    spec: ConvCapsules,
+    own: Mapping[str, Array],
+    below: Signal,
+    inspector: Inspector | None,
 ) -> Signal:
     routing = bound.network.routing
     assert routing is not None  # noqa: S101 - check_structure has seen to it
@@ -124,13 +136,18 @@ def _conv_capsules(
     activations = below.activations.reshape(batch, height * width, types)[:, places]
     owner = (places[..., None] * types + np.arange(types)).reshape(len(places), -1)
     votes = vote(poses.reshape(batch, len(places), -1, 16), own["transforms"])
-    routed = route(votes, activations.reshape(batch, len(places), -1), own["beta_u"], own["beta_a"], routing, owner)
+    routed = _route(votes, activations.reshape(batch, len(places), -1), own, routing, owner, inspector)
     grid = (batch, layer.output.height, layer.output.width, spec.capsules)
     return Signal(routed.poses.reshape(*grid, 16), routed.activations.reshape(grid))
 
 
 def _class_capsules(
-    bound: BoundNetwork, layer: BoundLayer, spec: ClassCapsules, own: Mapping[str, Array], below: Signal
+    bound: BoundNetwork,
+    layer: BoundLayer,
+    spec: ClassCapsules,
+    own: Mapping[str, Array],
+    below: Signal,
+    inspector: Inspector | None,
 ) -> Signal:
     routing = bound.network.routing
     assert routing is not None  # noqa: S101 - check_structure has seen to it
@@ -144,10 +161,26 @@ def _class_capsules(
         votes = votes.reshape(batch, 1, -1, *votes.shape[3:])
         activations = activations.reshape(batch, 1, -1)
     owner = np.arange(height * width * types).reshape(activations.shape[1:])
-    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, owner)
+    routed = _route(votes, activations, own, routing, owner, inspector)
     mean = routed.activations.mean(1)
     scores = routed.logits[:, 0] if spec.positions == "joint" else mean
     return Signal(routed.poses.mean(1), mean, scores)
+
+
+def _route(
+    votes: Array,
+    activations: Array,
+    own: Mapping[str, Array],
+    routing: EMRouting,
+    owner: NDArray[np.int64],
+    inspector: Inspector | None,
+) -> Routed:
+    """Route with a layer's own parameters, under the eyes of the inspector."""
+    observe = None
+    if inspector is not None:
+        inspector.see_votes(votes)
+        observe = inspector.see_iteration
+    return route(votes, activations, own["beta_u"], own["beta_a"], routing, owner, observe)
 
 
 def _add_coordinates(votes: Array, places: Array, bound: BoundNetwork) -> Array:

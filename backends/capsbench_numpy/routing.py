@@ -4,6 +4,7 @@ Everything here also runs on complex numbers, because the oracle differentiates 
 real parts, and no absolute value is taken.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from capsbench.network.routing import EMRouting
 
 Array = NDArray[Any]  # float64, or complex128 while differentiating
+# Looks at an iteration: assignments [b, p, i, j], parents' mass [b, p, j], variances [b, p, j, h] without the floor.
+Observer = Callable[[Array, Array, Array], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,13 @@ def vote(poses: Array, transforms: Array) -> Array:
 
 
 def route(
-    votes: Array, activations: Array, beta_u: Array, beta_a: Array, routing: EMRouting, owner: NDArray[np.int64]
+    votes: Array,
+    activations: Array,
+    beta_u: Array,
+    beta_a: Array,
+    routing: EMRouting,
+    owner: NDArray[np.int64],
+    observe: Observer | None = None,
 ) -> Routed:
     """Route children to parents.
 
@@ -43,6 +52,7 @@ def route(
         beta_a: [j].
         routing: the variant.
         owner: [p, i], which child of the layer below stands at (p, i); a child may stand at several positions.
+        observe: is shown every M-step.
     """
     children, parents = votes.shape[2:4]
     offsets = beta_u if beta_u.ndim == 2 else beta_u[:, None]
@@ -57,7 +67,10 @@ def route(
         weights = mass / (total[:, :, None] + routing.epsilon)
         mean = (weights[..., None] * votes).sum(2)
         distance = (votes - mean[:, :, None]) ** 2
-        variance = (weights[..., None] * distance).sum(2) + routing.variance_floor
+        spread = (weights[..., None] * distance).sum(2)
+        if observe is not None:
+            observe(assignments, total, spread)
+        variance = spread + routing.variance_floor
         cost = total * (offsets + 0.5 * np.log(variance)).sum(-1) * routing.cost_factor(children, parents)
         logits = routing.inverse_temperature.at(iteration) * (beta_a - cost)
         # E-step: every child shares itself out among the parents that predict its votes.

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.backend import Floats, Output, Step
-from capsbench.measure.optable import StepProfile
+from capsbench.backend import Floats, LayerState, MemoryUse, Output, Step
+from capsbench.measure.steptrace import StepTrace
 from capsbench.network.shapes import BoundNetwork
+from capsbench_numpy.inspection import Inspector
 from capsbench_numpy.layers import run
 from capsbench_numpy.objective import loss
 from capsbench_numpy.routing import Array
@@ -84,17 +85,28 @@ class OracleRealization:
         """Not here."""
         raise NotImplementedError(_NO_TRAINING)
 
-    def peak_bytes(self, placed: Placed, step: Step) -> int:
+    def memory(self, placed: Placed, step: Step) -> MemoryUse:
         """Not here."""
         raise NotImplementedError(_NO_TRAINING)
 
-    def profile(self, placed: Placed, step: Step) -> StepProfile:
+    def profile(self, placed: Placed, step: Step | None) -> StepTrace:
         """Not here."""
         raise NotImplementedError(_NO_TRAINING)
+
+    def inspect(self, placed: Placed, *, votes: bool = False) -> dict[str, LayerState]:
+        """What each layer gives out at evaluation, in float64; votes [b, positions, children, parents, elements].
+
+        Class capsules that are routed position by position give out their means over the positions.
+        """
+        inspector = Inspector(votes)
+        run(self._bound, self._parameters, placed.images, inspector=inspector)
+        return inspector.states
 
     def _loss(self, parameters: Mapping[str, Array], placed: Placed, step: Step) -> complex:
         output = run(self._bound, parameters, placed.images, placed.masks)
         return loss(self._bound, parameters, output, placed.images, placed.labels, step.margin)
 
 
-_NO_TRAINING = "the oracle computes forward, loss and directional derivatives; it takes no train steps"
+_NO_TRAINING = (
+    "the oracle computes forward, loss and directional derivatives; it takes no train steps and has no profiler"
+)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.backend import Probe, Setting
+from capsbench.measure.ceilings import Ceilings
 from capsbench.network.shapes import BoundNetwork
 from capsbench_tensorflow.forecast import forecast_peak_bytes
 
@@ -58,6 +59,12 @@ class TensorFlowBackend:
         if setting.mode not in self.modes:
             return f"tensorflow has no mode {setting.mode!r}, legal are {', '.join(self.modes)}"
         return None
+
+    def ceilings(self, setting: Setting) -> Ceilings:
+        """Of a large matrix product and a large copy, by TensorFlow's own kernels."""
+        from capsbench_tensorflow.device import measure_ceilings
+
+        return measure_ceilings(setting)
 
     def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
         """`peak_bytes` foretold from the shapes; None in `xla`, where the compiler decides what is kept."""

@@ -3,9 +3,7 @@
 A train step is at its peak either where the backward pass enters a routed layer, with all that the layers up to there
 keep for it still alive, or inside a convolution's backward pass, whose CPU kernels unfold patches into a buffer as
 large as the last-level cache allows. The counts below are those of the tensors the traced graph keeps alive; each
-stands with the operation that needs it. With a single routing iteration `graph` has one of two peaks, about a vote
-tensor apart, because the executor may make the votes' gradient before the last reader of the squares is done; the
-forecast is the lower one.
+stands with the operation that needs it.
 """
 
 from functools import cache

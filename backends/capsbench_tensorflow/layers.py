@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from capsbench.measure.steptrace import VOTES
 from capsbench.network.layers import (
     BatchNorm,
     ClassCapsules,
@@ -13,11 +14,13 @@ from capsbench.network.layers import (
     ConvCapsules,
     Dense,
     Dropout,
+    Layer,
     MaxPool,
     PrimaryCapsules,
 )
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork
+from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.routing import route
 from capsbench_tensorflow.votes import Capsules, class_votes, conv_votes, feeding
 
@@ -47,6 +50,7 @@ def forward(
     images: tf.Tensor,
     tiled: bool,
     masks: Mapping[str, tf.Tensor] | None,
+    watch: Watch | None = None,
 ) -> Result:
     """Run the network on images [b, height, width, channels].
 
@@ -56,6 +60,7 @@ def forward(
         images: in the precision of the variables.
         tiled: whether votes are cast and summed as in 2018.
         masks: dropout masks [b, units] by layer in training; None at evaluation.
+        watch: gathers what layers give out, where that is wanted.
     """
     moments: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
     maps, capsules = images, None
@@ -72,13 +77,26 @@ def forward(
                 case PrimaryCapsules() as spec:
                     capsules = _primary(spec, own, maps)
                 case ConvCapsules() as spec if capsules is not None:
-                    capsules = _conv_capsules(layer, spec, own, capsules, _routing(bound), tiled)
+                    capsules = _conv_capsules(layer, spec, own, capsules, _routing(bound), tiled, watch)
                 case ClassCapsules() as spec if capsules is not None:
-                    return _class_capsules(bound, layer, spec, own, capsules, tiled, moments)
+                    result = _class_capsules(bound, layer, spec, own, capsules, tiled, moments, watch)
+                    if watch is not None:
+                        watch.outputs(spec.name, result.activations, result.poses)
+                    return result
                 case _:
                     maps = _plain(layer, own, maps)
-    scores = tf.reshape(maps, (maps.shape[0], bound.classes))
-    return Result(scores, tf.nn.softmax(scores), None, moments)
+        if watch is not None:
+            _show(watch, layer.layer, maps, capsules)
+    with tf.name_scope(f"{bound.layers[-1].layer.name}/"):
+        scores = tf.reshape(maps, (maps.shape[0], bound.classes))
+        return Result(scores, tf.nn.softmax(scores), None, moments)
+
+
+def _show(watch: Watch, layer: Layer, maps: tf.Tensor, capsules: Capsules | None) -> None:
+    if isinstance(layer, PrimaryCapsules | ConvCapsules) and capsules is not None:
+        watch.outputs(layer.name, capsules.activations, capsules.poses)
+    elif isinstance(layer, Conv | Dense):
+        watch.outputs(layer.name, maps)
 
 
 def _own(variables: Variables, layer: str) -> dict[str, tf.Variable]:
@@ -131,11 +149,19 @@ def _primary(spec: PrimaryCapsules, own: Variables, maps: tf.Tensor) -> Capsules
 
 
 def _conv_capsules(
-    layer: BoundLayer, spec: ConvCapsules, own: Variables, below: Capsules, routing: EMRouting, tiled: bool
+    layer: BoundLayer,
+    spec: ConvCapsules,
+    own: Variables,
+    below: Capsules,
+    routing: EMRouting,
+    tiled: bool,
+    watch: Watch | None,
 ) -> Capsules:
-    votes, activations = conv_votes(below, own["transforms"], spec, tiled=tiled)
+    with tf.name_scope(VOTES):
+        votes, activations = conv_votes(below, own["transforms"], spec, tiled=tiled)
     rivals = feeding(below, spec) if routing.competition == "all_positions" else None
-    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, rivals)
+    observer = None if watch is None else watch.observer(spec.name)
+    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, rivals, observer)
     grid = (below.batch, layer.output.height, layer.output.width, spec.capsules)
     return Capsules(tf.reshape(routed.poses, (*grid, POSE)), tf.reshape(routed.activations, grid))
 
@@ -148,11 +174,14 @@ def _class_capsules(
     below: Capsules,
     tiled: bool,
     moments: dict[str, tuple[tf.Tensor, tf.Tensor]],
+    watch: Watch | None,
 ) -> Result:
     joint = spec.positions == "joint"
-    votes, activations = class_votes(bound, layer, below, own["transforms"], joint=joint, tiled=tiled)
+    with tf.name_scope(VOTES):
+        votes, activations = class_votes(bound, layer, below, own["transforms"], joint=joint, tiled=tiled)
     # Each child feeds one position only, so the competition over all positions is the one at its own.
-    routed = route(votes, activations, own["beta_u"], own["beta_a"], _routing(bound), None)
+    observer = None if watch is None else watch.observer(spec.name)
+    routed = route(votes, activations, own["beta_u"], own["beta_a"], _routing(bound), None, observer)
     if joint:
         return Result(routed.logits, routed.activations, routed.poses, moments)
     places = (below.batch, int(np.prod(below.activations.shape[1:3])))

@@ -59,6 +59,11 @@ class Votes(ABC):
     def shifted_densities(self, gaussian: Gaussian) -> tf.Tensor:
         """Densities after a child's largest log-density of an element, less log 10, is taken from every element."""
 
+    @staticmethod
+    @abstractmethod
+    def shares(logits: tf.Tensor, axis: int) -> tf.Tensor:
+        """Softmax of logits over an axis."""
+
     def child_values(self, values: tf.Tensor) -> tf.Tensor:
         """Values [n, i] of the children, with the other axes added."""
         return tf.expand_dims(tf.expand_dims(values, self.parents), 3)
@@ -91,6 +96,12 @@ class TiledVotes(Votes):
         return tf.exp(tf.reduce_sum(elements - (largest - log(10.0)), 3, keepdims=True))
 
     @staticmethod
+    def shares(logits: tf.Tensor, axis: int) -> tf.Tensor:
+        """See `Votes`; the seed divided by a sum of its own, so there is one here too."""
+        exponentials = tf.exp(logits - tf.stop_gradient(tf.reduce_max(logits, axis, keepdims=True)))
+        return exponentials / tf.reduce_sum(exponentials, axis, keepdims=True)
+
+    @staticmethod
     def _elements(gaussian: Gaussian) -> tf.Tensor:
         return -gaussian.half_logs - gaussian.fit.squares / (2.0 * gaussian.variance)
 
@@ -116,6 +127,7 @@ class FactoredVotes(Votes):
         self._deviations: tf.Tensor | None = None
         self._terms: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]] = []
         self._rows: list[tuple[tf.Tensor, tf.Tensor]] = []
+        self._readers: list[tf.Tensor] = []
         # A scalar that every sum below depends on, so that the tape comes to the votes after all of them.
         self._token = self._enter(values)
 
@@ -138,6 +150,7 @@ class FactoredVotes(Votes):
                     # The variance moves with the mean too, by the weighted sum of deviations: 0 but for epsilon.
                     along = to_mean - 2.0 * to_variance * mean * missing
                     to_column = tf.matmul(squares, to_variance, transpose_b=True)
+                    self._readers.append(to_column)
                     to_column += tf.matmul(self._deviations, along, transpose_b=True)
                     to_column += tf.reduce_sum(self._origin * along, 3, keepdims=True)
                     self._terms.append((column, 2.0 * to_variance, along - 2.0 * to_variance * offset))
@@ -174,6 +187,11 @@ class FactoredVotes(Votes):
         shift = self.child_values(self._largest_element(gaussian)) - log(10.0)
         return tf.exp(self.log_densities(gaussian) - int(self.values.shape[3]) * shift)
 
+    @staticmethod
+    def shares(logits: tf.Tensor, axis: int) -> tf.Tensor:
+        """See `Votes`."""
+        return tf.nn.softmax(logits, axis)
+
     def _distances(self, fit: Fit, precision: tf.Tensor) -> tf.Tensor:
         """Sum over the elements of squared deviations times `precision`, [n, j, i, 1]."""
         scope = backward_scope()
@@ -187,7 +205,8 @@ class FactoredVotes(Votes):
                     total = tf.reduce_sum(column, 2, keepdims=True)
                     to_mean = -2.0 * weights * (tf.matmul(row, self._deviations) - total * fit.offset)
                     self._terms.append((column, 2.0 * weights, -2.0 * weights * fit.offset))
-                    return tf.zeros_like(token), to_mean, tf.matmul(row, fit.squares)
+                    self._readers.append(tf.matmul(row, fit.squares))
+                    return tf.zeros_like(token), to_mean, self._readers[-1]
 
             return tf.matmul(fit.squares, weights, transpose_b=True), gradient
 
@@ -238,7 +257,8 @@ class FactoredVotes(Votes):
         @tf.custom_gradient
         def enter(votes: tf.Tensor) -> Any:  # noqa: ANN401 - as in `fit`
             def gradient(_: tf.Tensor) -> tf.Tensor:
-                with tf.name_scope(scope):
+                # The squares must be gone before the gradient is made, or the peak depends on the executor's whim.
+                with tf.name_scope(scope), tf.control_dependencies(self._readers):
                     return self._collected()
 
             return tf.zeros((), votes.dtype), gradient

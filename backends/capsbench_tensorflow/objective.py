@@ -9,6 +9,9 @@ from capsbench.network.parameters import decoder_sizes
 from capsbench.network.shapes import BoundNetwork
 from capsbench_tensorflow.layers import Result
 
+# Name scopes of the two parts, which stand among the layers in a profile.
+LOSS, DECODER = "loss", "decoder"
+
 
 def loss(
     bound: BoundNetwork,
@@ -29,7 +32,7 @@ def loss(
         margin: of the spread loss, a scalar.
     """
     objective = bound.network.objective
-    with tf.name_scope("objective"):
+    with tf.name_scope(LOSS):
         truth = tf.one_hot(labels, bound.classes, dtype=result.scores.dtype)
         if isinstance(objective.loss, CrossEntropy):
             total = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, result.scores))
@@ -37,7 +40,7 @@ def loss(
             total = _spread(result.activations, truth, margin)
     if objective.reconstruction is None:
         return total
-    with tf.name_scope("decoder"):
+    with tf.name_scope(DECODER):
         rebuilt = _decode(bound, variables, result.poses, truth)
         pixels = bound.image.values
         error = tf.reduce_mean(tf.square(rebuilt - tf.reshape(images, rebuilt.shape)))

@@ -15,6 +15,8 @@ class AdamUpdate:
     into the learning rate and epsilon that it is handed.
     """
 
+    scalars = 2
+
     def __init__(self, spec: Adam, variables: Sequence[tf.Variable]) -> None:
         self._spec, self._variables, self._steps = spec, variables, 0
         self._first = [_zeros_like(variable) for variable in variables]
@@ -51,6 +53,8 @@ class AdamUpdate:
 
 class SGDUpdate:
     """v <- momentum * v + gradient; parameter <- parameter - learning_rate * v."""
+
+    scalars = 1
 
     def __init__(self, spec: SGD, variables: Sequence[tf.Variable]) -> None:
         self._spec, self._variables = spec, variables

@@ -1,196 +1,173 @@
-"""Where a train step's bytes and seconds go in TensorFlow: the profiler's own trace, op by op.
+"""Where a step's bytes and seconds go in TensorFlow: the profiler's own trace, turned into spans and heap events.
 
 The trace (an XSpace) holds one event a kernel, named `scope/op:Type`, and one event an allocation, which carries the
 name of the op that asked. Both need the environment that the backend asks for; another CPU allocator reports nothing.
+TensorFlow traces no cheap ops (constants, reshapes): where one of them asks for memory it becomes a span of no length.
+
+Kernels are not all that takes time. What lies between the kernels of a function is its executor at work: it propagates
+results, picks the next op and prepares its inputs. These gaps are spans of the op `Dispatch`, native name `executor`,
+of the layer whose kernel ends them. Before the first kernel and after the last lies the call of the function itself,
+mostly Python binding its arguments (`tf.function`), and around that the step's own Python, which makes scalars and
+fetches results (`python`); both are `Dispatch` too, belong to no layer and are counted as forward. A small network
+spends most of its time there.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from capsbench.measure.optable import VIEW, OpEvent, Phase, StepProfile, merge
+from capsbench.measure.steptrace import HeapEvent, Span, StepTrace
+from capsbench_tensorflow.opnames import COMPILED, canonical
+from capsbench_tensorflow.origins import Origin, Origins
 
-_CANONICAL = {
-    VIEW: "Reshape Squeeze ExpandDims Identity IdentityN Const ReadVariableOp VarHandleOp Shape ShapeN StopGradient "
-    "PreventGradient NoOp _Arg _Retval _DeviceArg _DeviceRetval BroadcastGradientArgs TemporaryVariable "
-    "DestroyTemporaryVariable",
-    "Conv2D": "Conv2D Conv2DWithBias",
-    "Conv2DBackprop": "Conv2DBackpropInput Conv2DBackpropFilter Conv2DBackpropFilterWithBias",
-    "MaxPool": "MaxPool",
-    "MaxPoolGrad": "MaxPoolGrad",
-    "BatchMatMul": "BatchMatMul Einsum",
-    "MatMul": "MatMul",
-    "Mul": "Mul MulNoNan",
-    "Sub": "Sub SquaredDifference",
-    "Add": "Add AddN AssignAdd AssignAddVariableOp AccumulateN BiasAdd",
-    "RealDiv": "RealDiv Div DivNoNan Xdivy",
-    "Neg": "Neg",
-    "Sum": "Sum BiasAddGrad",
-    "Mean": "Mean",
-    "Max": "Max ArgMax Maximum",
-    "Min": "Min ArgMin Minimum",
-    "Softmax": "Softmax",
-    "LogSoftmax": "LogSoftmax",
-    "Exp": "Exp",
-    "Log": "Log Log1p",
-    "Sqrt": "Sqrt Rsqrt",
-    "SqrtGrad": "SqrtGrad RsqrtGrad",
-    "Reciprocal": "Reciprocal Inv",
-    "ReciprocalGrad": "ReciprocalGrad InvGrad",
-    "Square": "Square Pow",
-    "Sigmoid": "Sigmoid Softplus",
-    "SigmoidGrad": "SigmoidGrad SoftplusGrad",
-    "Relu": "Relu",
-    "ReluGrad": "ReluGrad",
-    "Tile": "Tile BroadcastTo",
-    "Copy": "Transpose Snapshot DeepCopy Assign AssignVariableOp",
-    "Gather": "Gather GatherNd ResourceGather",
-    "Scatter": "ScatterNd TensorScatterAdd TensorScatterUpdate UnsortedSegmentSum UnsortedSegmentMax InplaceAdd",
-    "Concat": "Concat Pack",
-    "StridedSlice": "StridedSlice Slice Split Unpack",
-    "Pad": "Pad MirrorPad StridedSliceGrad",
-    "Fill": "Fill ZerosLike OnesLike Range",
-    "Select": "Select Where Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr IsFinite",
-    "Cast": "Cast",
-    "OneHot": "OneHot",
-    "CrossEntropy": "SparseSoftmaxCrossEntropyWithLogits SoftmaxCrossEntropyWithLogits",
-    "Adam": "ResourceApplyAdam",
-    "SGD": "ResourceApplyMomentum ResourceApplyGradientDescent",
-}
-_NAMES = {native: canonical for canonical, natives in _CANONICAL.items() for native in natives.split()}
+_STEP = "capsbench step"
 _OP = re.compile(r"(?P<path>[\w.\-/\\>]+):(?P<type>_?[A-Z]\w*)")
-_COMPILED = re.compile(r"(__inference\w+):\1")
+_COMPILED_CALL = re.compile(r"(?P<path>__inference\w+):(?P=path)")
 # These run the ops of a function, which have events of their own.
 _CALLS = frozenset("PartitionedCall StatefulPartitionedCall If StatelessIf While StatelessWhile Case".split())
+_ALLOCATIONS = ("MemoryAllocation", "MemoryDeallocation")
+_UNKNOWN = "Unknown"  # the type of an op that only the optimized graph has and no event tells of
+_SECOND = 1e12  # picoseconds, the trace's unit
 
 
-def canonical(native: str) -> str:
-    """The name that aligns the frameworks, for a TensorFlow op type."""
-    bare = re.sub(r"^_(MklNative|Mkl)?(Fused)?|V\d$", "", native)
-    return _NAMES.get(native) or _NAMES.get(bare) or f"Other:{native}"
-
-
-def profile_step(run: Callable[[], object], layers: Collection[str]) -> StepProfile:
-    """The op events of one train step.
+def trace_step(run: Callable[[], object], origins: Origins, device: str, resident: Mapping[str, int]) -> StepTrace:
+    """Call `run` under the profiler.
 
     Args:
         run: takes the step and waits for it.
-        layers: names of the layers, which are the outermost name scopes of their ops.
+        origins: of the ops of the traced function that `run` calls.
+        device: `cpu` or `cuda:N`; on a GPU time is that of its kernels and memory that of its allocator.
+        resident: bytes alive before the step by what they are.
     """
-    trace, seconds = _traced(run)
-    return StepProfile(merge(_events(trace, frozenset({*layers, "decoder"}))), seconds, trace.allocated_bytes)
-
-
-def peak_growth_bytes(run: Callable[[], object]) -> int:
-    """The most bytes that are alive while `run` works, over those alive before; what was asked for, without rounding.
-
-    The allocator's own peak counts whole chunks, which hold up to twice what was asked for, depending on what ran
-    before.
-    """
-    trace, _ = _traced(run)
-    size_of: dict[int, int] = {}
-    alive = peak = 0
-    for _, address, size in sorted(trace.heap, key=lambda item: item[0]):
-        if size is None:
-            alive -= size_of.pop(address, 0)
-        else:
-            size_of[address] = size
-            alive += size
-        peak = max(peak, alive)
-    return peak
-
-
-def _traced(run: Callable[[], object]) -> tuple["_Trace", float]:
-    """Call `run` under the profiler; what that saw, and the seconds it took."""
+    seen = _Seen(device)
     options = tf.profiler.experimental.ProfilerOptions(host_tracer_level=2, python_tracer_level=0)
     with TemporaryDirectory(prefix="capsbench-profile-") as folder:
         tf.profiler.experimental.start(folder, options=options)
         try:
-            start = perf_counter()
-            run()
-            seconds = perf_counter() - start
+            with tf.profiler.experimental.Trace(_STEP):
+                run()
         finally:
             tf.profiler.experimental.stop()
-        trace = _Trace()
         for file in Path(folder).rglob("*.xplane.pb"):
             space = xplane_pb2.XSpace()
             space.ParseFromString(file.read_bytes())
-            trace.add(space)
-    return trace, seconds
+            for plane in space.planes:
+                seen.add(plane)
+    return _step_trace(seen, origins, resident)
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    """Something that took time.
+
+    Attributes:
+        path: name of the op in the graph; "" where it is none.
+        native: type of the op, or what else the time went to.
+        start: in picoseconds.
+        end: in picoseconds.
+        track: where it ran.
+        before: name of the op that was waited for, where `path` is "".
+        calls: 0 where others do the work, and where there is none.
+        hidden: whether the time passed beside that of others, and must not be counted again.
+    """
+
+    path: str
+    native: str
+    start: int
+    end: int
+    track: str = "cpu"
+    before: str = ""
+    calls: int = 1
+    hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Memory asked for by the op `path` ("" where no op is known), or given back (`size` is None)."""
+
+    time: int
+    address: int
+    size: int | None
+    path: str
 
 
 @dataclass(slots=True)
-class _Kernel:
-    """All calls of one op of the graph."""
-
-    type: str
-    calls: int = 0
-    picoseconds: int = 0
-
-
-@dataclass(slots=True)
-class _Trace:
+class _Seen:
     """What the profiler saw.
 
     Attributes:
-        host: kernels by op of the graph, on the CPU.
-        device: the same on a GPU.
-        bytes_of: bytes asked for, by op.
-        allocated_bytes: all bytes asked for.
-        heap: (picoseconds, address, bytes) of each allocation; bytes are None where the address is given back.
+        device: where the network is.
+        host: kernels on the CPU and, where there is a GPU, launches.
+        kernels: on the GPU.
+        calls: of functions from Python.
+        blocks: of the device's memory.
+        start: of the step.
+        end: of the step.
     """
 
-    host: dict[str, _Kernel] = field(default_factory=dict)
-    device: dict[str, _Kernel] = field(default_factory=dict)
-    bytes_of: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    allocated_bytes: int = 0
-    heap: list[tuple[int, int, int | None]] = field(default_factory=list)
+    device: str
+    host: list[_Event] = field(default_factory=list)
+    kernels: list[_Event] = field(default_factory=list)
+    calls: list[_Event] = field(default_factory=list)
+    blocks: list[_Block] = field(default_factory=list)
+    start: int = 0
+    end: int = 0
 
-    def add(self, space: Any) -> None:  # noqa: ANN401 - protobuf messages have no type at hand
-        """Gather one XSpace message."""
-        for plane in space.planes:
-            on_device = plane.name.startswith("/device:GPU")
-            for line in plane.lines:
-                for event in line.events:
-                    name = plane.event_metadata[event.metadata_id].name
-                    if name in {"MemoryAllocation", "MemoryDeallocation"}:
-                        time = line.timestamp_ns * 1000 + event.offset_ps
-                        self._memory(time, _stats(plane, event), freed=name == "MemoryDeallocation")
-                    elif on_device:
-                        op = _stats(plane, event).get("tf_op", "")
-                        self._kernel(self.device, str(op), event.duration_ps)
-                    else:
-                        self._kernel(self.host, name, event.duration_ps)
+    def add(self, plane: Any) -> None:  # noqa: ANN401 - protobuf messages have no type at hand
+        if plane.name.startswith("/device:"):
+            self._add_device(plane)
+            return
+        for line in plane.lines:
+            origin = line.timestamp_ns * 1000
+            for event in line.events:
+                name, start = plane.event_metadata[event.metadata_id].name, origin + event.offset_ps
+                end = start + event.duration_ps
+                if name in _ALLOCATIONS:
+                    self._add_block(start, _stats(plane, event), freed=name == "MemoryDeallocation")
+                elif name == _STEP:
+                    self.start, self.end = start, end
+                elif (match := _COMPILED_CALL.fullmatch(name)) is not None:
+                    self.host.append(_Event(match["path"], COMPILED, start, end))
+                elif (match := _OP.fullmatch(name)) is not None:
+                    if match["type"] not in _CALLS:
+                        self.host.append(_Event(match["path"], match["type"], start, end))
+                elif "tf_function_call" in _stats(plane, event):
+                    self.calls.append(_Event("", "tf.function", start, end))
 
-    def _memory(self, time: int, stats: dict[str, Any], *, freed: bool) -> None:
-        size = int(stats.get("requested_bytes", 0))
-        self.heap.append((time, int(stats.get("addr", 0)), None if freed else size))
-        if not freed:
-            self.allocated_bytes += size
-            self.bytes_of[str(stats.get("tf_op", "")).partition(":")[0]] += size
+    def _add_device(self, plane: Any) -> None:  # noqa: ANN401 - as above
+        """The kernels of a GPU, which carry the op that launched them."""
+        track = f"cuda:{plane.name.rpartition(':')[2]}"
+        for line in plane.lines:
+            # Beside the streams there may be lines that tell of the same kernels again, grouped.
+            for event in line.events if line.name.startswith("Stream") else ():
+                stats = _stats(plane, event)
+                start = line.timestamp_ns * 1000 + event.offset_ps
+                match = _OP.fullmatch(str(stats.get("tf_op", "")))
+                if match is not None:
+                    path, native = match["path"], match["type"]
+                elif "hlo_module" in stats:
+                    path, native = "", COMPILED
+                else:
+                    continue
+                self.kernels.append(_Event(path, native, start, start + event.duration_ps, track))
 
-    def _kernel(self, kernels: dict[str, _Kernel], name: str, picoseconds: int) -> None:
-        if _COMPILED.fullmatch(name):
-            path, kind = name.partition(":")[0], "XlaFunction"
-        else:
-            match = _OP.fullmatch(name)
-            if match is None or match["type"] in _CALLS:
-                return
-            path, kind = match["path"], match["type"]
-        kernel = kernels.setdefault(path, _Kernel(kind))
-        kernel.calls += 1
-        kernel.picoseconds += picoseconds
+    def _add_block(self, time: int, stats: Mapping[str, Any], *, freed: bool) -> None:
+        # On a GPU the host has memory of its own, for inputs and results.
+        if self.device == "cpu" or str(stats.get("allocator_name", "")).startswith("GPU"):
+            size = None if freed else int(stats.get("requested_bytes", 0))
+            self.blocks.append(
+                _Block(time, int(stats.get("addr", 0)), size, str(stats.get("tf_op", "")).partition(":")[0])
+            )
 
 
-def _stats(plane: Any, event: Any) -> dict[str, Any]:  # noqa: ANN401 - protobuf messages have no type at hand
+def _stats(plane: Any, event: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
     values = {}
     for stat in event.stats:
         kind = stat.WhichOneof("value")
@@ -199,38 +176,98 @@ def _stats(plane: Any, event: Any) -> dict[str, Any]:  # noqa: ANN401 - protobuf
     return values
 
 
-def _events(trace: _Trace, layers: frozenset[str]) -> Iterator[OpEvent]:
-    """One event an op of the graph; where a device took the time, its kernels count and not their launches."""
-    timed = trace.device or trace.host
-    for path, kernel in (trace.host | trace.device).items():
-        spent = timed.get(path, _Kernel(kernel.type))
-        phase, layer, iteration = _place(path, kernel.type, layers)
-        yield OpEvent(
-            canonical(kernel.type),
-            kernel.type,
-            layer,
-            phase,
-            iteration,
-            spent.calls or kernel.calls,
-            spent.picoseconds / 1e12,
-            trace.bytes_of.get(path, 0),
-        )
+def _step_trace(seen: _Seen, origins: Origins, resident: Mapping[str, int]) -> StepTrace:
+    seen.host.sort(key=lambda event: event.start)
+    seen.kernels.sort(key=lambda event: event.start)
+    seen.blocks.sort(key=lambda block: block.time)
+    owners = _owners(seen)
+    events = [*_kernels(seen), *_untraced(seen, owners, origins)]
+    events += _gaps(_stretches(seen), seen.host if seen.device == "cpu" else seen.kernels)
+    events.sort(key=lambda event: event.start)
+    first: dict[str, int] = {}
+    for number, event in enumerate(events):
+        first.setdefault(event.path, number)
+    heap = (
+        HeapEvent((block.time - seen.start) / _SECOND, block.address, block.size, first[path] if path else None)
+        for path, block in zip(owners, seen.blocks, strict=True)
+    )
+    seconds = (seen.end - seen.start) / _SECOND
+    return StepTrace(tuple(_span(event, origins, seen.start) for event in events), tuple(heap), seconds, dict(resident))
 
 
-def _place(path: str, native: str, layers: frozenset[str]) -> tuple[Phase, str | None, int | None]:
-    """Phase, layer and routing iteration of an op, from its name scopes."""
-    scopes = path.split("/")
-    backward = _bare(scopes[0]) in {"gradient_tape", "AddN"}
-    if _bare(scopes[0]) == "gradient_tape":
-        scopes = scopes[1:]
-    layer = next((name for name in (scopes[0], _bare(scopes[0])) if name in layers), None)
-    found = next((match for match in map(re.compile(r"iteration(\d+)(_\d+)?").fullmatch, scopes) if match), None)
-    iteration = int(found[1]) if found else None
-    if native.startswith("ResourceApply") or _bare(scopes[0]) == "optimizer":
-        return "optimizer", layer, iteration
-    return ("backward" if backward else "forward"), layer, iteration
+def _span(event: _Event, origins: Origins, step_start: int) -> Span:
+    path = event.path or event.before
+    origin = origins.of(path) if path else Origin()
+    seconds = (event.end - event.start) / _SECOND
+    return Span(
+        op=canonical(event.native),
+        native=event.native,
+        layer=origin.layer,
+        phase=origin.phase,
+        routing_iteration=origin.iteration,
+        start_seconds=(event.start - step_start) / _SECOND,
+        seconds=seconds,
+        self_seconds=0.0 if event.hidden else seconds,
+        calls=event.calls,
+        votes=origin.votes,
+        track=event.track,
+    )
 
 
-def _bare(scope: str) -> str:
-    """A scope without the number that TensorFlow appends where a name comes again."""
-    return re.sub(r"_\d+$", "", scope)
+def _owners(seen: _Seen) -> list[str]:
+    """For each block the op that asked for it: by name, else the one that was running; "" where neither is known."""
+    starts = [event.start for event in seen.host]
+    owners = []
+    for block in seen.blocks:
+        path = "" if block.size is None else block.path
+        if block.size is not None and not path:
+            running = bisect_right(starts, block.time) - 1
+            if running >= 0 and block.time <= seen.host[running].end:
+                path = seen.host[running].path
+        owners.append(path)
+    return owners
+
+
+def _kernels(seen: _Seen) -> Iterator[_Event]:
+    """Kernels where the network is; beside a GPU the host only launches them, while others run."""
+    if seen.device == "cpu":
+        yield from seen.host
+        return
+    launched = {kernel.path for kernel in seen.kernels}
+    for event in seen.host:
+        yield replace(event, calls=int(event.path not in launched), hidden=True)
+    yield from seen.kernels
+
+
+def _untraced(seen: _Seen, owners: Sequence[str], origins: Origins) -> Iterator[_Event]:
+    """An event of no length for each op that asked for memory and has no other event."""
+    known = {event.path for event in seen.host}
+    for path, block in zip(owners, seen.blocks, strict=True):
+        if path and path not in known:
+            known.add(path)
+            yield _Event(path, origins.type_of(path) or _UNKNOWN, block.time, block.time)
+
+
+def _stretches(seen: _Seen) -> Iterator[_Event]:
+    """The step, cut into calls of functions and what lies around them."""
+    reached = seen.start
+    for call in sorted(seen.calls, key=lambda call: call.start):
+        yield _Event("", "python", reached, call.start)
+        yield call
+        reached = call.end
+    yield _Event("", "python", reached, seen.end)
+
+
+def _gaps(stretches: Iterable[_Event], kernels: Sequence[_Event]) -> Iterator[_Event]:
+    """The time of each stretch in which no kernel ran, a gap between two kernels with the op that ended it."""
+    starts = [kernel.start for kernel in kernels]
+    reached = 0
+    for stretch in stretches:
+        reached, before = max(reached, stretch.start), ""
+        for kernel in kernels[bisect_left(starts, stretch.start) : bisect_right(starts, stretch.end)]:
+            if kernel.start > reached:
+                native = "executor" if before else stretch.native
+                yield _Event("", native, reached, kernel.start, before=before and kernel.path, calls=0)
+            reached, before = max(reached, kernel.end), kernel.path
+        if stretch.end > reached:
+            yield _Event("", stretch.native, reached, stretch.end, calls=0)

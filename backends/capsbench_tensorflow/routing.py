@@ -11,7 +11,9 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from capsbench.network.routing import EMRouting
-from capsbench_tensorflow.moments import Gaussian, Votes
+from capsbench_tensorflow.moments import Fit, Gaussian, Votes
+
+Observer = Callable[[Votes, tf.Tensor, tf.Tensor, Fit], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def route(
     beta_a: tf.Tensor,
     routing: EMRouting,
     feeding: Feeding | None,
+    observer: Observer | None = None,
 ) -> Parents:
     """Route votes to their parents.
 
@@ -57,6 +60,7 @@ def route(
         beta_a: [j].
         routing: the variant.
         feeding: for competition over all positions, None otherwise.
+        observer: handed the votes, the couplings, the mass and the fit of every M-step.
     """
     inputs = votes.child_values(activations)
     offsets, thresholds = votes.parent_values(beta_u), votes.parent_values(beta_a)
@@ -67,6 +71,8 @@ def route(
     for iteration in range(routing.iterations):
         with tf.name_scope(f"iteration{iteration}"):
             mass, gaussian = _m_step(votes, couplings, inputs, routing)
+            if observer is not None:
+                observer(votes, couplings, mass, gaussian.fit)
             cost = mass * tf.reduce_sum(offsets + gaussian.half_logs, 3, keepdims=True)
             logits = routing.inverse_temperature.at(iteration) * (thresholds - cost * factor)
             if iteration < routing.iterations - 1:
@@ -131,7 +137,7 @@ def _e_step(
         return weighted / (tf.reduce_sum(weighted, votes.parents, keepdims=True) + routing.epsilon)
     logits = votes.log_densities(gaussian) + interim.logarithms(votes)
     if feeding is None:
-        return _over_parents(tf.nn.softmax, logits, votes)
+        return _over_parents(votes.shares, logits, votes)
     return tf.exp(logits - _log_sum_over_rivals(logits, votes, feeding))
 
 

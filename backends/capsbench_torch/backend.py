@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.backend import Probe, Realization, Setting
+from capsbench.measure.ceilings import Ceilings
 from capsbench.network.shapes import BoundNetwork
 
 
@@ -43,6 +44,12 @@ class TorchBackend:
     def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:  # noqa: ARG002 - the contract passes it
         """Every mode realizes every network."""
         return None
+
+    def ceilings(self, setting: Setting) -> Ceilings:
+        """See `ceilings`."""
+        from capsbench_torch.ceilings import measure_ceilings
+
+        return measure_ceilings(setting)
 
     def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
         """See `forecast`; None for compiled modes, whose fusions only the compiler knows."""

@@ -1,14 +1,17 @@
 """The layers in PyTorch. Maps are kept [b, c, h, w], as PyTorch wants them, capsules [b, h, w, n, 16]."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from capsbench.measure.steptrace import VOTES
 from capsbench.network.layers import (
     BatchNorm,
     ClassCapsules,
@@ -47,6 +50,19 @@ class Signal:
     scores: Tensor | None = None
 
 
+class Watcher(Protocol):
+    """Somebody who looks at an evaluation while it runs."""
+
+    def output(self, layer: BoundLayer, signal: Signal) -> None:
+        """See what a layer gives out."""
+
+    def votes(self, layer: str, votes: Tensor) -> None:
+        """See a layer's votes, in the order of its formulation."""
+
+    def m_step(self, layer: str, couplings: Tensor, mass: Tensor, variance: Tensor) -> None:
+        """See an M-step of a layer's routing, as a `routing.Observer` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """How a pass is run.
@@ -56,12 +72,14 @@ class Context:
         tiled: votes and routing in the tiled formulation instead of the grouped one.
         indices: index tensors by layer (patches and owners) and coordinates, on the device.
         scope: names a stretch of work for the profiler.
+        watcher: looks at what goes by, where anybody does.
     """
 
     bound: BoundNetwork
     tiled: bool
     indices: Mapping[str, Tensor]
     scope: Scope
+    watcher: Watcher | None = None
 
 
 Apply = Callable[[Context, BoundLayer, Parameters, Signal], Signal]
@@ -105,8 +123,10 @@ def run(
                     signal = _route(context, layer, own, signal)
                 case _:
                     signal = _plain(layer, own, signal.values)
-    if signal.scores is None:
-        return Signal(signal.values, signal.values.softmax(-1), signal.values), statistics
+            if layer is context.bound.layers[-1] and signal.scores is None:
+                signal = Signal(signal.values, signal.values.softmax(-1), signal.values)
+        if context.watcher is not None:
+            context.watcher.output(layer, signal)
     return signal, statistics
 
 
@@ -158,8 +178,12 @@ def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) 
     assert variant is not None  # noqa: S101 - check_structure has seen to it
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     assert below.activations is not None  # noqa: S101 - capsules stand below
-    owner = context.indices[f"{layer.layer.name}.owner"]
-    routing = Routing(variant, own["beta_u"], own["beta_a"], shape.children, shape.parents, owner, context.scope)
+    name, watcher = layer.layer.name, context.watcher
+    owner = context.indices[f"{name}.owner"]
+    observe = None if watcher is None else partial(watcher.m_step, name)
+    routing = Routing(
+        variant, own["beta_u"], own["beta_a"], shape.children, shape.parents, owner, context.scope, observe
+    )
     if isinstance(layer.layer, ConvCapsules):
         return _conv_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
     return _class_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
@@ -176,8 +200,10 @@ def _conv_capsules(
     activations = activations.view(-1, routing.children)
 
     vote, route = _formulation(context)
-    with context.scope("votes"):
+    with context.scope(VOTES):
         votes = vote(poses, transforms)
+    if context.watcher is not None:
+        context.watcher.votes(layer.layer.name, votes)
     parents = route(votes, activations, routing)
     grid = (batch, layer.output.height, layer.output.width, routing.parents)
     return Signal(parents.poses.view(*grid, 16), parents.activations.view(grid))
@@ -192,7 +218,7 @@ def _class_capsules(
     coordinate = context.indices[f"{spec.name}.coordinates"]
     joint = spec.positions == "joint"
     vote, route = _formulation(context)
-    with context.scope("votes"):
+    with context.scope(VOTES):
         # Votes are cast place by place, because a child type has one transform for all places.
         votes = vote(poses.reshape(batch * places, types, 16), transforms)
         votes = _add_coordinates(votes.view(batch, places, *votes.shape[1:]), coordinate, routing)
@@ -201,6 +227,8 @@ def _class_capsules(
         n = batch if joint else batch * places
         order = (n, routing.children, classes, -1) if context.tiled else (n, classes, routing.children, -1)
         votes = votes.reshape(order)
+    if context.watcher is not None:
+        context.watcher.votes(spec.name, votes)
     parents = route(votes, activations.reshape(n, routing.children), routing)
     if joint:
         return Signal(parents.poses, parents.activations, parents.logits)
@@ -228,12 +256,5 @@ def _add_coordinates(votes: Tensor, places: Tensor, routing: Routing) -> Tensor:
 def null_scope(name: str) -> AbstractContextManager[object]:
     """A scope that names nothing: what runs outside the profiler."""
     del name
-    return _NULL
-
-
-class _Null(AbstractContextManager[None]):
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-_NULL = _Null()
+    # torch.compile knows this context; one of our own would break its graph at every layer.
+    return nullcontext()

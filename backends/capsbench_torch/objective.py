@@ -7,25 +7,34 @@ from torch.nn import functional
 from capsbench.network.objective import CrossEntropy
 from capsbench.network.shapes import BoundNetwork
 from capsbench_torch.layers import Parameters, Signal
+from capsbench_torch.routing import Scope
 
 
 def loss(
-    bound: BoundNetwork, parameters: Parameters, output: Signal, images: Tensor, labels: Tensor, margin: Tensor
+    bound: BoundNetwork,
+    parameters: Parameters,
+    output: Signal,
+    images: Tensor,
+    labels: Tensor,
+    margin: Tensor,
+    scope: Scope,
 ) -> Tensor:
     """Mean loss over the batch []: images [b, c, h, w], labels [b], margin []."""
     assert output.scores is not None  # noqa: S101 - the last layer gives scores
     assert output.activations is not None  # noqa: S101 - likewise
     objective = bound.network.objective
-    if isinstance(objective.loss, CrossEntropy):
-        total = functional.cross_entropy(output.scores, labels)
-    else:
-        total = _spread(output.activations, labels, margin)
+    with scope("layer::loss"):
+        if isinstance(objective.loss, CrossEntropy):
+            total = functional.cross_entropy(output.scores, labels)
+        else:
+            total = _spread(output.activations, labels, margin)
     if objective.reconstruction is not None:
-        truth = functional.one_hot(labels, bound.classes).to(images.dtype)
-        rebuilt = _decode(parameters, (output.values * truth[..., None]).flatten(1))
-        # The canonical order of pixels is [h, w, c].
-        wrong = functional.mse_loss(rebuilt, images.permute(0, 2, 3, 1).flatten(1))
-        total = total + objective.reconstruction.weight_per_pixel * bound.image.values * wrong
+        with scope("layer::decoder"):
+            truth = functional.one_hot(labels, bound.classes).to(images.dtype)
+            rebuilt = _decode(parameters, (output.values * truth[..., None]).flatten(1))
+            # The canonical order of pixels is [h, w, c].
+            wrong = functional.mse_loss(rebuilt, images.permute(0, 2, 3, 1).flatten(1))
+            total = total + objective.reconstruction.weight_per_pixel * bound.image.values * wrong
     return total
 
 

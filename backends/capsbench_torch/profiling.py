@@ -1,14 +1,23 @@
-"""Where a train step's bytes and seconds go in PyTorch: the profiler's event tree, op by op.
+"""Where a step's bytes and seconds go in PyTorch: the profiler's event tree as spans and heap events.
 
 The flat tables of `torch.profiler` give net memory only. Its event tree has every allocation as a node under the
-innermost op that made it, which gives the bytes an op asked for, the bytes alive at any moment, the phase and the layer
-in one walk. The tree sits in a module that PyTorch calls private, so it is touched in this file alone.
+innermost op that made it. The tree sits in a module that PyTorch calls private, so it is touched in this file alone.
+
+Time that belongs to no op, but to a scope, an autograd node or a call of the optimizer, is a span of the op `Dispatch`:
+what Python, the autograd engine and the profiler itself take between two ops. What is left unattributed then is the
+time outside of all scopes.
+
+A backward op belongs to the layer and the routing iteration of the forward op whose sequence number its node carries. A
+parameter's gradient is stored (`AccumulateGrad`, which carries none) right after the node that made its last part,
+because the engine takes that before any other node; it belongs to that node's layer.
+
+On a GPU an op's time is that of the kernels that were launched under it, and Dispatch costs none: the CPU runs ahead.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
-from time import perf_counter
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,67 +25,13 @@ from torch import Tensor
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, record_function
 
-from capsbench.measure.optable import VIEW, OpEvent, Phase, StepProfile, merge
+from capsbench.backend import MemoryUse
+from capsbench.measure.optable import Phase
+from capsbench.measure.steptrace import VOTES, HeapEvent, Span, StepTrace, peak_growth_bytes
+from capsbench_torch.opnames import canonical, holds_all, is_node, shortened
+from capsbench_torch.routing import Scope
 
-_VIEWS = frozenset(
-    "view reshape _reshape_alias _unsafe_view permute transpose t unsqueeze squeeze as_strided expand slice select "
-    "narrow alias detach unbind split flatten resolve_conj resolve_neg lift_fresh result_type item _local_scalar_dense "
-    "is_nonzero set_ expand_as view_as movedim swapaxes numpy_T unfold as_strided_ squeeze_ unsqueeze_ detach_ "
-    "broadcast_tensors lift chunk".split()
-)
-# What only asks for memory is part of the op that uses it.
-_ALLOCATORS = frozenset("empty empty_like empty_strided new_empty new_empty_strided resize_ resize_as_".split())
-_CANONICAL = {
-    "Conv2D": "mkldnn_convolution _slow_conv2d_forward thnn_conv2d cudnn_convolution convolution _convolution "
-    "convolution_overrideable conv2d",
-    "Conv2DBackprop": "convolution_backward _slow_conv2d_backward mkldnn_convolution_backward",
-    "BatchMatMul": "bmm baddbmm baddbmm_ matmul",
-    "MatMul": "mm addmm linear",
-    "Mul": "mul mul_ addcmul addcmul_",
-    "Sub": "sub sub_ rsub",
-    "Add": "add add_",
-    "RealDiv": "div div_",
-    "Neg": "neg",
-    "Sum": "sum",
-    "Mean": "mean",
-    "Max": "max amax argmax aminmax",
-    "Softmax": "_softmax softmax",
-    "SoftmaxGrad": "_softmax_backward_data",
-    "LogSoftmax": "_log_softmax log_softmax",
-    "LogSoftmaxGrad": "_log_softmax_backward_data",
-    "Exp": "exp exp_",
-    "Log": "log",
-    "Sqrt": "sqrt rsqrt",
-    "Reciprocal": "reciprocal",
-    "Square": "square square_ pow pow_",
-    "Sigmoid": "sigmoid log_sigmoid log_sigmoid_forward logsigmoid",
-    "SigmoidGrad": "sigmoid_backward log_sigmoid_backward",
-    "Relu": "relu clamp_min clamp_min_",
-    "ReluGrad": "threshold_backward",
-    "Tile": "repeat tile repeat_interleave",
-    "Copy": "copy_ clone contiguous to _to_copy",
-    "Gather": "gather index index_select take_along_dim",
-    "Scatter": "scatter scatter_ scatter_add scatter_add_ index_add index_add_ _index_put_impl_ index_put_ index_put "
-    "scatter_reduce gather_backward index_select_backward scatter_reduce_",
-    "Concat": "cat",
-    "Pad": "constant_pad_nd slice_backward select_backward",
-    "Fill": "fill_ zero_ zeros zeros_like ones ones_like full full_like new_zeros new_full arange scalar_tensor",
-    "Select": "where gt ge lt eq ne le logical_and _assert_async",
-    "OneHot": "one_hot",
-    "CrossEntropy": "nll_loss_forward nll_loss nll_loss_nd cross_entropy_loss",
-    "CrossEntropyGrad": "nll_loss_backward",
-    "SquaredDifference": "mse_loss",
-    "SquaredDiffGrad": "mse_loss_backward",
-    "MaxPool": "max_pool2d max_pool2d_with_indices mkldnn_max_pool2d",
-    "MaxPoolGrad": "max_pool2d_with_indices_backward mkldnn_max_pool2d_backward",
-    "Moments": "var_mean var std_mean",
-    "Lerp": "lerp_ lerp",
-    "Adam": "_fused_adam_ _fused_adamw_ _foreach_add_",
-    "SGD": "_fused_sgd_",
-}
-_NAMES = {native: canonical for canonical, natives in _CANONICAL.items() for native in natives.split()}
-# A composite that PyTorch carries out by copying: the copy is what the op costs.
-_COPIED_BY = {"repeat": "Tile"}
+_STEP = "step"
 
 
 @contextmanager
@@ -92,35 +47,45 @@ def memory_errors() -> Iterator[None]:
         raise
 
 
-def peak_bytes(step: Callable[[], object], device: torch.device, alive: Sequence[Tensor]) -> int:
-    """The most bytes alive while `step` runs.
+def resident_bytes(tensors: Mapping[str, Iterable[Tensor]]) -> dict[str, int]:
+    """Bytes that tensors take by what they are, each storage counted once, names without any left out."""
+    seen: set[int] = set()
+    sizes: dict[str, int] = {}
+    for name, group in tensors.items():
+        for storage in (tensor.untyped_storage() for tensor in group):
+            if storage.nbytes() and storage.data_ptr() not in seen:
+                seen.add(storage.data_ptr())
+                sizes[name] = sizes.get(name, 0) + storage.nbytes()
+    return sizes
 
-    On a GPU the allocator counts; on the CPU the event tree does, starting from the bytes of the tensors `alive`.
+
+def memory(step: Callable[[], object], device: torch.device, resident: Mapping[str, int]) -> MemoryUse:
+    """What `step` asks of the allocator; on a GPU it counts itself, on the CPU the profiler does.
+
+    The profiler does not see the release of what was made before it started, so `step` must release nothing of that.
     """
     if device.type == "cuda":
+        before = torch.cuda.memory_stats(device)["allocated_bytes.all.allocated"]
         torch.cuda.reset_peak_memory_stats(device)
         step()
         torch.cuda.synchronize(device)
-        return torch.cuda.max_memory_allocated(device)
-    before = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in alive}.values())
+        allocated = torch.cuda.memory_stats(device)["allocated_bytes.all.allocated"] - before
+        return MemoryUse(torch.cuda.max_memory_allocated(device), allocated)
     with _profiler(device) as profiler:
         step()
-    walk = _walk(profiler, device)
-    return before + walk.peak_bytes
+    heap = _read(profiler, device).heap
+    return MemoryUse(
+        sum(resident.values()) + peak_growth_bytes(heap), sum(event.size for event in heap if event.size is not None)
+    )
 
 
-def profile(
-    step: Callable[[Callable[[str], AbstractContextManager[object]]], object], device: torch.device
-) -> StepProfile:
-    """The op events of one step, which is handed a scope that the profiler sees."""
-    with _profiler(device) as profiler:
-        start = perf_counter()
+def trace(step: Callable[[Scope], object], device: torch.device, resident: Mapping[str, int]) -> StepTrace:
+    """One step, which is handed a scope that the profiler sees; `memory` says what it must not release."""
+    with _profiler(device) as profiler, record_function(_STEP):
         step(record_function)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        seconds = perf_counter() - start
-    walk = _walk(profiler, device)
-    return StepProfile(merge(walk.events), seconds, walk.allocated_bytes)
+    return replace(_read(profiler, device), resident=dict(resident))
 
 
 def _profiler(device: torch.device) -> torch.profiler.profile:
@@ -128,118 +93,151 @@ def _profiler(device: torch.device) -> torch.profiler.profile:
     return torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True)
 
 
-@dataclass(slots=True)
-class _Walk:
-    """What one pass over the event tree gathers."""
-
-    device: torch.device
-    events: list[OpEvent] = field(default_factory=list)
-    live: list[tuple[int, int]] = field(default_factory=list)
-    layer_of: dict[int, str | None] = field(default_factory=dict)
-    kernel_seconds: dict[int, float] = field(default_factory=dict)
-    allocated_bytes: int = 0
-
-    @property
-    def peak_bytes(self) -> int:
-        """Most bytes alive over those before the first event."""
-        total = peak = 0
-        for _, size in sorted(self.live, key=lambda item: item[0]):
-            total += size
-            peak = max(peak, total)
-        return peak
-
-
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where in the step an event stands."""
+    """Where in the step an event stands; `span` is the innermost one, and `held` whether that holds all within it."""
 
     phase: Phase = "forward"
     layer: str | None = None
     iteration: int | None = None
-    op: str | None = None
+    votes: bool = False
+    span: int | None = None
+    held: bool = False
 
 
-def _walk(profiler: torch.profiler.profile, device: torch.device) -> _Walk:
+@dataclass(slots=True)
+class _Walk:
+    """What one pass over the event tree gathers; times are in nanoseconds since `start`.
+
+    Attributes:
+        device: whose memory and time is meant.
+        start: of the step, on the profiler's clock.
+        kernels: (start, end) of the kernels on a GPU, by the correlation id of the op that launched them.
+        made: place of the forward op that made a backward node, by sequence number.
+        last: place of the backward node before.
+    """
+
+    device: torch.device
+    start: int
+    kernels: Mapping[int, list[tuple[int, int]]]
+    spans: list[Span] = field(default_factory=list)
+    heap: list[HeapEvent] = field(default_factory=list)
+    made: dict[int, _Place] = field(default_factory=dict)
+    last: _Place = _Place()
+    seconds: float = 0.0
+
+
+def _read(profiler: torch.profiler.profile, device: torch.device) -> StepTrace:
+    """The trace without what was there before. The tree hangs together by threads, the trace runs by time."""
     results = profiler.profiler.kineto_results
-    walk = _Walk(device)
-    if device.type == "cuda":
-        for event in results.events():
-            if event.device_type() == torch.autograd.DeviceType.CUDA:
-                linked = event.linked_correlation_id()
-                walk.kernel_seconds[linked] = walk.kernel_seconds.get(linked, 0.0) + event.duration_ns() / 1e9
-    for root in sorted(results.experimental_event_tree(), key=lambda e: e.start_time_ns):
+    roots = sorted(results.experimental_event_tree(), key=lambda event: event.start_time_ns)
+    kernels = _kernels(results.events()) if device.type == "cuda" else {}
+    walk = _Walk(device, roots[0].start_time_ns if roots else 0, kernels)
+    for root in roots:
         _visit(walk, root, _Place())
-    return walk
+    order = sorted(range(len(walk.spans)), key=lambda number: walk.spans[number].start_seconds)
+    rank: dict[int | None, int] = {number: position for position, number in enumerate(order)}
+    heap = sorted(walk.heap, key=lambda event: event.seconds)
+    return StepTrace(
+        tuple(walk.spans[number] for number in order),
+        tuple(replace(event, span=rank.get(event.span)) for event in heap),
+        walk.seconds,
+        {},
+    )
+
+
+def _kernels(events: Iterable[Any]) -> dict[int, list[tuple[int, int]]]:
+    """What ran on the GPU, kernels and copies, but not the scopes that the profiler draws over them."""
+    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for event in events:
+        if event.device_type() == torch.autograd.DeviceType.CUDA and not event.is_user_annotation():
+            found[event.linked_correlation_id()].append((event.start_ns(), event.end_ns()))
+    return found
 
 
 def _visit(walk: _Walk, event: Any, place: _Place) -> None:  # noqa: ANN401 - the profiler's own event type
     if event.tag == _EventType.Allocation:
-        _allocation(walk, event, place)
+        _heap_event(walk, event, place)
     elif event.tag == _EventType.TorchOp:
         place = _enter(walk, event, place)
     for child in event.children:
         _visit(walk, child, place)
 
 
+def _heap_event(walk: _Walk, event: Any, place: _Place) -> None:  # noqa: ANN401 - as above
+    block = event.extra_fields
+    if block.device.type != walk.device.type or walk.device.index not in {None, block.device.index}:
+        return
+    if block.alloc_size:
+        size = block.alloc_size if block.alloc_size > 0 else None
+        seconds = (event.start_time_ns - walk.start) / 1e9
+        walk.heap.append(HeapEvent(seconds, block.ptr, size, None if size is None else place.span))
+
+
 def _enter(walk: _Walk, event: Any, place: _Place) -> _Place:  # noqa: ANN401 - as above
-    name, sequence = event.name, event.extra_fields.sequence_number
-    kind, _, rest = name.partition("::")
+    """The place inside an event, which becomes a span unless an op around it holds all."""
+    if event.name == _STEP:
+        walk.seconds = event.duration_time_ns / 1e9
+        return place
+    place = _place(walk, event, place)
+    if place.held:
+        return place
+    native = shortened(event.name)
+    walk.spans.append(_span(walk, event, native, place))
+    return replace(place, span=len(walk.spans) - 1, held=holds_all(native))
+
+
+def _place(walk: _Walk, event: Any, place: _Place) -> _Place:  # noqa: ANN401 - as above
+    """Phase, layer and iteration of an event; notes which place the nodes of the backward pass come from."""
+    kind, _, name = event.name.partition("::")
+    sequence = event.extra_fields.sequence_number
     if kind == "phase":
-        return _Place(phase=rest)
+        return _Place(phase=name)
     if kind == "layer":
-        return _Place(place.phase, rest)
+        return replace(place, layer=name)
     if kind == "iteration":
-        return _Place(place.phase, place.layer, int(rest))
-    if name.startswith("autograd::engine::evaluate_function"):
-        return _Place("backward", walk.layer_of.get(sequence))
-    if kind == "aten" and not (rest in _ALLOCATORS and place.op is not None):
-        if place.phase == "forward" and sequence >= 0:
-            walk.layer_of.setdefault(sequence, place.layer)
-        walk.events.append(_op_event(walk, event, place, rest))
-        return _Place(place.phase, place.layer, place.iteration, _COPIED_BY.get(rest, rest))
+        return replace(place, iteration=int(name))
+    if event.name == VOTES:
+        return replace(place, votes=True)
+    if is_node(event.name):
+        # The step of a parameter's gradient belongs to its layer, but to no iteration.
+        source = walk.made.get(sequence, _Place()) if sequence >= 0 else replace(walk.last, iteration=None)
+        walk.last = _Place("backward", source.layer, source.iteration)
+        return replace(walk.last, span=place.span)
+    if place.phase == "forward" and sequence >= 0:
+        # An op notes the number that the next node will get, whether it makes one or not: the last to note it did.
+        walk.made[sequence] = place
     return place
 
 
-def _op_event(walk: _Walk, event: Any, place: _Place, native: str) -> OpEvent:  # noqa: ANN401 - as above
-    own = list(_own(event))
-    inner = [child for child in own if child.tag == _EventType.TorchOp]
-    seconds = (event.duration_time_ns - sum(child.duration_time_ns for child in inner)) / 1e9
+def _span(walk: _Walk, event: Any, native: str, place: _Place) -> Span:  # noqa: ANN401 - as above
+    inner = 0 if holds_all(native) else sum(c.duration_time_ns for c in event.children if c.tag == _EventType.TorchOp)
+    duration = event.duration_time_ns
+    start, seconds, own, track = event.start_time_ns, duration, duration - inner, "cpu"
     if walk.device.type == "cuda":
-        seconds = walk.kernel_seconds.get(event.correlation_id, 0.0)
-    asked = [child for child in own if child.tag == _EventType.Allocation and _counts(walk, child)]
-    size = sum(child.extra_fields.alloc_size for child in asked)
-    canonical = _canonical(native, place)
-    # An op that hands its work to others is counted there; what little it does itself stays with its name.
-    within = _Place(op=_COPIED_BY.get(native, native))
-    handed = {_canonical(child.name.removeprefix("aten::"), within) for child in inner}
-    calls = 0 if handed - ({VIEW, "Fill", "Copy"} - {canonical}) else 1
-    return OpEvent(canonical, f"aten::{native}", place.layer, place.phase, place.iteration, calls, seconds, size)
+        kernels = sorted(_launched(walk, event, nested=holds_all(native)))
+        own = sum(end - begin for begin, end in kernels)
+        if kernels:
+            start, seconds = kernels[0][0], max(end for _, end in kernels) - kernels[0][0]
+            track = f"cuda:{walk.device.index or 0}"
+    return Span(
+        op=canonical(native),
+        native=native,
+        layer=place.layer,
+        phase=place.phase,
+        routing_iteration=place.iteration,
+        start_seconds=(start - walk.start) / 1e9,
+        seconds=seconds / 1e9,
+        self_seconds=own / 1e9,
+        calls=int(holds_all(native) or native == "CompiledFxGraph"),
+        votes=place.votes,
+        track=track,
+    )
 
 
-def _own(event: Any) -> Iterator[Any]:  # noqa: ANN401 - as above
-    """The children of an event, with those of mere allocators in their place."""
-    for child in event.children:
-        if child.tag == _EventType.TorchOp and child.name.removeprefix("aten::") in _ALLOCATORS:
-            yield from _own(child)
-        else:
-            yield child
-
-
-def _canonical(native: str, place: _Place) -> str:
-    if native == "copy_" and place.op in _COPIED_BY.values():
-        return str(place.op)
-    if native in _VIEWS:
-        return VIEW
-    return _NAMES.get(native, "Fill" if native in _ALLOCATORS else f"Other:aten::{native}")
-
-
-def _counts(walk: _Walk, event: Any) -> bool:  # noqa: ANN401 - as above
-    return bool(event.extra_fields.alloc_size > 0 and event.extra_fields.device.type == walk.device.type)
-
-
-def _allocation(walk: _Walk, event: Any, place: _Place) -> None:  # noqa: ANN401 - as above
-    del place
-    if event.extra_fields.device.type == walk.device.type:
-        walk.live.append((event.start_time_ns, event.extra_fields.alloc_size))
-    if _counts(walk, event):
-        walk.allocated_bytes += event.extra_fields.alloc_size
+def _launched(walk: _Walk, event: Any, *, nested: bool) -> Iterator[tuple[int, int]]:  # noqa: ANN401 - as above
+    """(start, end) of the kernels that an event launched, or anything within it."""
+    if event.tag == _EventType.TorchOp:
+        yield from walk.kernels.get(event.correlation_id, ())
+    for child in event.children if nested else ():
+        yield from _launched(walk, child, nested=True)

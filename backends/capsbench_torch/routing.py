@@ -23,6 +23,9 @@ from torch.nn import functional
 from capsbench.network.routing import EMRouting
 
 Scope = Callable[[str], AbstractContextManager[object]]
+# Called in every iteration with the couplings [n, i, j] that the M-step uses, the parents' mass [n, j] and their
+# variance [n, j, h] before the floor is added.
+Observer = Callable[[Tensor, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Routing:
     """What one layer routes with: the variant, its offsets, its sizes, and which child stands where.
 
     `owner` [p * i] numbers the child of the layer below at each place of a patch; only competition over all positions
-    looks at it.
+    looks at it. `observe` sees how routing goes, where anybody wants to know.
     """
 
     variant: EMRouting
@@ -49,6 +52,7 @@ class Routing:
     parents: int
     owner: Tensor
     scope: Scope
+    observe: Observer | None = None
 
     def logits(self, iteration: int, mass: Tensor, variance: Tensor) -> Tensor:
         """lambda_t * (beta_a - cost) [n, j] from mass [n, j] and variance [n, j, h]."""
@@ -104,7 +108,10 @@ def route_tiled(votes: Tensor, activations: Tensor, routing: Routing) -> Parents
             mass = rho.sum(1, keepdim=True)
             weights = (rho / (mass + variant.epsilon))[..., None]
             mean = (votes * weights).sum(1, keepdim=True)
-            variance = ((votes - mean).square() * weights).sum(1, keepdim=True) + variant.variance_floor
+            variance = ((votes - mean).square() * weights).sum(1, keepdim=True)
+            if routing.observe is not None:
+                routing.observe(assignments, mass[:, 0], variance[:, 0])
+            variance = variance + variant.variance_floor
             logits = routing.logits(iteration, mass[:, 0], variance[:, 0])
             if iteration < variant.iterations - 1:
                 log_densities = -variance.sqrt().log() - (votes - mean).square() / (2.0 * variance)
@@ -130,6 +137,8 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
             mass = rho.sum(2)
             weights = (rho / (mass[..., None] + variant.epsilon)).reshape(n * j, 1, i)
             mean, variance, squares = Moments.apply(matrices, weights)
+            if routing.observe is not None:
+                routing.observe(assignments.transpose(1, 2), mass, variance.view(n, j, h))
             variance = variance + variant.variance_floor
             logits = routing.logits(iteration, mass, variance.view(n, j, h))
             if iteration < variant.iterations - 1:

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from capsbench.backend import Floats, Output, Setting, Step
-from capsbench.measure.optable import StepProfile
+from capsbench.backend import Floats, LayerState, MemoryUse, Output, Setting, Step
+from capsbench.measure.steptrace import StepTrace
 from capsbench.network.layers import BatchNorm
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench.network.training import SGD, Adam
 from capsbench_torch import profiling
+from capsbench_torch.inspection import inspect
 from capsbench_torch.layers import Context, Signal, constants, null_scope, run
 from capsbench_torch.objective import loss
 from capsbench_torch.routing import Scope
@@ -69,15 +71,13 @@ class TorchRealization:
 
     def forward(self, placed: Placed) -> Output:
         """Evaluate the batch: no dropout, moving statistics."""
-        with profiling.memory_errors(), torch.no_grad():
-            signal = self._evaluate(placed.images)
-            poses = signal.values if signal.values.ndim == 3 else None
-            return Output(_array(signal.scores), _array(signal.activations), None if poses is None else _array(poses))
+        with profiling.memory_errors():
+            return self._output(placed, null_scope)
 
     def loss_and_gradients(self, placed: Placed, step: Step) -> tuple[float, dict[str, Floats]]:
         """Training loss and its gradient for every trainable parameter; changes nothing."""
         with profiling.memory_errors():
-            total, _ = self._loss_of(placed.images, placed.labels, placed.masks, self._scalar(step.margin))
+            total, _ = self._loss_of(placed.images, placed.labels, placed.masks, self._scalar(step.margin), null_scope)
             gradients = torch.autograd.grad(total, list(self._trained.values()), allow_unused=True)
             pairs = zip(self._trained.items(), gradients, strict=True)
             return total.item(), {name: _array(torch.zeros_like(p) if g is None else g) for (name, p), g in pairs}
@@ -96,31 +96,31 @@ class TorchRealization:
         """Every parameter and moving statistic, as they are now."""
         return {name: _array(value) for name, value in self._parameters.items()}
 
-    def peak_bytes(self, placed: Placed, step: Step) -> int:
-        """The most bytes alive during one train step, what was alive before it included."""
-        self.train_step(placed, step)
-        self.synchronize()
-        # The profiler does not see the release of what was made before it started, so nothing of that kind may be left.
-        self._optimizer.zero_grad(set_to_none=True)
+    def memory(self, placed: Placed, step: Step) -> MemoryUse:
+        """Peak and allocated bytes of one train step; see the contract."""
+        self._drop_gradients()
         with profiling.memory_errors():
-            return profiling.peak_bytes(lambda: self.train_step(placed, step), self._device, self._alive(placed))
+            return profiling.memory(lambda: self._step(placed, step, null_scope), self._device, self._resident(placed))
 
-    def profile(self, placed: Placed, step: Step) -> StepProfile:
-        """One train step under PyTorch's profiler, after one without."""
-        self.train_step(placed, step)
-        self.synchronize()
+    def profile(self, placed: Placed, step: Step | None) -> StepTrace:
+        """One train step under PyTorch's profiler; without a step, one evaluation."""
+        if step is not None:
+            self._drop_gradients()
+        run = partial(self._output, placed) if step is None else partial(self._step, placed, step)
         with profiling.memory_errors():
-            return profiling.profile(lambda scope: self._step(placed, step, scope), self._device)
+            return profiling.trace(run, self._device, self._resident(placed))
+
+    def inspect(self, placed: Placed, *, votes: bool = False) -> dict[str, LayerState]:
+        """What each layer gives out at evaluation; compiled, it is that of the formulation that was compiled."""
+        with profiling.memory_errors(), torch.no_grad():
+            return inspect(self._bound, self._parameters, self._indices, placed.images, tiled=self._tiled, votes=votes)
 
     def _step(self, placed: Placed, step: Step, scope: Scope) -> Tensor:
         with scope("phase::optimizer"):
             self._optimizer.zero_grad(set_to_none=True)
         with scope("phase::forward"):
             margin = self._scalar(step.margin)
-            if self._compiled or scope is null_scope:
-                total, statistics = self._loss_of(placed.images, placed.labels, placed.masks, margin)
-            else:
-                total, statistics = self._loss(placed.images, placed.labels, placed.masks, margin, scope)
+            total, statistics = self._loss_of(placed.images, placed.labels, placed.masks, margin, self._inner(scope))
         with scope("phase::backward"):
             total.backward()
         with scope("phase::optimizer"), torch.no_grad():
@@ -129,30 +129,48 @@ class TorchRealization:
             self._optimizer.step()
             for name, value in statistics.items():
                 self._parameters[name].lerp_(value, 1.0 - self._momentum[name.partition(".")[0]])
-        return total.detach()
+            return total.detach()
+
+    def _output(self, placed: Placed, scope: Scope) -> Output:
+        with scope("phase::forward"), torch.no_grad():
+            signal = self._evaluate(placed.images, self._inner(scope))
+            poses = signal.values if signal.values.ndim == 3 else None
+            return Output(_array(signal.scores), _array(signal.activations), None if poses is None else _array(poses))
+
+    def _inner(self, scope: Scope) -> Scope:
+        """The scope for what runs within a phase: none in a compiled graph, which would have to be compiled anew."""
+        return null_scope if self._compiled else scope
 
     def _loss(
-        self, images: Tensor, labels: Tensor, masks: dict[str, Tensor], margin: Tensor, scope: Scope = null_scope
+        self, images: Tensor, labels: Tensor, masks: dict[str, Tensor], margin: Tensor, scope: Scope
     ) -> tuple[Tensor, dict[str, Tensor]]:
         context = Context(self._bound, self._tiled, self._indices, scope)
         output, statistics = run(context, self._parameters, images, masks)
-        with scope("layer::loss"):
-            return loss(self._bound, self._parameters, output, images, labels, margin), statistics
+        return loss(self._bound, self._parameters, output, images, labels, margin, scope), statistics
 
-    def _forward(self, images: Tensor) -> Signal:
-        context = Context(self._bound, self._tiled, self._indices, null_scope)
+    def _forward(self, images: Tensor, scope: Scope) -> Signal:
+        context = Context(self._bound, self._tiled, self._indices, scope)
         return run(context, self._parameters, images, None)[0]
 
     def _scalar(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=self._dtype, device=self._device)
 
-    def _alive(self, placed: Placed) -> list[Tensor]:
-        """Tensors that outlive a step: parameters, gradients, optimizer state, constants, the batch."""
-        tensors = [*self._parameters.values(), *self._indices.values(), placed.images, placed.labels]
-        tensors += placed.masks.values()
-        tensors += [value.grad for value in self._trained.values() if value.grad is not None]
-        states = (state for state in self._optimizer.state.values())
-        return tensors + [value for state in states for value in state.values() if isinstance(value, Tensor)]
+    def _drop_gradients(self) -> None:
+        """Release the gradients of the step before, which a profiler could not see being released."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def _resident(self, placed: Placed) -> dict[str, int]:
+        """Bytes that outlive a step, by what they are."""
+        states = [value for state in self._optimizer.state.values() for value in state.values()]
+        return profiling.resident_bytes(
+            {
+                "parameters": self._parameters.values(),
+                "gradients": [value.grad for value in self._trained.values() if value.grad is not None],
+                "optimizer state": [value for value in states if isinstance(value, Tensor)],
+                "batch": [placed.images, placed.labels, *placed.masks.values()],
+                "constants": self._indices.values(),
+            }
+        )
 
 
 def _optimizer(bound: BoundNetwork, parameters: list[Tensor]) -> torch.optim.Optimizer:

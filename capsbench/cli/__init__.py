@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from capsbench import __version__
-from capsbench.cli import backends, data, forecast, networks, parity, run, schema, show
+from capsbench.cli import backends, data, doctor, figures, forecast, networks, parity, run, schema, show
 from capsbench.cli.options import EXIT_INTERRUPTED
 from capsbench.errors import EXIT_BAD_INPUT, BadInput, unknown_name
 
@@ -47,10 +47,12 @@ def _add(to: typer.Typer, function: Callable[..., None], example: str) -> None:
 app = _typer("What a capsule network really costs and really reaches, on any framework.", run.EXAMPLE)
 _add(app, run.run, run.EXAMPLE)
 _add(app, show.show, show.EXAMPLE)
+_add(app, figures.figures, figures.EXAMPLE)
 _add(app, parity.parity, parity.EXAMPLE)
 _add(app, forecast.forecast, forecast.EXAMPLE)
 _add(app, networks.networks, networks.EXAMPLE)
 _add(app, backends.backends, backends.EXAMPLE)
+_add(app, doctor.doctor, doctor.EXAMPLE)
 _add(app, schema.schema, schema.EXAMPLE)
 
 _data = _typer("What data sets are here, are sound, can be made.", data.EXAMPLES["list"])

@@ -85,10 +85,10 @@ def read_suites(
     suites = []
     for path in paths:
         suite = load_suite(path)
-        suite = replace(suite, backends=tuple(unique(backends)) or suite.backends)
+        suite = suite.with_backends(unique(backends)) if backends else suite
         suites.append((path, suite if device is None else replace(suite, device=check_device(device))))
-        for text in suite.backends if not backends else ():
-            check_backend(text, installed, f"{path}:backends", framework=framework)
+        for use, _ in suite.realizations() if not backends else ():
+            check_backend(use, installed, f"{path}:backends", framework=framework)
     return suites
 
 

@@ -59,7 +59,7 @@ def run(
     if dry_run:
         _list(cases, {name: found.backend for name, found in installed.items() if found.backend is not None})
         return
-    store = open_run(results, resume) if resume is not None else create(results, _header(chosen))
+    store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
     _run(cases, data, store, rounds)
     records = store.latest_records()
     _print(records, store)
@@ -75,10 +75,10 @@ def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ..
 
     for path, suite in suites:
         expand(suite, path, known)  # what a suite has wrong is said before frameworks are imported to be probed
-    probed = probe(text.partition(":")[0] for _, suite in suites for text in suite.backends)
+    probed = probe(use.partition(":")[0] for _, suite in suites for use, _ in suite.realizations())
     cases: dict[str, Case] = {}
     for path, suite in suites:
-        named = {text.partition(":")[0] for text in suite.backends}
+        named = {use.partition(":")[0] for use, _ in suite.realizations()}
         devices = resolve_device(suite.device, {name: probed[name] for name in named})
         cases |= {case.id: case for case in expand(suite, path, known, devices)}
     return list(cases.values())
@@ -101,17 +101,20 @@ def _check_data(cases: Iterable[Case], data: Path) -> None:
             )
 
 
-def _header(suites: Sequence[tuple[Path, Suite]]) -> dict[str, object]:
-    """What run.json says."""
+def _header(suites: Sequence[tuple[Path, Suite]], results: Path) -> dict[str, object]:
+    """What run.json says, with what `capsbench doctor` has found out about this machine."""
     from datetime import UTC, datetime
 
     from capsbench.measure.environment import describe_environment
     from capsbench.network.text import plain
+    from capsbench.record.ceilings import read_ceilings
 
+    environment = describe_environment()
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "suites": [{"file": path.name, "suite": plain(suite, defaults=True)} for path, suite in suites],
-        "environment": plain(describe_environment(), defaults=True),
+        "environment": plain(environment, defaults=True),
+        "ceilings": plain(read_ceilings(results, environment.machine), defaults=True),
     }
 
 
@@ -136,10 +139,11 @@ def _run(cases: Sequence[Case], data: Path, store: RunStore, rounds: int | None)
 
 def _print(records: Sequence[Record], store: RunStore) -> None:
     from capsbench.report.console import console, print_report
+    from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
 
     screen = console()
-    print_report(report(records), screen)
+    print_report(report(records, seed_study=is_seed_study(store.header())), screen)
     screen.print(str(store.folder), soft_wrap=True)
 
 

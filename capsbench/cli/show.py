@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,49 +11,94 @@ from capsbench.cli.options import ResultsOption
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
-    from capsbench.record.schema import Record
+    from collections.abc import Sequence
 
-EXAMPLE = "capsbench show latest --case 'em-*' --ops"
+    from capsbench.record.ceilings import DeviceCeilings
+    from capsbench.record.schema import Record
+    from capsbench.record.store import RunStore
+    from capsbench.report.sections import Sections
+
+EXAMPLE = "capsbench show latest --case 'em-*' --ops --sort time"
+
+Sort = Literal["share", "bytes", "time"]
+Phase = Literal["forward", "backward", "optimizer"]
+
+CaseOption = Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)]
+TopOption = Annotated[int, typer.Option(min=1, help="Rows of ops, layers, tensors before the others are summed up.")]
+SortOption = Annotated[Sort, typer.Option(help="Order of ops and layers; share is the larger of the other two's.")]
+PhaseOption = Annotated[Phase | None, typer.Option(help="Only this phase of the step.", show_default=False)]
 
 
 def show(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
     *,
-    ops: Annotated[bool, typer.Option("--ops", help="Also show the ops by phase of the train step.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="Also show the layers.")] = False,
-    case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
-    top: Annotated[int, typer.Option(min=1, help="Rows of an op table before the others are summed up.")] = 10,
+    ops: Annotated[bool, typer.Option("--ops", help="Ops by phase of the train step.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Layers, and what their equations ask for.")] = False,
+    iterations: Annotated[bool, typer.Option("--iterations", help="Routing iterations, one by one.")] = False,
+    peak: Annotated[bool, typer.Option("--peak", help="What is alive when memory is at its peak.")] = False,
+    histograms: Annotated[
+        bool, typer.Option("--histograms", help="Spread and sparsity of activations, poses.")
+    ] = False,
+    forward: Annotated[bool, typer.Option("--forward", help="An evaluation, not the train step.")] = False,
+    phase: PhaseOption = None,
+    sort: SortOption = "share",
+    top: TopOption = 10,
+    case: CaseOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Print the tables of a stored run."""
+    """Print the tables of a stored run, and those of its sections that are asked for."""
     from capsbench.record.store import open_run
+    from capsbench.report.sections import Sections
+
+    if forward and phase not in {None, "forward"}:
+        raise BadInput(f"an evaluation (--forward) has no {phase} phase, legal is forward", "--phase")
+    taken_apart = layers or iterations or peak
+    asked = Sections(
+        # A phase or an evaluation that is asked for alone is asked for as ops.
+        ops=ops or ((forward or phase is not None) and not taken_apart),
+        layers=layers,
+        iterations=iterations,
+        peak=peak,
+        histograms=histograms,
+        top=top,
+        sort=sort,
+        phase=phase,
+        which="forward" if forward else "train_step",
+    )
+    store = open_run(results, run)
+    _print(store.latest_records(case), asked, store, results)
+
+
+def _print(records: Sequence[Record], asked: Sections, store: RunStore, results: Path) -> None:
     from capsbench.report.console import console, print_notes, print_report, print_table
-    from capsbench.report.ops import op_tables
+    from capsbench.report.sections import section_tables
+    from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
 
-    store = open_run(results, run)
-    records = store.latest_records()
-    chosen = [record for record in records if case is None or _is_like(record, case)]
-    if records and not chosen:
-        raise BadInput(f"no case of {store.run_id} is like {case!r}; the first is {records[0].case.id!r}", "--case")
     screen = console()
-    if not chosen:
+    if not records:
         print_notes([f"no case of {store.run_id} has ended yet."], screen)
     else:
-        print_report(report(chosen, top=top), screen)
-    if ops:
-        for table in op_tables(chosen, by="phase", top=top):
-            print_table(table, screen)
-    if layers:
-        for table in op_tables(chosen, by="layer", top=top):
-            print_table(table, screen)
+        seed_study = is_seed_study(store.header())
+        print_report(report(records, top=asked.top, sort=asked.sort, seed_study=seed_study), screen)
+    for table in section_tables(records, asked, _ceilings(store, results) if asked.layers else ()):
+        print_table(table, screen)
     if store.damaged_lines:
         numbers = ", ".join(map(str, store.damaged_lines))
         print_notes([f"damaged lines of records.jsonl were skipped: {numbers}"], screen)
     screen.print(str(store.folder), soft_wrap=True)
 
 
-def _is_like(record: Record, glob: str) -> bool:
-    """As `run --only` means it: case id, network, or backend:mode."""
-    key = record.case
-    return any(fnmatchcase(text, glob) for text in (key.id, key.network, f"{key.backend}:{key.mode}"))
+def _ceilings(store: RunStore, results: Path) -> tuple[DeviceCeilings, ...]:
+    """Those of the machine that the run was on: as known when it began, or else as they have been measured since."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from capsbench.measure.environment import Machine
+    from capsbench.record.ceilings import DeviceCeilings, read_ceilings
+
+    header = store.header()
+    try:
+        known = TypeAdapter(tuple[DeviceCeilings, ...]).validate_python(header.get("ceilings", ()))
+        return known or read_ceilings(results, TypeAdapter(Machine).validate_python(header["environment"]["machine"]))
+    except (ValidationError, KeyError, TypeError):  # a run.json of another make
+        return ()

@@ -1,5 +1,6 @@
 """The clock: how long a call takes in a warm process, and whether others held the processors meanwhile."""
 
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +17,26 @@ FEWEST_SAMPLES = 3
 _SHORTEST_SAMPLE_SECONDS = 0.05  # reading the waits of a framework's thirty threads takes about a millisecond
 _MOST_WARMUP_CALLS = 50
 _WARMUP_SHARE = 0.25
+_PROC = Path("/proc")
+_TICK_SECONDS = 1.0 / os.sysconf("SC_CLK_TCK")  # of /proc/stat
+# Taken now, before a framework binds the threads that it finds here.
+_CORES = frozenset(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else frozenset[int]()
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What this process has suffered so far: seconds its threads waited for a core, and involuntary switches."""
+    """What this process has suffered so far.
+
+    Attributes:
+        wait_seconds: that its threads stood in the run queue, summed over threads.
+        involuntary_switches: how often a thread was put off its core.
+        others_seconds: that its cores were busy with anything but this process, summed over cores, from an arbitrary
+            origin: only differences mean something.
+    """
 
     wait_seconds: float
     involuntary_switches: int
+    others_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +49,10 @@ class Sample:
         wait_seconds: time the process's threads stood in the run queue meanwhile, summed over threads; None where
             the system does not say.
         involuntary_switches: how often a thread was put off its core; None likewise.
-        contended: waits were more than 5 % of the wall time; None likewise.
+        contended: the threads waited for more than 5 % of the wall time, and it was others who were on the cores, for
+            more than 5 % of it too; None likewise.
+        others_seconds: time that the process's cores were busy with anything else, summed over cores and never
+            negative; None likewise.
     """
 
     seconds: float
@@ -44,6 +60,7 @@ class Sample:
     wait_seconds: float | None
     involuntary_switches: int | None
     contended: bool | None
+    others_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +143,17 @@ def kept(samples: tuple[Sample, ...]) -> tuple[float, ...]:
     return clean or tuple(sample.seconds for sample in samples)
 
 
-def read_load() -> Load | None:
-    """Read the waits of all threads of this process; None where the kernel does not publish them.
+def read_load(proc: Path = _PROC) -> Load | None:
+    """Read what this process has suffered; None where the kernel does not publish it.
 
-    Threads of the process that wait for each other count too: `threads` should not exceed the cores.
+    A framework's threads also wait for each other, so waits alone do not say that somebody else was there.
     """
-    waits = list(_waits_ns())
-    if not waits:
+    waits = list(_waits_ns(proc))
+    idle = _idle_seconds(proc, _CORES)
+    if not waits or idle is None:
         return None
-    return Load(sum(waits) / 1e9, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw)
+    others = len(_CORES) * time.monotonic() - idle - time.process_time()
+    return Load(sum(waits) / 1e9, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, others)
 
 
 def _warm_up(stopwatch: _Stopwatch, max_seconds: float) -> Iterator[float]:
@@ -153,14 +172,31 @@ def _sample(stopwatch: _Stopwatch, calls: int, load: Callable[[], Load | None]) 
     if before is None or after is None:
         return Sample(seconds, calls, None, None, None)
     wait = max(0.0, after.wait_seconds - before.wait_seconds)  # a thread that ended takes its waits with it
+    others = max(0.0, after.others_seconds - before.others_seconds)
     switches = max(0, after.involuntary_switches - before.involuntary_switches)
-    return Sample(seconds, calls, wait, switches, wait > CONTENDED_SHARE * seconds * calls)
+    share = CONTENDED_SHARE * seconds * calls
+    return Sample(seconds, calls, wait, switches, wait > share and others > max(share, _TICK_SECONDS), others)
 
 
-def _waits_ns() -> Iterator[int]:
+def _waits_ns(proc: Path) -> Iterator[int]:
     """Run-queue wait of each thread: the second number of its schedstat (Linux, Documentation/scheduler)."""
-    for path in Path("/proc/self/task").glob("*/schedstat"):
+    for path in (proc / "self/task").glob("*/schedstat"):
         try:
             yield int(path.read_bytes().split()[1])
         except (OSError, IndexError, ValueError):
             continue  # the thread has ended
+
+
+def _idle_seconds(proc: Path, cores: frozenset[int]) -> float | None:
+    """Time that the cores have been idle: the fourth and fifth number of their lines in stat (Linux, proc_stat(5)).
+
+    Idle time is kept by the clock, while busy time is often estimated by who is seen at a tick; so what is busy is
+    better found as what is not idle.
+    """
+    wanted = {f"cpu{core}" for core in cores}
+    try:
+        lines = (proc / "stat").read_text(encoding="ascii").splitlines()
+        ticks = [sum(map(int, words[4:6])) for words in map(str.split, lines) if words and words[0] in wanted]
+    except (OSError, ValueError):
+        return None
+    return sum(ticks) * _TICK_SECONDS if len(ticks) == len(wanted) > 0 else None

@@ -11,6 +11,7 @@ from typing import Literal
 
 Phase = Literal["forward", "backward", "optimizer"]
 VIEW = "View"
+VIEWS = "(views)"
 UNATTRIBUTED = "(unattributed)"
 
 
@@ -27,6 +28,7 @@ class OpEvent:
         calls: how often it ran.
         self_seconds: time in the op itself, nested ops excluded.
         allocated_bytes: bytes the op asked the allocator for, freed ones included.
+        live_bytes_at_peak: those of them that are alive when the step's memory is at its peak.
     """
 
     op: str
@@ -37,21 +39,52 @@ class OpEvent:
     calls: int
     self_seconds: float
     allocated_bytes: int
+    live_bytes_at_peak: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LiveTensor:
+    """Memory of one origin that is alive when a step's memory is at its peak.
+
+    Attributes:
+        name: `votes`, or what is alive before the step begins (`parameters`, `optimizer state`, `batch`, …); None for
+            other tensors.
+        op: canonical name of the op that made it; None for what is alive before the step.
+        layer: the layer whose forward pass made that op.
+        phase: part of the step.
+        routing_iteration: where known, counted from 0.
+        count: blocks.
+        bytes: of all of them.
+    """
+
+    name: str | None
+    op: str | None
+    layer: str | None
+    phase: Phase | None
+    routing_iteration: int | None
+    count: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class StepProfile:
-    """One profiled train step.
+    """One profiled train step, or one profiled evaluation.
 
     Attributes:
         events: of all phases.
         step_seconds: wall time of the step under the profiler.
         allocated_bytes: everything the allocator handed out in the step, whether an op is known for it or not.
+        bare_seconds: median wall time of the same step without the profiler, in the same process.
+        peak_bytes: the most bytes alive at once, what was alive before included.
+        alive_at_peak: what they are; their bytes sum to the peak.
     """
 
     events: tuple[OpEvent, ...]
     step_seconds: float
     allocated_bytes: int
+    bare_seconds: float | None = None
+    peak_bytes: int | None = None
+    alive_at_peak: tuple[LiveTensor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,36 +96,44 @@ class OpRow:
     calls: int
     self_seconds: float
     allocated_bytes: int
+    live_bytes_at_peak: int = 0
 
 
 def merge(events: Iterable[OpEvent]) -> tuple[OpEvent, ...]:
     """Sum events that differ in nothing but their quantities, the largest in bytes first."""
-    sums: dict[tuple[str, str, str | None, Phase, int | None], list[float]] = defaultdict(lambda: [0, 0.0, 0])
+    sums: dict[tuple[str, str, str | None, Phase, int | None], list[float]] = defaultdict(lambda: [0, 0.0, 0, 0])
     for event in events:
-        total = sums[event.op, event.native, event.layer, event.phase, event.routing_iteration]
-        total[0] += event.calls
-        total[1] += event.self_seconds
-        total[2] += event.allocated_bytes
-    merged = (OpEvent(*key, int(calls), seconds, int(size)) for key, (calls, seconds, size) in sums.items())
+        _add(sums[event.op, event.native, event.layer, event.phase, event.routing_iteration], event)
+    merged = (OpEvent(*key, int(n), seconds, int(size), int(live)) for key, (n, seconds, size, live) in sums.items())
     return tuple(sorted(merged, key=lambda e: (-e.allocated_bytes, -e.self_seconds, e.native)))
 
 
 def rows(profile: StepProfile, *, by_phase: bool = False) -> tuple[OpRow, ...]:
-    """The table of a step, the largest in bytes first, the unattributed rest last.
+    """The table of a step, the largest in bytes first, then all views as one row, the unattributed rest last.
 
-    Views are left out: they hold neither bytes nor a kernel's time, and what little time they took is counted as
-    unattributed, so that the rows still add up to the step.
+    Views move no data, but framework and profiler spend time on each; hidden among the others they would only be noise.
     """
-    sums: dict[tuple[str, Phase | None], list[float]] = defaultdict(lambda: [0, 0.0, 0])
+    sums: dict[tuple[str, Phase | None], list[float]] = defaultdict(lambda: [0, 0.0, 0, 0])
+    views: list[float] = [0, 0.0, 0, 0]
     for event in profile.events:
-        if event.op != VIEW:
-            total = sums[event.op, event.phase if by_phase else None]
-            total[0] += event.calls
-            total[1] += event.self_seconds
-            total[2] += event.allocated_bytes
-    table = [OpRow(op, phase, int(n), seconds, int(size)) for (op, phase), (n, seconds, size) in sums.items()]
+        _add(views if event.op == VIEW else sums[event.op, event.phase if by_phase else None], event)
+    table = [_row(op, phase, total) for (op, phase), total in sums.items()]
     table.sort(key=lambda row: (-row.allocated_bytes, -row.self_seconds, row.op))
+    if any(views):
+        table.append(_row(VIEWS, None, views))
     return (*table, _rest(profile, table))
+
+
+def _row(op: str, phase: Phase | None, total: Sequence[float]) -> OpRow:
+    calls, seconds, size, live = total
+    return OpRow(op, phase, int(calls), seconds, int(size), int(live))
+
+
+def _add(total: list[float], event: OpEvent) -> None:
+    total[0] += event.calls
+    total[1] += event.self_seconds
+    total[2] += event.allocated_bytes
+    total[3] += event.live_bytes_at_peak
 
 
 def _rest(profile: StepProfile, table: Sequence[OpRow]) -> OpRow:

@@ -63,15 +63,16 @@ def _legal_keys(location: Location, schema: Schema) -> list[str]:
 
 def _descend(spot: Schema, part: int | str, schema: Schema) -> Schema:
     """One step of a pydantic location: a list index, a key, or the tag that picks a member of a union."""
+    options = [_resolve(option, schema) for option in spot.get("anyOf") or spot.get("oneOf", [])]
     if isinstance(part, int):
-        return _resolve(spot.get("items", {}), schema)
+        listed = next((option for option in (spot, *options) if "items" in option), {})
+        return _resolve(listed.get("items", {}), schema)
     tagged = spot.get("discriminator", {}).get("mapping", {}).get(part)
     if tagged is not None:
         return _resolve({"$ref": tagged}, schema)
     if part in spot.get("properties", {}):
         return _resolve(spot["properties"][part], schema)
-    named = [_resolve(option, schema) for option in spot.get("anyOf", [])]
-    return next((option for option in named if option.get("title") == part), spot)
+    return next((option for option in options if option.get("title") == part), spot)
 
 
 def _resolve(spot: Schema, schema: Schema) -> Schema:

@@ -13,6 +13,14 @@ from capsbench.network.training import Recipe
 
 NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,59}$")]
 
+# What is not a layer but has a name beside theirs.
+RESERVED = {
+    "decoder": "the reconstruction decoder",
+    "loss": "the loss",
+    "optimizer": "the optimizer's step",
+    "votes": "a layer's votes",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
@@ -46,8 +54,12 @@ def check_structure(network: Network) -> None:
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise BadInput(f"network {network.name}: layer names must differ, but {repeated[0]!r} comes twice")
-    if "decoder" in names:
-        raise BadInput(f"network {network.name}: the layer name 'decoder' is kept for the reconstruction decoder")
+    kept = next((name for name in names if name in RESERVED), None)
+    if kept is not None:
+        raise BadInput(
+            f"network {network.name}: no layer may be called {kept!r}; profiles and parameters have that name for "
+            f"{RESERVED[kept]}"
+        )
     _check_end(network)
     _check_capsules(network)
 

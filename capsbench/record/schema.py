@@ -1,11 +1,14 @@
 """What one case left behind. The fields are a promise to users; `SCHEMA` counts their versions."""
 
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Literal
 
-from capsbench.measure.optable import OpEvent
+from capsbench.measure.distribution import Distribution, RoutingIteration
+from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
+from capsbench.network.cost import LayerCost
 
-SCHEMA = 1
+SCHEMA = 2
 
 Status = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash"]
 Direction = Literal["lower", "higher", "none"]
@@ -27,6 +30,10 @@ class CaseKey:
     threads: int
     precision: str
     allocator: str
+
+    def is_like(self, glob: str) -> bool:
+        """Whether the id, the network or `backend:mode` matches a glob."""
+        return any(fnmatchcase(text, glob) for text in (self.id, self.network, f"{self.backend}:{self.mode}"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +110,12 @@ class Record:
         ops: the profiled train step.
         step_profile_seconds: wall time of that step; ops and an unattributed rest add up to it.
         step_profile_bytes: bytes handed out in that step, likewise.
+        step_bare_seconds: median wall time of the same step without the profiler, in the same process.
+        alive_at_peak: what is alive when that step's memory is at its peak.
+        forward_profile: a profiled evaluation of the same batch.
+        equations: what each layer must cost by the network's equations, the same for every backend.
+        distributions: what the layers of the trained network give out over the test split.
+        routing: how routing went in each layer, iteration by iteration, over the test split.
         data: facts on each split by name.
         notes: what a reader of the numbers must know (subset, overlap, contention, missing parity).
     """
@@ -117,6 +130,12 @@ class Record:
     ops: tuple[OpEvent, ...] = ()
     step_profile_seconds: float | None = None
     step_profile_bytes: int | None = None
+    step_bare_seconds: float | None = None
+    alive_at_peak: tuple[LiveTensor, ...] = ()
+    forward_profile: StepProfile | None = None
+    equations: tuple[LayerCost, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
+    routing: tuple[RoutingIteration, ...] = ()
     data: dict[str, SplitFacts] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     fingerprint: Fingerprint

@@ -93,9 +93,20 @@ class RunStore:
                 yield record
         self.damaged_lines = tuple(damaged)
 
-    def latest_records(self) -> tuple[Record, ...]:
-        """The last record of each case, in the order in which the cases first ended."""
-        return tuple({record.case.id: record for record in self.records()}.values())
+    def latest_records(self, glob: str | None = None) -> tuple[Record, ...]:
+        """The last record of each case, in the order in which the cases first ended.
+
+        Args:
+            glob: only of cases like this, as `CaseKey.is_like` means it.
+
+        Raises:
+            BadInput: cases have ended, but none is like the glob.
+        """
+        latest = {record.case.id: record for record in self.records()}
+        chosen = tuple(record for record in latest.values() if glob is None or record.case.is_like(glob))
+        if latest and not chosen:
+            raise BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {next(iter(latest))!r}", "--case")
+        return chosen
 
     def finished(self) -> set[str]:
         """Ids of the cases that need not run again: their last record's status is not `crash`."""
@@ -185,7 +196,7 @@ def encode(record: Record) -> bytes:
 
 
 def decode(line: bytes, where: str) -> Record | None:
-    """The record of a line, or None where the line is damaged.
+    """The record of a line, or None where the line is damaged; what an older schema did not know of is empty.
 
     Raises:
         BadInput: a newer capsbench wrote it.

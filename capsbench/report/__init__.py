@@ -1,1 +1,1 @@
-"""From records to tables, as data (`tables`, `ops`) and on the console."""
+"""From records to tables, as data (`tables`, `sections`) and on the console; figures and TensorBoard files."""

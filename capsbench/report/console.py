@@ -16,9 +16,11 @@ from capsbench.report.table import Cell, Column, Table, cut
 from capsbench.report.tables import Report
 
 _GAP: Final = 2
+_SENTENCE: Final = 24
 # A line under the header and one above the total; an ASCII box takes its place where the encoding has no such line.
 _BOX: Final = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
-_STYLES: Final = {"ok": "green", "yes": "green", "no": "red", "unsupported": "yellow"}
+_GREEN, _YELLOW = ("ok", "yes", "holds"), ("unsupported", "cannot be checked here")
+_STYLES: Final = dict.fromkeys(_GREEN, "green") | dict.fromkeys(_YELLOW, "yellow")
 
 
 def console(file: IO[str] | None = None, width: int | None = None) -> Console:
@@ -105,7 +107,10 @@ def _may_fold(column: Column) -> bool:
 
 
 def _widths(table: Table, screen_width: int) -> list[int]:
-    """Characters of each column: names fold at a quarter of the screen, sentences where keys leave them no more."""
+    """Characters of each column: names fold at a quarter of the screen, sentences at what is left for them.
+
+    That is what all other columns leave, where it is enough to read; else what keys leave, in a block of its own.
+    """
     widths = [
         max(cell_len(text) for text in [*column.header.split("\n"), *(row[index].text for row in table.rows)])
         for index, column in enumerate(table.columns)
@@ -113,8 +118,14 @@ def _widths(table: Table, screen_width: int) -> list[int]:
     for index, column in enumerate(table.columns):
         if _may_fold(column) and column.role == "key":
             widths[index] = min(widths[index], max(16, screen_width // 4))
-    beside = sum(widths[index] + _GAP for index, column in enumerate(table.columns) if column.role != "value")
-    for index, column in enumerate(table.columns):
-        if _may_fold(column) and column.role == "value":
-            widths[index] = min(widths[index], max(24, screen_width - beside))
+    sentences = [i for i, column in enumerate(table.columns) if _is_sentence(column, widths[i])]
+    beside = sum(width + _GAP for index, width in enumerate(widths) if index not in sentences)
+    if screen_width - beside < _SENTENCE:
+        beside = sum(widths[index] + _GAP for index, column in enumerate(table.columns) if column.role != "value")
+    for index in sentences:
+        widths[index] = min(widths[index], max(_SENTENCE, screen_width - beside))
     return widths
+
+
+def _is_sentence(column: Column, width: int) -> bool:
+    return _may_fold(column) and column.role == "value" and width > _SENTENCE

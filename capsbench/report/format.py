@@ -28,6 +28,8 @@ FLOPS: Final = (
     Unit("T", 1e12),
     Unit("P", 1e15),
 )
+PERCENT: Final = Unit("%", 1.0)
+"""Of a column that holds 100 times a share, to one decimal."""
 
 
 def seconds(value: float | None) -> str:
@@ -61,10 +63,10 @@ def error(value: float | None) -> str:
 
 
 def plain_number(value: float | None) -> str:
-    """1,234 or 12.3, for rates."""
-    if value is None or not math.isfinite(value):
+    """1,234 or 12.3 or 0.0120, for rates and other numbers without a unit: three digits that count."""
+    if value is None or value == 0 or not math.isfinite(value):
         return count(value)
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
 
 
 def quantity(value: float | None, units: Sequence[Unit]) -> str:

@@ -1,143 +1,142 @@
-"""Where a train step goes, op by op or layer by layer, with the frameworks side by side.
+"""Where a step goes, op by op or layer by layer, with the frameworks side by side.
 
-Every column adds up to the profiled step: the rows shown, the other ops, what no op is known for, and the total are
-rounded together, so that this holds for the printed numbers as well.
+Every column adds up to the profiled step: the rows shown, the others, views, what no op is known for.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
-from capsbench.measure.optable import UNATTRIBUTED, VIEW, OpRow, StepProfile, rows
+from capsbench.measure.optable import VIEW, OpEvent, Phase
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
+from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
+from capsbench.report.notes import fused_sub_notes, profile_notes
+from capsbench.report.parts import (
+    OTHER_PHASES_LINE,
+    TOTAL,
+    VIEWS_LINE,
+    Key,
+    Part,
+    Spent,
+    closing_lines,
+    columns,
+    parts,
+)
 from capsbench.report.table import Cell, Column, Table, text_cell
 
 By = Literal["op", "phase", "layer"]
+Sort = Literal["share", "bytes", "time"]
 NO_LAYER = "(no layer)"
-TOTAL = "total"
 
-_Key = tuple[str | None, str]
-_SETTINGS = ("device", "threads", "precision", "allocator")
-_TITLES = {"op": "Most expensive ops", "phase": "Most expensive ops by phase", "layer": "Layers"}
+_TITLES: dict[By, str] = {"op": "Most expensive ops", "phase": "Most expensive ops by phase", "layer": "Layers"}
+_ORDERED: dict[Sort, str] = {
+    "share": "ordered by the larger of {} shares in bytes and in time.",
+    "bytes": "ordered by {} bytes.",
+    "time": "ordered by {} time.",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    """The profile of one realization: what it is called, and its rows by (phase, op or layer)."""
+class View:
+    """How a step is looked at.
 
-    name: str
-    seconds: float
-    size: int
-    rows: dict[_Key, OpRow]
+    Attributes:
+        by: what a row is: a canonical op, an op in one phase of the step, or a layer.
+        top: how many rows before the others are summed up.
+        sort: by what, the largest in any column first; `share` is the larger of the shares in bytes and in time.
+        phase: only this one's rows; the other phases are summed up.
+        which: a train step or an evaluation.
+    """
+
+    by: By = "op"
+    top: int = 10
+    sort: Sort = "share"
+    phase: Phase | None = None
+    which: Which = "train_step"
 
 
-def op_tables(records: Sequence[Record], *, by: By = "op", top: int = 10) -> tuple[Table, ...]:
-    """A table for each network, data set, batch and iteration count of which a train step was profiled.
+def op_tables(
+    records: Sequence[Record],
+    *,
+    by: By = "op",
+    top: int = 10,
+    sort: Sort = "share",
+    phase: Phase | None = None,
+    which: Which = "train_step",
+) -> tuple[Table, ...]:
+    """A table for each network, data set, batch and iteration count of which a step was profiled.
 
     Args:
         records: of a run; of several seeds the first is shown.
-        by: what a row is: a canonical op, an op in one phase of the step, or a layer.
-        top: how many rows before the others are summed up.
+        by: see `View`, as for all others.
+        top: rows before the others are summed up.
+        sort: order of the rows.
+        phase: the only one whose rows are shown.
+        which: step.
     """
-    groups: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
-        case = record.case
-        groups.setdefault((case.network, case.dataset, case.batch, case.routing_iterations), []).append(record)
-    return tuple(table for group in groups.values() for table in _table(group, by, top))
+    view = View(by, top, sort, phase, which)
+    return tuple(table for group in groups(records) for table in _table(group, view))
 
 
-def _table(group: Sequence[Record], by: By, top: int) -> Iterator[Table]:
-    names_of = _names(group)
-    parts = list(_parts(group, names_of, by))
-    if not parts:
+def event_key(by: By, phase: Phase | None = None) -> Callable[[OpEvent], Key]:
+    """The line that an event belongs to: views are a line of their own among ops, and part of their layer."""
+
+    def key(event: OpEvent) -> Key:
+        if phase is not None and event.phase != phase:
+            return OTHER_PHASES_LINE
+        if by == "layer":
+            return ("layer", event.layer) if event.layer is not None else ("", NO_LAYER)
+        if event.op == VIEW:
+            return VIEWS_LINE
+        return (event.phase if by == "phase" else by, event.op)
+
+    return key
+
+
+def _table(group: Group, view: View) -> Iterator[Table]:
+    sides = parts(group, view.which, event_key(view.by, view.phase))
+    if not sides:
         return
-    keys = _ranked(parts)
-    shown, others = keys[:top], keys[top:]
-    case = group[0].case
-    columns = [_columns(part, parts, shown, others) for part in parts]
-    names = [_name_cells(key, by) for key in shown]
-    names += [_name_cells((None, text), by) for text in _closing(others, by)]
+    alive = view.by == "layer" and any(part.profile.alive_at_peak for part in sides)
+    ranked, closing = _ranked(sides, view.sort), closing_lines(sides, alive=alive)
+    shown, others = ranked[: view.top], ranked[view.top :]
+    lines = [*([key] for key in shown), *([others] if others else []), *([key] for key in closing)]
+    names = [_name_cells(key, view.by) for key in shown]
+    names += [_name_cells(("", text), view.by) for text in (*_others(others, view.by), *(n for _, n in closing), TOTAL)]
+    made = [columns(part, sides, lines, alive=alive) for part in sides]
     yield Table(
-        f"{_TITLES[by]}: {fmt.label(case.network)}",
-        (*_name_columns(by), *(header for headers, _ in columns for header in headers)),
-        tuple((*name, *(cell for _, cells in columns for cell in cells[i])) for i, name in enumerate(names)),
-        context=_context(group[0]),
-        notes=tuple(_notes(group, names_of, parts, by)),
+        title(_TITLES[view.by], group),
+        (*_name_columns(view.by), *(head for heads, _ in made for head in heads)),
+        tuple((*name, *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
+        context=context(group, *([f"{view.phase} phase"] if view.phase else []), STEP_NAMES[view.which]),
+        notes=(*_reading_notes(sides, view), *profile_notes(group, sides, view.which)),
         closing_rows=1,
     )
 
 
-def _parts(group: Sequence[Record], names: Sequence[str], by: By) -> Iterator[_Part]:
-    seen = set()
-    for name, record in zip(names, group, strict=True):
-        if name in seen or record.step_profile_seconds is None or record.step_profile_bytes is None or not record.ops:
-            continue
-        seen.add(name)
-        events = record.ops
-        if by == "layer":
-            events = tuple(e if e.op == VIEW else replace(e, op=e.layer or NO_LAYER) for e in events)
-        profile = StepProfile(events, record.step_profile_seconds, record.step_profile_bytes)
-        table = rows(profile, by_phase=by == "phase")
-        yield _Part(name, profile.step_seconds, profile.allocated_bytes, {(row.phase, row.op): row for row in table})
+def _ranked(sides: Sequence[Part], sort: Sort) -> list[Key]:
+    """All keys but the closing ones, the heaviest in any column first."""
+    weight: dict[Key, float] = {}
+    for part in sides:
+        for key, spent in part.lines.items():
+            weight[key] = max(weight.get(key, 0.0), _weight(spent, part.total, sort))
+    for key in closing_lines(sides, alive=True):
+        weight.pop(key, None)
+    return sorted(weight, key=lambda key: (-weight[key], key[1], key[0]))
 
 
-def _names(group: Sequence[Record]) -> list[str]:
-    """For each record `backend:mode`, and whatever else tells the realizations of the group apart."""
-    varying = [name for name in _SETTINGS if len({getattr(record.case, name) for record in group}) > 1]
-    return [
-        fmt.label(", ".join([f"{case.backend}:{case.mode}", *(f"{name} {getattr(case, name)}" for name in varying)]))
-        for case in (record.case for record in group)
-    ]
+def _weight(spent: Spent, total: Spent, sort: Sort) -> float:
+    if sort == "bytes":
+        return spent.allocated_bytes
+    if sort == "time":
+        return spent.seconds
+    return max(spent.allocated_bytes / (total.allocated_bytes or 1), spent.seconds / (total.seconds or 1))
 
 
-def _ranked(parts: Sequence[_Part]) -> list[_Key]:
-    """All keys but the unattributed rest, by the larger of their shares in bytes and in time, in any column."""
-    weight: dict[_Key, float] = {}
-    for part in parts:
-        for key, row in part.rows.items():
-            shares = row.allocated_bytes / (part.size or 1), row.self_seconds / (part.seconds or 1)
-            weight[key] = max(weight.get(key, 0.0), *shares)
-    weight.pop((None, UNATTRIBUTED), None)
-    return sorted(weight, key=lambda key: (-weight[key], key[1], key[0] or ""))
-
-
-def _columns(
-    part: _Part, parts: Sequence[_Part], shown: Sequence[_Key], others: Sequence[_Key]
-) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
-    """Bytes, time and calls of one realization; all of them use the same units."""
-    size_unit = fmt.common_unit(max(other.size for other in parts), fmt.BYTES)
-    time_unit = fmt.common_unit(max(other.seconds for other in parts), fmt.SECONDS)
-    lines = [[part.rows[key]] if key in part.rows else [] for key in shown]
-    if others:
-        lines.append([part.rows[key] for key in others if key in part.rows])
-    lines.append([part.rows[None, UNATTRIBUTED]])
-    sizes = _cells([sum(r.allocated_bytes for r in line) if line else None for line in lines], part.size, size_unit)
-    times = _cells([sum(r.self_seconds for r in line) if line else None for line in lines], part.seconds, time_unit)
-    numbers: list[int | None] = [sum(row.calls for row in line) if line else None for line in lines]
-    numbers.append(sum(number or 0 for number in numbers))
-    calls = [Cell(fmt.count(number or None), number) for number in numbers]
-    heads = (f"{part.name}\n{size_unit.name}", time_unit.name, "calls")
-    return tuple(Column(head, group=part.name) for head in heads), list(zip(sizes, times, calls, strict=True))
-
-
-def _cells(values: Sequence[float | None], total: float, unit: fmt.Unit) -> list[Cell]:
-    """Cells of one column in one unit, the total last; what is printed adds up."""
-    decimals = 0 if unit.whole else 1
-    tick = unit.size / 10**decimals
-    present = [value for value in values if value is not None]
-    rounded = iter(fmt.apportion(present, total, tick))
-    cells = [_cell(next(rounded), value, decimals) if value is not None else Cell(fmt.NOTHING) for value in values]
-    return [*cells, _cell(round(total / tick), total, decimals)]
-
-
-def _cell(ticks: int, value: float, decimals: int) -> Cell:
-    return Cell(f"{ticks / 10**decimals:,.{decimals}f}", value)
-
-
-def _closing(others: Sequence[_Key], by: By) -> list[str]:
+def _others(others: Sequence[Key], by: By) -> list[str]:
     what = f"other {'layer' if by == 'layer' else 'op'}{'s' if len(others) > 1 else ''}"
-    return [*([f"{len(others)} {what}"] if others else []), UNATTRIBUTED, TOTAL]
+    return [f"{fmt.count(len(others))} {what}"] if others else []
 
 
 def _name_columns(by: By) -> tuple[Column, ...]:
@@ -146,24 +145,16 @@ def _name_columns(by: By) -> tuple[Column, ...]:
     return (Column(by, "key", "left"),)
 
 
-def _name_cells(key: _Key, by: By) -> tuple[Cell, ...]:
-    phase, name = key
-    return (Cell(phase or "", phase), text_cell(name)) if by == "phase" else (text_cell(name),)
+def _name_cells(key: Key, by: By) -> tuple[Cell, ...]:
+    kind, name = key
+    return (Cell(kind, kind or None), text_cell(name)) if by == "phase" else (text_cell(name),)
 
 
-def _context(record: Record) -> tuple[str, ...]:
-    case = record.case
-    iterations = "no routing" if case.routing_iterations is None else f"iterations {case.routing_iterations}"
-    return fmt.label(case.dataset), f"batch {fmt.count(case.batch)}", iterations, "one train step"
-
-
-def _notes(group: Sequence[Record], names: Sequence[str], parts: Sequence[_Part], by: By) -> Iterator[str]:
-    if by != "layer":
-        yield "ordered by the larger of an op's shares in bytes and in time; views, which move no data, are left out."
-    profiled = {part.name for part in parts}
-    for name, record in dict(zip(names, group, strict=True)).items():
-        if name not in profiled:
-            yield f"{name}: no train step was profiled, the case ended with {record.status}."
-        yield from (f"{name}: {fmt.label(note)}." for note in record.notes if note.startswith("ops:"))
-    if len({record.case.seed for record in group}) > 1:
-        yield f"seed {group[0].case.seed}; the others do the same work."
+def _reading_notes(sides: Sequence[Part], view: View) -> Iterator[str]:
+    yield _ORDERED[view.sort].format("a layer's" if view.by == "layer" else "an op's")
+    if any(VIEWS_LINE in part.lines for part in sides):
+        yield "(views): reshapes and the like, which move no data."
+    if view.by != "layer":
+        yield from fused_sub_notes(sides)
+    elif any(part.profile.alive_at_peak for part in sides):
+        yield "alive at peak: of the bytes that a layer's ops asked for, those that are alive when the most bytes are."

@@ -6,7 +6,9 @@ from statistics import fmean
 
 from capsbench.record.schema import Metric, Record
 from capsbench.report import format as fmt
-from capsbench.report.ops import op_tables
+from capsbench.report.compiled import compiled_tables
+from capsbench.report.ops import Sort, op_tables
+from capsbench.report.seed import seed_table
 from capsbench.report.table import Cell, Column, Table, share, text_cell
 
 
@@ -33,11 +35,24 @@ class _Field:
     cell: Callable[[Record], Cell]
 
 
-def report(records: Sequence[Record], *, top: int = 10) -> Report:
-    """The three tables that a run ends with, cases in the order of their axes."""
+def report(records: Sequence[Record], *, top: int = 10, sort: Sort = "share", seed_study: bool = False) -> Report:
+    """The tables that a run ends with, cases in the order of their axes.
+
+    Args:
+        records: of the run.
+        top: rows of an op table before the others are summed up.
+        sort: order of those rows.
+        seed_study: whether the run's suites include `seed`, whose claims then have a table.
+    """
     ordered = sorted(records, key=_order)
     notes = _Notes(ordered)
-    tables = (accuracy_table(ordered, notes.status), cost_table(ordered, notes.status), *op_tables(ordered, top=top))
+    tables = (
+        accuracy_table(ordered, notes.status),
+        cost_table(ordered, notes.status),
+        *compiled_tables(ordered),
+        *op_tables(ordered, top=top, sort=sort),
+        *([seed_table(ordered)] if seed_study else []),
+    )
     return Report(tables, notes.numbered, notes.general)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeVar
 
 from capsbench.measure.clock import Sample, Timing, kept
 from capsbench.measure.environment import Machine
@@ -11,7 +12,9 @@ from capsbench.record.schema import Direction, Fingerprint, Metric, Record, Spli
 from capsbench.stats.interval import median_interval
 from capsbench.suite.cases import Case, content_hash
 from capsbench.worker.messages import (
+    DistributionsPart,
     Done,
+    EquationsPart,
     MetricsPart,
     NotesPart,
     OpsPart,
@@ -23,6 +26,9 @@ from capsbench.worker.messages import (
 )
 
 OVERHEAD_SHARE = 0.05
+
+P = TypeVar("P", EquationsPart, DistributionsPart)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +76,24 @@ def assemble(draft: Draft, run: str, machine: Machine) -> Record:
         reason=draft.end.reason,
         parity=next((part.parity for part in parts if isinstance(part, ParityPart)), None),
         metrics={**metrics, **timing_metrics(rounds, case.batch)},
-        ops=ops.ops if ops else (),
-        step_profile_seconds=ops.step_seconds if ops else None,
-        step_profile_bytes=ops.allocated_bytes if ops else None,
+        ops=ops.train_step.events if ops else (),
+        step_profile_seconds=ops.train_step.step_seconds if ops else None,
+        step_profile_bytes=ops.train_step.allocated_bytes if ops else None,
+        step_bare_seconds=ops.train_step.bare_seconds if ops else None,
+        alive_at_peak=ops.train_step.alive_at_peak if ops else (),
+        forward_profile=ops.forward if ops else None,
+        equations=_first(parts, EquationsPart, lambda part: part.layers),
+        distributions=_first(parts, DistributionsPart, lambda part: part.distributions),
+        routing=_first(parts, DistributionsPart, lambda part: part.routing),
         data=draft.data.splits,
         notes=tuple(_notes(draft, rounds)),
         fingerprint=_fingerprint(draft, machine),
     )
+
+
+def _first(parts: Iterable[Part], kind: type[P], what: Callable[[P], tuple[T, ...]]) -> tuple[T, ...]:
+    """What the first part of a kind holds; nothing where none came."""
+    return next((what(part) for part in parts if isinstance(part, kind)), ())
 
 
 def timing_metrics(rounds: tuple[RoundPart, ...], batch: int) -> dict[str, Metric]:

@@ -13,7 +13,7 @@ from capsbench.record.schema import Record
 from capsbench.suite.cases import Case
 
 # How much of a case's work a stage is, roughly; only the estimate of the time left rests on it.
-_WEIGHTS = {"check": 1.0, "time": 2.0, "accuracy": 5.0}
+_WEIGHTS = {"check": 1.0, "time": 2.0, "accuracy": 5.0, "histograms": 0.5}
 _SECONDS_BETWEEN_LINES = 30.0
 _ONE_LINE = Column(no_wrap=True, overflow="ellipsis")
 _COLOURS = {"ok": "green"}

@@ -60,7 +60,7 @@ class Listener(Protocol):
         """So many cases will run."""
 
     def case_stage(self, case: Case, stage: str, done: int, total: int, detail: str) -> None:
-        """A case is at `done` of `total` in its stage: `check`, `time` or `accuracy`."""
+        """A case is at `done` of `total` in its stage: `check`, `time`, `accuracy` or `histograms`."""
 
     def finished(self, record: Record) -> None:
         """A case has its record."""
@@ -143,7 +143,7 @@ def _run_group(run: _Run, drafts: list[Draft]) -> Iterator[Record]:
         if draft.failed:
             yield _finish(run, draft)
     for draft in [draft for draft in drafts if not draft.failed]:
-        if "accuracy" in draft.case.measure:
+        if {"accuracy", "histograms"} & set(draft.case.measure):
             _perform(run, draft, AccuracyJob(case=draft.case, place=_place(run, draft)))
         yield _finish(run, draft)
 
@@ -155,7 +155,7 @@ def _perform(run: _Run, draft: Draft, job: CheckJob | TimeJob | AccuracyJob, num
     def tell(progress: Progress) -> None:
         prefix = f"round {number + 1} of {rounds}, " if isinstance(job, TimeJob) else ""
         done = number * progress.total + progress.done
-        run.listener.case_stage(case, job.kind, done, rounds * progress.total, f"{prefix}{progress.detail}")
+        run.listener.case_stage(case, progress.stage, done, rounds * progress.total, f"{prefix}{progress.detail}")
 
     run.listener.case_stage(case, job.kind, number, rounds, f"starting {case.backend}")
     try:

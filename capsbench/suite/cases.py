@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -23,6 +22,8 @@ from capsbench.network.text import plain
 from capsbench.network.training import Recipe
 from capsbench.record.schema import CaseKey
 from capsbench.suite.schema import DatasetChoice, LimitChoice, Measure, Suite, TimeChoice, TrainChoice
+
+_Realization = tuple[str, str, tuple[Measure, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,13 +110,15 @@ def expand(
     Raises:
         BadInput: an unknown name, or a combination no case can be made of.
     """
-    realizations = [_mode(text, modes, path) for text in suite.backends]
-    dataset = suite.dataset_choice()
-    networks = list(_networks(suite, path, dataset))
-    return tuple(
-        _case(suite, network, digest, dataset, backend, mode, (devices or {}).get(backend, suite.device), batch, seed)
-        for (network, digest), batch, seed, (backend, mode) in product(networks, suite.batch, suite.seeds, realizations)
-    )
+    realizations = [(*_mode(use, modes, path), measure) for use, measure in suite.realizations()]
+    points = [
+        (dataset, network, batch, seed, realization)
+        for dataset in suite.datasets()
+        for network in _networks(suite, path, dataset)
+        for batch, seed, realization in product(suite.batch, suite.seeds, realizations)
+    ]
+    placed = {each[0]: (devices or {}).get(each[0], suite.device) for each in realizations}
+    return tuple(_case(suite, *point, device=placed[point[-1][0]]) for point in points)
 
 
 def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
@@ -127,7 +130,7 @@ def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
     everything = tuple(cases)
     if glob is None:
         return everything
-    chosen = tuple(case for case in everything if _matches(case, glob))
+    chosen = tuple(case for case in everything if case.key().is_like(glob))
     if not chosen:
         raise BadInput(f"no case matches {glob!r}; the first of {len(everything)} is {everything[0].id!r}", "--only")
     return chosen
@@ -135,11 +138,7 @@ def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
 
 def comparable_group(case: Case) -> tuple[object, ...]:
     """Cases with equal groups differ in backend and mode only: their timing rounds are interleaved."""
-    return (case.suite, case.network.name, case.routing_iterations, case.batch, case.seed, case.device)
-
-
-def _matches(case: Case, glob: str) -> bool:
-    return any(fnmatchcase(text, glob) for text in (case.id, case.network.name, f"{case.backend}:{case.mode}"))
+    return (case.suite, case.dataset, case.network.name, case.routing_iterations, case.batch, case.seed, case.device)
 
 
 def _mode(text: str, modes: Mapping[str, tuple[str, ...]], path: Path) -> tuple[str, str]:
@@ -154,8 +153,12 @@ def _mode(text: str, modes: Mapping[str, tuple[str, ...]], path: Path) -> tuple[
 
 
 def _networks(suite: Suite, path: Path, dataset: DatasetChoice) -> Iterator[tuple[Network, str]]:
-    info = catalog.info(dataset.name)
-    image = output_shape(dataset.transform, info.image_shape)
+    """The suite's networks, each once, and their hashes; all of them fit the data set."""
+    try:
+        info = catalog.info(dataset.name)
+        image = output_shape(dataset.transform, info.image_shape)
+    except BadInput as error:
+        raise BadInput(str(error), f"{path}:dataset") from None
     seen: set[tuple[str, int | None]] = set()
     for name, iterations in product(suite.networks, suite.routing_iterations or (None,)):
         network = with_routing_iterations(_load(name, path), iterations)
@@ -180,15 +183,15 @@ def _load(name: str, path: Path) -> Network:
 
 def _case(
     suite: Suite,
-    network: Network,
-    digest: str,
     dataset: DatasetChoice,
-    backend: str,
-    mode: str,
-    device: str,
+    named: tuple[Network, str],
     batch: int,
     seed: int,
+    realization: _Realization,
+    *,
+    device: str,
 ) -> Case:
+    (network, digest), (backend, mode, measure) = named, realization
     case = Case(
         id="",
         suite=suite.name,
@@ -202,7 +205,7 @@ def _case(
         threads=suite.threads,
         precision=suite.precision,
         allocator=suite.allocator,
-        measure=suite.measure,
+        measure=measure,
         train=suite.train,
         time=suite.time,
         limits=suite.limits,
@@ -210,5 +213,5 @@ def _case(
     iterations = "" if case.routing_iterations is None else f".i{case.routing_iterations}"
     label = f"{network.name}.{dataset.name}.{backend}-{mode}.b{batch}{iterations}.s{seed}"
     protocol = (digest, plain((dataset, suite.train, suite.time, suite.limits), defaults=True))
-    sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, suite.measure)
+    sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
     return replace(case, id=f"{label}-{content_hash((protocol, sizes))[:8]}")

@@ -1,11 +1,13 @@
 """A suite file as data: every list is an axis, and a case is one point of their product."""
 
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from capsbench.backend import Precision
 from capsbench.dataset.transform import Transform
@@ -16,8 +18,9 @@ from capsbench.network.training import Optimizer, Schedule
 
 Count = Annotated[int, Field(ge=1, le=10_000_000)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,59}$")]
-Measure = Literal["parity", "memory", "time", "ops", "accuracy"]
-MEASURES: tuple[Measure, ...] = ("parity", "memory", "time", "ops", "accuracy")
+Measure = Literal["parity", "memory", "time", "ops", "histograms", "accuracy"]
+Measures = Annotated[tuple[Measure, ...], Field(min_length=1)]
+MEASURES: tuple[Measure, ...] = ("parity", "memory", "time", "ops", "histograms", "accuracy")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 
@@ -30,6 +33,15 @@ class DatasetChoice:
     train_limit: Count | None = None
     test_limit: Count | None = None
     transform: Transform = Transform()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendChoice:
+    """A realization, `name:mode` or `name` for its first mode, and what is measured of it (None: as in the suite)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    use: str
+    measure: Measures | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +73,28 @@ class LimitChoice:
     memory: str | Count | None = None
 
 
+def _by_shape(mapping: str, *, lists: bool = False) -> Discriminator:
+    """Tells text, a mapping and a list apart, so that a mistake in one is not explained as a mistake in another."""
+    tags: dict[type, str] = {dict: mapping, list: "list"} if lists else {dict: mapping}
+    return Discriminator(lambda given: tags.get(type(given), "text"))
+
+
+_DatasetEntry = Annotated[
+    Annotated[Label, Tag("text")] | Annotated[DatasetChoice, Tag("DatasetChoice")], _by_shape("DatasetChoice")
+]
+_BackendEntry = Annotated[
+    Annotated[str, Tag("text")] | Annotated[BackendChoice, Tag("BackendChoice")], _by_shape("BackendChoice")
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
     """A suite file.
 
     Attributes:
+        dataset: a name or a mapping, or a list of those.
         networks: names in the zoo, or paths of YAML files relative to the suite file.
-        backends: `name:mode`, or `name` for its first mode.
+        backends: `name:mode`, `name` for its first mode, or a mapping that narrows what is measured of it.
         routing_iterations: override the networks' own; empty keeps it.
         device: `auto` takes the first GPU where the backend has one, else the CPU.
         allocator: `heap` keeps the C library from returning memory to the system between steps
@@ -77,9 +104,14 @@ class Suite:
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Label
     description: str = ""
-    dataset: Label | DatasetChoice
+    dataset: Annotated[
+        Annotated[Label, Tag("text")]
+        | Annotated[DatasetChoice, Tag("DatasetChoice")]
+        | Annotated[tuple[_DatasetEntry, ...], Field(min_length=1), Tag("list")],
+        _by_shape("DatasetChoice", lists=True),
+    ]
     networks: Annotated[tuple[str, ...], Field(min_length=1)]
-    backends: Annotated[tuple[str, ...], Field(min_length=1)]
+    backends: Annotated[tuple[_BackendEntry, ...], Field(min_length=1)]
     batch: Annotated[tuple[Count, ...], Field(min_length=1)]
     routing_iterations: tuple[Annotated[int, Field(ge=1, le=100)], ...] = ()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Field(min_length=1)] = (0,)
@@ -87,14 +119,25 @@ class Suite:
     threads: Annotated[int, Field(ge=1, le=1024)] = 2
     precision: Precision = "float32"
     allocator: Literal["heap", "default"] = "heap"
-    measure: Annotated[tuple[Measure, ...], Field(min_length=1)] = MEASURES
+    measure: Measures = MEASURES
     train: TrainChoice = TrainChoice()
     time: TimeChoice = TimeChoice()
     limits: LimitChoice = LimitChoice()
 
-    def dataset_choice(self) -> DatasetChoice:
-        """The data set with everything it leaves to defaults."""
-        return self.dataset if isinstance(self.dataset, DatasetChoice) else DatasetChoice(name=self.dataset)
+    def datasets(self) -> tuple[DatasetChoice, ...]:
+        """The data sets with everything they leave to defaults."""
+        given = self.dataset if isinstance(self.dataset, tuple) else (self.dataset,)
+        return tuple(each if isinstance(each, DatasetChoice) else DatasetChoice(name=each) for each in given)
+
+    def realizations(self) -> tuple[tuple[str, tuple[Measure, ...]], ...]:
+        """The backends, as they are written, and what is measured of each."""
+        given = (each if isinstance(each, BackendChoice) else BackendChoice(use=each) for each in self.backends)
+        return tuple((each.use, each.measure or self.measure) for each in given)
+
+    def with_backends(self, names: Iterable[str]) -> "Suite":
+        """The suite for other backends; one that it lists itself is measured as it says there."""
+        listed = {each.use: each for each in self.backends if isinstance(each, BackendChoice)}
+        return replace(self, backends=tuple(listed.get(name, name) for name in names))
 
 
 def load_suite(path: Path) -> Suite:
@@ -104,12 +147,14 @@ def load_suite(path: Path) -> Suite:
         BadInput: at file:line:key.
     """
     suite = parse(read_text(path), Suite, str(path))
-    for key in ("networks", "backends", "batch", "routing_iterations", "seeds", "measure"):
-        values = getattr(suite, key)
-        if len(set(values)) != len(values):
-            raise BadInput(
-                f"a value comes twice in {list(values)}; every value makes cases of its own", f"{path}:{key}"
-            )
+    for key in ("networks", "batch", "routing_iterations", "seeds", "measure"):
+        _refuse_twice(getattr(suite, key), f"{path}:{key}")
+    _refuse_twice([use for use, _ in suite.realizations()], f"{path}:backends")
+    if len(set(suite.datasets())) != len(suite.datasets()):
+        raise BadInput("a data set comes twice with the same choices", f"{path}:dataset")
+    for number, each in enumerate(suite.backends):
+        if isinstance(each, BackendChoice) and each.measure is not None:
+            _check_narrowed(each.measure, suite.measure, f"{path}:backends[{number}].measure")
     if suite.limits.memory is not None:
         memory_bytes(suite.limits.memory, f"{path}:limits.memory")
     return suite
@@ -125,3 +170,16 @@ def memory_bytes(text: str | int, where: str | None = None) -> int:
     if match is None or match[2].upper() not in _UNITS or float(match[1]) <= 0:
         raise BadInput(f"{text!r} is no amount of memory; write it like 800MB or 12GiB", where)
     return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _refuse_twice(values: Iterable[object], where: str) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
+    if twice:
+        raise BadInput(f"{twice[0]!r} comes twice; every value makes cases of its own", where)
+
+
+def _check_narrowed(measure: tuple[Measure, ...], whole: tuple[Measure, ...], where: str) -> None:
+    _refuse_twice(measure, where)
+    for each in measure:
+        if each not in whole:
+            raise BadInput(f"{each!r} is not measured in this suite, legal are {', '.join(whole)}", where)

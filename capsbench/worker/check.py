@@ -1,19 +1,15 @@
 """What repeats exactly: parity, counts from the network's equations, allocated memory, the profiled train step."""
 
 import gc
-import json
-from pathlib import Path
 
-from capsbench.backend import Realization
-from capsbench.dataset.atomic import whole_file
+from capsbench.backend import MemoryUse, Realization
 from capsbench.dataset.batches import fixed_batch
-from capsbench.measure.optable import StepProfile, merge
-from capsbench.network.cost import cost
+from capsbench.network.cost import cost, layer_costs
 from capsbench.network.parameters import parameter_count
-from capsbench.network.text import plain
 from capsbench.record.schema import Direction, Metric
 from capsbench.worker import parity
-from capsbench.worker.messages import ArtifactsPart, MetricsPart, NotesPart, OpsPart, ParityPart, Progress
+from capsbench.worker.messages import EquationsPart, MetricsPart, NotesPart, ParityPart, Progress
+from capsbench.worker.ops import profile_ops
 from capsbench.worker.prepare import Prepared, Send, Stopped
 
 STAGE = "check"
@@ -29,6 +25,7 @@ def check_case(prepared: Prepared, send: Send) -> None:
     """
     _say(send, "counts")
     send(MetricsPart(metrics=counts(prepared)))
+    send(EquationsPart(layers=layer_costs(prepared.bound, prepared.case.batch, prepared.item_bytes)))
     if "parity" in prepared.case.measure:
         _say(send, "parity")
         _check_parity(prepared, send)
@@ -40,18 +37,16 @@ def check_case(prepared: Prepared, send: Send) -> None:
     _warm_up(prepared, realization, placed)
     if "memory" in prepared.case.measure:
         _say(send, "memory")
-        peak = realization.peak_bytes(placed, prepared.standing_step())
-        send(MetricsPart(metrics={"peak_bytes": exact(peak, "B", "lower")}))
-    _say(send, "ops")
-    profile = realization.profile(placed, prepared.standing_step())
-    send(MetricsPart(metrics={"allocated_bytes": exact(profile.allocated_bytes, "B", "lower")}))
+        used = realization.memory(placed, prepared.standing_step())
+        send(MetricsPart(metrics=_memory_metrics(used)))
     if "ops" in prepared.case.measure:
-        _send_ops(prepared, profile, send)
+        _say(send, "ops")
+        profile_ops(prepared, realization, placed, send)
 
 
 def counts(prepared: Prepared) -> dict[str, Metric]:
     """Parameters, FLOPs and least bytes: the same for every backend."""
-    spent = cost(prepared.bound, prepared.case.batch)
+    spent = cost(prepared.bound, prepared.case.batch, prepared.item_bytes)
     return {
         "parameters": exact(parameter_count(prepared.bound), "1", "none"),
         "forward_flops": exact(spent.forward_flops, "FLOP", "none"),
@@ -64,6 +59,16 @@ def counts(prepared: Prepared) -> dict[str, Metric]:
 def exact(value: float, unit: str, direction: Direction) -> Metric:
     """A metric that repeats to the last digit."""
     return Metric(value=value, unit=unit, direction=direction, kind="exact")
+
+
+def _memory_metrics(used: MemoryUse) -> dict[str, Metric]:
+    values = {"peak_bytes": used.peak_bytes, "allocated_bytes": used.allocated_bytes}
+    if used.repeats:
+        return {name: exact(value, "B", "lower") for name, value in values.items()}
+    return {
+        name: Metric(value=value, unit="B", direction="lower", kind="sampled", samples=(float(value),))
+        for name, value in values.items()
+    }
 
 
 def _check_parity(prepared: Prepared, send: Send) -> None:
@@ -91,17 +96,6 @@ def _warm_up(prepared: Prepared, realization: Realization, placed: object) -> No
     for _ in range(_WARMUP_STEPS):
         realization.train_step(placed, prepared.standing_step())
     realization.synchronize()
-
-
-def _send_ops(prepared: Prepared, profile: StepProfile, send: Send) -> None:
-    events = merge(profile.events)
-    send(OpsPart(ops=events, step_seconds=profile.step_seconds, allocated_bytes=profile.allocated_bytes))
-    if prepared.case.mode in prepared.backend.compiled_modes:
-        send(NotesPart(notes=("ops: compiled, so kernels hold several ops each",)))
-    if prepared.place.artifacts is not None:
-        with whole_file(Path(prepared.place.artifacts) / "ops.json") as file:
-            file.write(json.dumps(plain(profile, defaults=True)).encode())
-        send(ArtifactsPart(files=("ops.json",)))
 
 
 def _say(send: Send, step: str) -> None:

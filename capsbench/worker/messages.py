@@ -12,8 +12,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from capsbench.backend import Setting
+from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.clock import Timing
-from capsbench.measure.optable import OpEvent
+from capsbench.measure.distribution import Distribution, RoutingIteration
+from capsbench.measure.optable import StepProfile
+from capsbench.network.cost import LayerCost
 from capsbench.network.network import Network
 from capsbench.network.text import plain
 from capsbench.record.schema import Metric, Parity, SplitFacts
@@ -96,7 +99,16 @@ class AccuracyJob:
     place: Place
 
 
-Job = ProbeJob | DataJob | ParityJob | CheckJob | TimeJob | AccuracyJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeilingsJob:
+    """Find out what a device can do at best."""
+
+    kind: Literal["ceilings"] = "ceilings"
+    backend: str
+    setting: Setting
+
+
+Job = ProbeJob | DataJob | ParityJob | CheckJob | TimeJob | AccuracyJob | CeilingsJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +150,37 @@ class MetricsPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EquationsPart:
+    """What each layer must cost by the network's equations."""
+
+    kind: Literal["equations"] = "equations"
+    layers: tuple[LayerCost, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpsPart:
-    """The profiled train step."""
+    """A profiled train step and a profiled evaluation."""
 
     kind: Literal["ops"] = "ops"
-    ops: tuple[OpEvent, ...]
-    step_seconds: float
-    allocated_bytes: int
+    train_step: StepProfile
+    forward: StepProfile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributionsPart:
+    """What the layers of the trained network give out over the test split, and how routing went there."""
+
+    kind: Literal["distributions"] = "distributions"
+    distributions: tuple[Distribution, ...]
+    routing: tuple[RoutingIteration, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CeilingsPart:
+    """What a device can do at best; None where its backend cannot tell."""
+
+    kind: Literal["ceilings"] = "ceilings"
+    ceilings: Ceilings | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +234,19 @@ class Done:
     reason: str = ""
 
 
-Part = ProbePart | ParityPart | MetricsPart | OpsPart | RoundPart | DataPart | NotesPart | ArtifactsPart
+Part = (
+    ProbePart
+    | ParityPart
+    | MetricsPart
+    | EquationsPart
+    | OpsPart
+    | RoundPart
+    | DistributionsPart
+    | CeilingsPart
+    | DataPart
+    | NotesPart
+    | ArtifactsPart
+)
 Message = Progress | Part | Done
 
 

@@ -45,6 +45,11 @@ class Prepared:
     bound: BoundNetwork
     parameters: dict[str, NDArray[np.float32]]
 
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one number in the case's precision."""
+        return 8 if self.case.precision == "float64" else 4
+
     def realize(self) -> Realization:
         """A fresh realization."""
         return self.backend.realize(self.bound, self.parameters, self.case.setting)

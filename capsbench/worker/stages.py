@@ -15,8 +15,11 @@ from capsbench.network.shapes import bind
 from capsbench.record.schema import SplitFacts
 from capsbench.worker import parity
 from capsbench.worker.check import check_case
+from capsbench.worker.histograms import measure_histograms
 from capsbench.worker.messages import (
     AccuracyJob,
+    CeilingsJob,
+    CeilingsPart,
     CheckJob,
     DataJob,
     DataPart,
@@ -32,7 +35,7 @@ from capsbench.worker.messages import (
     TimeJob,
 )
 from capsbench.worker.pace import Pace
-from capsbench.worker.prepare import Send, Stopped, prepare
+from capsbench.worker.prepare import Prepared, Send, Stopped, prepare
 from capsbench.worker.timing import time_round
 from capsbench.worker.training import train_case
 
@@ -75,7 +78,18 @@ def _perform(job: Job, send: Send) -> None:
         case TimeJob():
             time_round(prepare(job.case, job.place, send), send)
         case AccuracyJob():
-            train_case(prepare(job.case, job.place, send), send)
+            _train_and_look(prepare(job.case, job.place, send), send)
+        case CeilingsJob():
+            send(CeilingsPart(ceilings=plugins.load(job.backend).ceilings(job.setting)))
+
+
+def _train_and_look(prepared: Prepared, send: Send) -> None:
+    """Train, where the case asks for its accuracy, then look at the layers, where it asks for histograms."""
+    measure = prepared.case.measure
+    trained = "accuracy" in measure
+    realization = train_case(prepared, send) if trained else prepared.realize()
+    if "histograms" in measure:
+        measure_histograms(prepared, realization, send, trained=trained)
 
 
 def _describe_data(job: DataJob, send: Send) -> None:

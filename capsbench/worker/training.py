@@ -73,10 +73,13 @@ class _Run:
         return self.prepared.case.train.epochs * self.steps_per_epoch
 
 
-def train_case(prepared: Prepared, send: Send) -> None:
+def train_case(prepared: Prepared, send: Send) -> Realization:
     """Train for the case's epochs, evaluate after each, send the metrics of the last.
 
     Nothing is picked: the accuracy is that of the last epoch, not of the best.
+
+    Returns:
+        The trained network.
 
     Raises:
         Stopped: as `diverged`, where the loss is no longer finite.
@@ -93,6 +96,7 @@ def train_case(prepared: Prepared, send: Send) -> None:
     if prepared.place.artifacts is not None:
         send(ArtifactsPart(files=("history.json", "parameters.safetensors")))
     send(MetricsPart(metrics=_metrics(history)))
+    return run.realization
 
 
 def _train_epoch(run: _Run, number: int) -> Epoch:

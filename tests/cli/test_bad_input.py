@@ -10,17 +10,18 @@ from capsbench.suite.schema import MEASURES
 
 SUITE = """\
 name: tests
-dataset: mnist
+dataset: {dataset}
 networks: [{network}]
-backends: ["{backend}"]
+backends: [{backend}]
 batch: [{batch}]
 """
 
 
-def write_suite(folder, *, network="cnn-tiny", backend="fake:fast", batch="8", extra=""):
+def write_suite(folder, *, dataset="mnist", network="cnn-tiny", backend="fake:fast", batch="8", extra=""):
     """A suite file; what is given goes in as it is."""
     path = folder / "suite.yaml"
-    path.write_text(SUITE.format(network=network, backend=backend, batch=batch) + extra, encoding="utf-8")
+    text = SUITE.format(dataset=dataset, network=network, backend=backend, batch=batch)
+    path.write_text(text + extra, encoding="utf-8")
     return path
 
 
@@ -42,7 +43,7 @@ def call(monkeypatch, capsys, tmp_path):
     ("arguments", "says"),
     [
         ([], "missing command"),
-        (["rnu"], "unknown command 'rnu', legal are backends, data, forecast, networks, parity, run, schema, show"),
+        (["rnu"], "unknown command 'rnu', legal are backends, data, doctor, figures, forecast, networks, parity, run"),
         (["rnu"], "did you mean 'run'?"),
         (["data"], "missing command"),
         (["data", "lst"], "did you mean 'list'?"),
@@ -92,6 +93,8 @@ def test_bad_input_is_one_sentence_and_64(call, tmp_path, arguments, says):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
+        ({"dataset": "[mnist, minst]"}, "suite.yaml:dataset: unknown data set 'minst'"),
+        ({"backend": "{use: tourch}"}, "suite.yaml:backends: unknown backend 'tourch'"),
         ({"network": "em-papr"}, "suite.yaml:networks: unknown network 'em-papr'"),
         ({"backend": "tourch"}, "suite.yaml:backends: unknown backend 'tourch'"),
         ({"backend": "fake:eager"}, "suite.yaml:backends: unknown mode of fake 'eager'"),
@@ -144,7 +147,9 @@ def test_processes_exit_with_64_and_no_traceback(arguments, tmp_path, capsbench_
     assert done.stderr.startswith("capsbench: ")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["data", "verify", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["doctor", "--help"], ["data", "verify", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(arguments, tmp_path, capsbench_environment):
     """Help comes without a framework, and without anything else that takes long to import."""
     code = (
@@ -166,7 +171,7 @@ def test_help_imports_nothing_heavy(arguments, tmp_path, capsbench_environment):
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = ["run", "show", "parity", "forecast", "networks", "backends", "schema"]
+COMMANDS = ["run", "show", "parity", "forecast", "networks", "backends", "doctor", "schema"]
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,28 @@ def test_backend_on_the_command_line_replaces_the_suites(folder, mnist_root, tmp
     assert len(record.metrics["train_step_seconds"].samples) == 2
 
 
+def test_data_sets_are_an_axis_and_a_backend_may_be_narrowed(folder, mnist_root, tmp_path, capsys):
+    """Every data set has its cases, a narrowed backend only what it is asked for, also from the command line."""
+    text = SUITE.replace(
+        "{name: mnist, train_limit: 40}", "[{name: mnist, train_limit: 40}, {name: mnist, test_limit: 9}]"
+    )
+    text = text.replace('["fake:fast", "fake:oom"]', '["fake:fast", {use: "fake:slow", measure: [memory]}]')
+    text = text.replace("seeds: [0, 1]", "seeds: [0]")
+    suite = folder / "two.yaml"
+    suite.write_text(text, encoding="utf-8")
+    arguments = ["run", suite, "--data", mnist_root, "--results", tmp_path]
+    assert call(capsys, *arguments)[0] == 0
+    records = open_run(tmp_path, "latest").latest_records()
+    found = [(each.case.mode, each.data["train"].count, each.data["test"].count) for each in records]
+    assert sorted(found) == [("fast", 40, 20), ("fast", 48, 9), ("slow", 40, 20), ("slow", 48, 9)]
+    for record in records:
+        assert "peak_bytes" in record.metrics
+        assert ("accuracy" in record.metrics) == (record.case.mode == "fast")
+    code, out, _ = call(capsys, *arguments, "--backend", "fake:slow", "--dry-run")
+    assert code == 0
+    assert out.splitlines()[:2] == [each.case.id for each in records if each.case.mode == "slow"]
+
+
 def test_an_interrupted_run_names_its_folder(folder, mnist_root, tmp_path, capsys, monkeypatch):
     """Ctrl-C ends with 130, and says how to go on."""
 

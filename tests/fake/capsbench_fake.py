@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from capsbench.backend import Output, Probe
-from capsbench.measure.optable import OpEvent, StepProfile
+from capsbench.backend import LayerState, MemoryUse, Output, Probe
+from capsbench.measure.ceilings import Ceilings
+from capsbench.measure.steptrace import HeapEvent, Span, StepTrace
 from capsbench.network.layers import Dense
 from capsbench.network.objective import CrossEntropy
 
@@ -68,6 +69,9 @@ class FakeBackend:
             return "only softmax regression is realized"
         return None
 
+    def ceilings(self, setting):
+        return Ceilings(2e11, 1e10)
+
     def forecast_peak_bytes(self, bound, setting, batch):
         return _bytes_of_step(bound, setting, batch)
 
@@ -118,20 +122,48 @@ class FakeRealization:
     def parameters(self):
         return dict(self._parameters)
 
-    def peak_bytes(self, placed, step):
+    def memory(self, placed, step):
         self.train_step(placed, step)
-        return _bytes_of_step(self._bound, self._setting, len(placed[0]))
+        peak = _bytes_of_step(self._bound, self._setting, len(placed[0]))
+        return MemoryUse(peak, peak + 32)
 
     def profile(self, placed, step):
-        self.train_step(placed, step)
-        size, scores = len(placed[0]), len(placed[0]) * self._bound.classes * 4
-        events = (
-            OpEvent("MatMul", "fake.matmul", self._name, "forward", None, 1, 1e-3, scores),
-            OpEvent("Softmax", "fake.softmax", self._name, "forward", None, 1, 1e-4, scores),
-            OpEvent("MatMul", "fake.matmul", self._name, "backward", None, 1, 1e-3, self._bound.image.values * size),
-            OpEvent("Sub", "fake.update", None, "optimizer", None, 2, 1e-4, 64),
+        if step is None:
+            self.forward(placed)
+        else:
+            self.train_step(placed, step)
+        scores = len(placed[0]) * self._bound.classes * 4
+        forward = [
+            self._span(0, "MatMul", "fake.matmul", "forward", 1e-3),
+            self._span(1, "Softmax", "fake.softmax", "forward", 1e-4),
+        ]
+        heap = [HeapEvent(0.0, 1, scores, 0), HeapEvent(1e-3, 2, scores, 1), HeapEvent(1.1e-3, 3, 32)]
+        if step is None:
+            return StepTrace(tuple(forward), tuple(heap), 1.5e-3, {"parameters": 64})
+        backward = [
+            self._span(2, "MatMul", "fake.matmul", "backward", 1e-3),
+            self._span(3, "Sub", "fake.update", "optimizer", 1e-4),
+        ]
+        size = self._bound.image.values * len(placed[0])
+        heap += [HeapEvent(2e-3, 1, None), HeapEvent(2e-3, 4, size, 2), HeapEvent(3e-3, 5, 64, 3)]
+        return StepTrace((*forward, *backward), tuple(heap), 3e-3, {"parameters": 64})
+
+    def inspect(self, placed, *, votes=False):
+        return {self._name: LayerState(self._scores(placed[0]))}
+
+    def _span(self, number, op, native, phase, seconds):
+        layer = None if phase == "optimizer" else self._name
+        start = number * 1e-3
+        return Span(
+            op=op,
+            native=native,
+            layer=layer,
+            phase=phase,
+            routing_iteration=None,
+            start_seconds=start,
+            seconds=seconds,
+            self_seconds=seconds,
         )
-        return StepProfile(events, 3e-3, sum(event.allocated_bytes for event in events) + 32)
 
     def _scores(self, flat):
         return flat @ self._parameters[f"{self._name}.weights"] + self._parameters[f"{self._name}.biases"]

@@ -174,6 +174,7 @@ PRIMARY, CLASSES = PrimaryCapsules(name="p", capsules=2), ClassCapsules(name="k"
         (em(PRIMARY, ConvCapsules(name="v", capsules=2, kernel=30), CLASSES), "larger than its input"),
         (em(PRIMARY, CLASSES, classes=5), "made for 5 classes, but the data set has 10"),
         (em(PRIMARY, PRIMARY, CLASSES), "layer names must differ"),
+        (em(PrimaryCapsules(name="loss", capsules=2), CLASSES), "no layer may be called 'loss'"),
         (em(CLASSES), "needs primary_capsules below"),
         (em(PRIMARY, Conv(name="c", channels=1, kernel=1), CLASSES), "cannot stand above capsules"),
         (em(PRIMARY), "last layer"),

@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -10,9 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from capsbench.errors import BadInput
-from capsbench.measure.optable import OpEvent
+from capsbench.measure.distribution import Distribution, RoutingIteration
+from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
+from capsbench.network.cost import LayerCost
 from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Parity, Record, SplitFacts
 from capsbench.record.store import RunStore, create, decode, encode, open_run, record_schema
+
+SCHEMA_1 = Path(__file__).parent / "records-schema-1.jsonl"
 
 any_float = st.floats()
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -35,6 +40,21 @@ def records(numbers=numbers, floats=any_float):
     event = st.builds(
         OpEvent, op=words, native=words, layer=st.none() | words, phase=..., self_seconds=floats, allocated_bytes=...
     )
+    alive = st.builds(LiveTensor, name=st.none() | words, op=st.none() | words, layer=st.none() | words)
+    profile = st.builds(
+        StepProfile,
+        events=st.lists(event, max_size=2).map(tuple),
+        step_seconds=floats,
+        bare_seconds=st.none() | floats,
+        peak_bytes=st.none() | st.integers(),
+        alive_at_peak=st.lists(alive, max_size=2).map(tuple),
+    )
+    several = st.lists(floats, max_size=3).map(tuple)
+    numbers_of = dict.fromkeys(("mean", "deviation", "least", "greatest", "sparse_share", "hoyer"), floats)
+    distribution = st.builds(Distribution, layer=words, quantiles=several, dead_share=st.none() | floats, **numbers_of)
+    routing = st.builds(
+        RoutingIteration, layer=words, coupling_entropy=floats, agreement_gain=floats, starved_share=floats
+    )
     parity = st.builds(
         Parity,
         oracle=words,
@@ -55,6 +75,12 @@ def records(numbers=numbers, floats=any_float):
         ops=st.lists(event, max_size=3).map(tuple),
         step_profile_seconds=st.none() | floats,
         step_profile_bytes=st.none() | st.integers(),
+        step_bare_seconds=st.none() | floats,
+        alive_at_peak=st.lists(alive, max_size=2).map(tuple),
+        forward_profile=st.none() | profile,
+        equations=st.lists(st.builds(LayerCost, layer=words, output=words), max_size=2).map(tuple),
+        distributions=st.lists(distribution, max_size=2).map(tuple),
+        routing=st.lists(routing, max_size=2).map(tuple),
         data=st.dictionaries(words, st.builds(SplitFacts, count=..., full_count=..., sha256=words), max_size=2),
         notes=st.lists(words, max_size=3).map(tuple),
         fingerprint=...,
@@ -182,6 +208,47 @@ def test_a_newer_schema_is_refused_in_words(store, read):
     path.write_bytes(encode(record("a")) + encode(replace(record("b"), schema=SCHEMA + 1)))
     with pytest.raises(BadInput, match=r"records\.jsonl:2: a newer capsbench wrote this"):
         read(store)
+
+
+def test_a_run_of_schema_1_stays_readable(store):
+    """Lines that an older capsbench wrote, one of a failed case, come back whole; what it did not know is empty."""
+    lines = SCHEMA_1.read_bytes().splitlines(keepends=True)
+    (store.folder / "records.jsonl").write_bytes(b"".join(lines))
+    failed, fine = store.latest_records()
+    assert store.damaged_lines == ()
+    assert store.finished() == {failed.case.id, fine.case.id}
+    assert (failed.schema, failed.status, failed.reason) == (1, "oom", "fake: cannot allocate 12 GiB")
+    assert fine.metrics["train_step_seconds"].interval == (0.020338411666666667, 0.020585172333333332)
+    assert [(event.op, event.allocated_bytes, event.live_bytes_at_peak) for event in fine.ops] == [
+        ("MatMul", 6272, 0),
+        ("MatMul", 320, 0),
+        ("Softmax", 320, 0),
+        ("Sub", 64, 0),
+    ]
+    for old, line in zip((failed, fine), lines, strict=True):
+        known = json.loads(line)
+        again = json.loads(encode(old))
+        assert {key: again[key] for key in known if key != "ops"} == {k: v for k, v in known.items() if k != "ops"}
+        unknown = {field.name for field in fields(old)} - set(known)
+        assert unknown == {"step_bare_seconds", "alive_at_peak", "forward_profile"} | {
+            "equations",
+            "distributions",
+            "routing",
+        }
+        assert not any(getattr(old, name) for name in unknown)
+
+
+def test_old_and_new_records_share_a_run(store):
+    """A run begun with schema 1 is gone on with in the present one; a case that runs again has its new record."""
+    (store.folder / "records.jsonl").write_bytes(SCHEMA_1.read_bytes())
+    first, second = store.latest_records()
+    store.append(record(first.case.id))
+    store.append(record("new"))
+    assert [(each.case.id, each.schema) for each in store.latest_records()] == [
+        (first.case.id, SCHEMA),
+        (second.case.id, 1),
+        ("new", SCHEMA),
+    ]
 
 
 def test_a_run_appears_whole(tmp_path):

@@ -1,48 +1,75 @@
-"""The tables as printed, against stored text. CAPSBENCH_REWRITE_GOLDEN=1 stores what is printed now."""
+"""The tables as printed, against stored text."""
 
-import io
-import os
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from printing import approved, printed, printed_tables
 from rich.cells import cell_len
-from sample_records import case, failed, record, run
+from sample_records import case, failed, iteration_run, record, run
+from sample_seed import seed_run
 
-from capsbench.report.console import console, print_report, print_table
-from capsbench.report.ops import op_tables
+from capsbench.measure.ceilings import Ceilings
+from capsbench.record.ceilings import DeviceCeilings
+from capsbench.report.compiled import compiled_tables
+from capsbench.report.console import print_report, print_table
+from capsbench.report.sections import Sections, section_tables
+from capsbench.report.seed import seed_table
 from capsbench.report.table import Table
 from capsbench.report.tables import report
 
-GOLDEN = Path(__file__).parent / "golden"
+CEILINGS = (DeviceCeilings("cpu", 2, "float32", "torch", Ceilings(1.05e11, 1.2e10)),)
+SECTIONS = {
+    "ops": Sections(ops=True, top=4),
+    "ops-forward-phase": Sections(ops=True, top=4, phase="forward", sort="bytes"),
+    "ops-evaluation": Sections(ops=True, top=4, which="forward", sort="time"),
+    "layers": Sections(layers=True, top=4),
+    "iterations": Sections(iterations=True),
+    "peak": Sections(peak=True, top=4),
+    "histograms": Sections(histograms=True),
+}
 
 
-def printed(width, show, encoding="utf-8"):
-    """What `show` prints on a pipe of this width."""
-    data = io.BytesIO()
-    with io.TextIOWrapper(data, encoding=encoding, errors="replace") as file:
-        show(console(file, width))
-        file.flush()
-        return data.getvalue().decode(encoding)
+def everything():
+    """Every table there is, one after another."""
+    for asked in SECTIONS.values():
+        yield from section_tables(run(), asked, CEILINGS)
+    yield from section_tables(iteration_run(), SECTIONS["iterations"])
+    yield from compiled_tables(run())
+    yield seed_table(seed_run())
 
 
 def full_report(screen):
-    """All that a run, and `show --ops --layers`, print."""
+    """All that can be printed of a run."""
     print_report(report(run(), top=4), screen)
-    for by in ("phase", "layer"):
-        for table in op_tables(run(), by=by, top=4):
-            print_table(table, screen)
+    for table in everything():
+        print_table(table, screen)
 
 
 @pytest.mark.parametrize("width", [80, 120, 200])
 def test_the_report_reads_as_stored(width):
-    """Every table of a run prints exactly as it was last approved."""
-    path = GOLDEN / f"report-{width}.txt"
-    text = printed(width, full_report)
-    if os.environ.get("CAPSBENCH_REWRITE_GOLDEN"):
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
+    """The tables that a run ends with print exactly as they were last approved."""
+    text = printed(width, lambda screen: print_report(report(run(), top=4), screen))
+    assert text == approved(f"report-{width}", text)
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_each_section_reads_as_stored(name):
+    """What a flag of `show` adds prints exactly as it was last approved."""
+    text = printed_tables(section_tables(run(), SECTIONS[name], CEILINGS))
+    assert text == approved(name, text)
+
+
+def test_the_slope_reads_as_stored():
+    """Several iteration counts print exactly as last approved, slopes included."""
+    text = printed_tables(section_tables(iteration_run(), SECTIONS["iterations"]))
+    assert text == approved("slope", text)
+
+
+def test_the_claims_read_as_stored():
+    """The 2018 study's claims print exactly as last approved."""
+    text = printed_tables([seed_table(seed_run())])
+    assert text == approved("seed", text)
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 160])

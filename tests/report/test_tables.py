@@ -6,9 +6,9 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_records import EVENTS, case, exact, failed, metrics, record, run
+from sample_records import ALIVE, EVENTS, FORWARD, case, exact, failed, metrics, record, run, schema_1
 
-from capsbench.measure.optable import OpEvent, StepProfile, rows
+from capsbench.measure.optable import VIEW, VIEWS, OpEvent, StepProfile, rows
 from capsbench.report.format import NOTHING
 from capsbench.report.ops import op_tables
 from capsbench.report.table import Cell, Column, Table, cut, share
@@ -29,6 +29,9 @@ events = st.lists(
     min_size=1,
     max_size=30,
 ).map(tuple)
+
+
+CLOSING = (VIEWS, "(other phases)", "(unattributed)", "total")
 
 
 def number(text):
@@ -76,7 +79,7 @@ def test_totals_are_those_of_the_profiled_step(ops, top):
     size = sum(each.allocated_bytes for each in ops) + 17
     [table] = op_tables([record(ops=ops, step_profile_seconds=1.25, step_profile_bytes=size)], top=top)
     assert [cell.value for cell in table.rows[-1][1:3]] == [size, 1.25]
-    assert len(table.rows) <= top + 3
+    assert len(table.rows) <= top + 4
 
 
 def test_op_rows_hold_what_the_profile_holds():
@@ -110,6 +113,114 @@ def test_layers_are_summed_and_what_has_none_says_so():
     assert sizes["(no layer)"] == 322_222_222 + 123
 
 
+@given(events, st.integers(1, 8))
+def test_views_are_one_line_above_the_rest(ops, top):
+    """Whatever moves no data stands in one row before what nothing is known of, and adds to no other row."""
+    size = sum(each.allocated_bytes for each in ops)
+    [table] = op_tables([record(ops=ops, step_profile_seconds=1e3, step_profile_bytes=size)], top=top)
+    names = [row[0].text for row in table.rows]
+    views = [each for each in ops if each.op == VIEW]
+    assert names[-2:] == ["(unattributed)", "total"]
+    assert (VIEWS in names) == bool(views)
+    assert VIEW not in names
+    if views:
+        assert names.index(VIEWS) == len(names) - 3
+        assert table.rows[-3][1].value == sum(each.allocated_bytes for each in views)
+
+
+@pytest.mark.parametrize("sort", ["bytes", "time"])
+@given(ops=events)
+def test_rows_are_sorted_by_what_is_asked(sort, ops):
+    """Bytes or seconds never grow from one row to the next."""
+    [table] = op_tables([record(ops=ops, step_profile_seconds=1.0, step_profile_bytes=10**14)], top=100, sort=sort)
+    shown = [row for row in table.rows if row[0].text[0] != "(" and row[0].text != "total"]
+    values = [row[1 if sort == "bytes" else 2].value for row in shown]
+    assert values == sorted(values, reverse=True)
+
+
+@given(ops=events, phase=st.sampled_from(["forward", "backward", "optimizer"]))
+def test_a_phase_shows_its_own_ops_and_sums_the_others_up(ops, phase):
+    """Rows hold the phase's events only, the others are one line, and the total stays the step's."""
+    size = sum(each.allocated_bytes for each in ops)
+    [table] = op_tables(
+        [record(ops=ops, step_profile_seconds=1.0, step_profile_bytes=size)], top=100, by="op", phase=phase
+    )
+    by_op = {row[0].text: row for row in table.rows}
+    own = [each for each in ops if each.phase == phase]
+    assert set(by_op) - set(CLOSING) == {each.op for each in own} - {VIEW}
+    for op in set(by_op) - set(CLOSING):
+        assert by_op[op][3].value == sum(each.calls for each in own if each.op == op)
+    others = by_op.get("(other phases)")
+    assert (others[1].value if others else 0) == sum(e.allocated_bytes for e in ops if e.phase != phase)
+    assert by_op["total"][1].value == size
+
+
+def test_an_evaluation_has_a_table_of_its_own():
+    """The forward profile's ops and totals, not the train step's."""
+    [table] = op_tables([record()], which="forward")
+    assert "one evaluation" in table.context
+    assert [cell.value for cell in table.rows[-1][1:3]] == [FORWARD.allocated_bytes, FORWARD.step_seconds]
+    assert op_tables([schema_1()], which="forward") == ()
+
+
+def test_bytes_alive_at_the_peak_add_up_layer_by_layer():
+    """Layers, what was there before, and the rest make the peak; without a peak there is no such column."""
+    [table] = op_tables([record()], by="layer")
+    assert column(table, "alive at\npeak, MB")[-1] == "163.1"
+    alive = {row[0].text: row[4].value for row in table.rows}
+    assert alive["conv_caps1"] == 92_160_000 + 20_000_000
+    assert alive["(before the step)"] == 11_883_952 + 5_941_976 + 156_800
+    assert alive["(unattributed)"] == 2_980_728
+    assert alive["total"] == sum(tensor.bytes for tensor in ALIVE)
+    [old] = op_tables([schema_1()], by="layer")
+    assert [each.header for each in old.columns] == ["layer", "torch:eager\nMB", "ms", "calls"]
+
+
+def test_a_layer_holds_its_views():
+    """Time that reshapes take in a layer is that layer's."""
+    [table] = op_tables([record()], by="layer")
+    calls = {row[0].text: row[3].value for row in table.rows}
+    assert calls["conv_caps1"] == 12 + 24 + 44 + 321
+
+
+@pytest.mark.parametrize(
+    ("bare", "counted", "wanted"),
+    [
+        (0.1262, 1_650_300_333, "126.2 ms without the profiler, which added 4 %; bytes equal the memory pass."),
+        (0.1262, None, "126.2 ms without the profiler, which added 4 %."),
+        (0.2, 1_650_300_333, "200.0 ms without the profiler, 34 % more than the profiled step took; bytes equal"),
+        (None, 1_650_302_333, "the memory pass, without it, counted 2.00 kB more."),
+        (None, 1_650_300_000, "the memory pass, without it, counted 333 B less."),
+    ],
+)
+def test_each_column_says_what_the_profiler_did_to_it(bare, counted, wanted):
+    """What the step takes without the profiler, and whether the memory pass counted the same bytes."""
+    counts = {} if counted is None else {"allocated_bytes": exact(counted, "B")}
+    [table] = op_tables([record(metrics=counts, step_bare_seconds=bare)])
+    assert any(note.startswith(f"torch:eager: {wanted}") for note in table.notes), table.notes
+
+
+def test_a_sub_that_squares_is_said_to():
+    """TensorFlow's fused op counts as Sub, and the table says so; others say nothing of it."""
+    tables = [op_tables([found])[0] for found in run()[:2]]
+    said = [[note for note in table.notes if "SquaredDifference" in note] for table in tables]
+    assert [len(notes) for notes in said] == [0, 1]
+
+
+def test_an_old_record_has_its_tables():
+    """What an earlier capsbench stored is shown, without what it did not store."""
+    [table] = op_tables([schema_1()])
+    assert "without the profiler" not in " ".join(table.notes)
+    assert report([schema_1()]).tables
+
+
+def test_steps_without_time_or_bytes_have_tables():
+    """Zero seconds and zero bytes divide nothing by zero."""
+    nothing = tuple(replace(each, self_seconds=0.0, allocated_bytes=0) for each in EVENTS)
+    [table] = op_tables([record(ops=nothing, step_profile_seconds=0.0, step_profile_bytes=0, step_bare_seconds=0.0)])
+    assert {row[1].text for row in table.rows} == {"0"}
+
+
 def test_realizations_that_differ_in_a_setting_have_columns_of_their_own():
     """The same mode on two devices is named with its device, and neither hides the other."""
     [table] = op_tables([record(), record(case(device="cuda:0"))])
@@ -137,8 +248,10 @@ def test_notes_of_every_case_are_said_once_and_others_where_they_belong():
 
 def test_what_compiled_modes_cannot_tell_stands_under_the_ops():
     """A note on ops is printed with the op table, with the realization it is of."""
-    table = report(run()).tables[3]
-    assert "torch:compile: ops: compiled, so kernels hold several ops each." in table.notes
+    table = next(table for table in report(run()).tables if table.title == "Most expensive ops: em-seed")
+    [note] = [note for note in table.notes if note.startswith("torch:compile: compiled")]
+    assert "does the work of several ops" in note
+    assert "no profiler can tell their shares" in note
 
 
 def test_data_say_how_much_of_a_split_was_used():

@@ -90,14 +90,15 @@ def test_leaving_the_worker_ends_it(make_case, mnist_root, pid_file):
 
 def test_lines_are_put_together(make_case, mnist_root, monkeypatch):
     """However the pipe cuts them, messages arrive whole."""
-    job = CheckJob(case=make_case("noisy", measure=("ops",)), place=Place(data_root=str(mnist_root)))
+    job = CheckJob(case=make_case("noisy", measure=("memory",)), place=Place(data_root=str(mnist_root)))
     with Worker(job, {}) as worker:
         whole = receive(worker)
     monkeypatch.setattr(launch, "_CHUNK_BYTES", 7)
     with Worker(job, {}) as worker:
         assert receive(worker) == whole
     assert whole.done.status == "ok"
-    assert {type(part).__name__ for part in whole.parts} == {"ProbePart", "MetricsPart", "OpsPart"}
+    assert {type(part).__name__ for part in whole.parts} == {"ProbePart", "MetricsPart", "EquationsPart"}
+    assert any("peak_bytes" in getattr(part, "metrics", ()) for part in whole.parts)
 
 
 def test_signals_have_names():

@@ -44,7 +44,21 @@ def test_a_case_from_end_to_end(run, make_case):
     assert record.data["train"].count == 48
     assert "train: 48 of 60,000 images" in record.notes
     files = {path.name for path in store.artifacts(case.id).iterdir()}
-    assert files == {"history.json", "ops.json", "parameters.safetensors", "timing.json"}
+    assert files == {
+        "histograms.npz",
+        "history.json",
+        "ops.json",
+        "parameters.safetensors",
+        "timing.json",
+        "trace.json",
+    }
+    assert record.forward_profile.events
+    assert record.step_bare_seconds > 0
+    assert sum(tensor.bytes for tensor in record.alive_at_peak) > 0
+    assert [layer.layer for layer in record.equations][:1] == ["logits"]
+    assert [(each.layer, each.quantity, each.images) for each in record.distributions] == [
+        ("logits", "activations", 20)
+    ]
     assert (listener.total, listener.ended) == (1, [case.id])
     assert decode(encode(record), "here") == record
 
@@ -63,6 +77,18 @@ def test_training_learns_and_is_written_down(run, make_case):
     assert {name: array.shape for name, array in final.items()} == {"logits.weights": (784, 10), "logits.biases": (10,)}
     assert np.isfinite(final["logits.weights"]).all()
     assert "parity was not checked" in record.notes
+
+
+def test_only_what_is_asked_for_is_done(run, make_case):
+    """A realization that is narrowed to ops is neither timed nor trained; histograms alone need no training."""
+    narrow, looked = run(make_case(measure=("ops",)), make_case("slow", measure=("histograms",)))[0]
+    assert narrow.ops
+    assert narrow.parity is None
+    assert not {"train_step_seconds", "peak_bytes", "accuracy"} & set(narrow.metrics)
+    assert (narrow.distributions, narrow.routing) == ((), ())
+    assert looked.distributions
+    assert looked.ops == ()
+    assert "accuracy" not in looked.metrics
 
 
 def test_runs_repeat(run, make_case):

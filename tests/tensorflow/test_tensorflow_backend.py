@@ -9,13 +9,16 @@ import pytest
 pytest.importorskip("tensorflow")
 
 import numpy as np
+import tensorflow as tf
 from networks_for_tensorflow import STEP, case_of, zoo_network
 
 from capsbench.backend import Setting
+from capsbench.measure.ceilings import COPIED_BYTES, SIDE, Ceilings
 from capsbench.network.network import with_routing_iterations
 from capsbench.network.shapes import bind
+from capsbench_tensorflow import device
 from capsbench_tensorflow.backend import BACKEND
-from capsbench_tensorflow.profiling import canonical
+from capsbench_tensorflow.opnames import canonical
 
 pytestmark = pytest.mark.tensorflow
 
@@ -52,6 +55,7 @@ def test_unknown_modes_are_refused_and_known_ones_are_not():
         ("em-tiny", 16, 3, "graph"),
         ("em-tiny", 16, 3, "tiled"),
         ("em-tiny", 24, 2, "graph"),
+        ("em-tiny", 64, 1, "graph"),
         ("em-seed", 8, 2, "graph"),
         ("em-seed", 8, 2, "tiled"),
         ("em-seed-literal", 8, 2, "graph"),
@@ -66,7 +70,8 @@ def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, ite
     network = with_routing_iterations(zoo_network(name), iterations)
     case = case_of(network, batch)
     realization, placed = case.realize(mode)
-    measured = realization.peak_bytes(placed, STEP)
+    realization.train_step(placed, STEP)
+    measured = realization.memory(placed, STEP).peak_bytes
     assert BACKEND.forecast_peak_bytes(case.bound, Setting(mode, threads=2), batch) == pytest.approx(measured, rel=0.15)
 
 
@@ -83,6 +88,24 @@ def test_running_out_of_memory_is_a_memory_error():
         realization.place(np.broadcast_to(np.float32(0.0), (2**32, 28, 28, 1)), np.zeros(1, np.int64), {})
 
 
+def test_the_ceilings_are_those_of_a_product_and_a_true_copy(monkeypatch):
+    """What is timed multiplies the named matrices, and asks for memory for the copy of the named bytes."""
+    asked = []
+
+    def once(product, copy):
+        for call in (product, copy):
+            tf.config.experimental.reset_memory_stats("CPU:0")
+            before = tf.config.experimental.get_memory_info("CPU:0")["current"]
+            call()
+            asked.append(tf.config.experimental.get_memory_info("CPU:0")["peak"] - before)
+        return Ceilings(1.0, 1.0)
+
+    monkeypatch.setattr(device, "measure", once)
+    assert BACKEND.ceilings(Setting("graph", threads=2)) == Ceilings(1.0, 1.0)
+    assert asked == pytest.approx([4 * SIDE**2, COPIED_BYTES], rel=0.3)
+    assert asked[1] >= COPIED_BYTES
+
+
 @pytest.mark.parametrize(
     ("native", "name"),
     [
@@ -92,6 +115,8 @@ def test_running_out_of_memory_is_a_memory_error():
         ("AddV2", "Add"),
         ("SquaredDifference", "Sub"),
         ("Reshape", "View"),
+        ("XlaFunction", "Compiled"),
+        ("executor", "Dispatch"),
         ("Betainc", "Other:Betainc"),
     ],
 )

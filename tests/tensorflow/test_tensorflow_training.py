@@ -1,4 +1,4 @@
-"""Train steps, optimizers, batch normalisation, memory and profiles."""
+"""Train steps, optimizers, batch normalisation."""
 
 from dataclasses import replace
 
@@ -11,9 +11,7 @@ import tensorflow as tf
 from networks_for_tensorflow import STEP, case_of, zoo_network
 
 from capsbench.backend import Step
-from capsbench.measure.optable import rows
 from capsbench.network.layers import BatchNorm
-from capsbench.network.parameters import parameter_specs
 from capsbench.network.training import SGD, Adam, Recipe
 
 pytestmark = pytest.mark.tensorflow
@@ -112,43 +110,3 @@ def test_two_realizations_share_nothing():
     for name, value in idle.parameters().items():
         np.testing.assert_array_equal(value, first[name])
         np.testing.assert_array_equal(case.parameters[name], first[name])
-
-
-def test_a_profile_adds_up_and_knows_layers_phases_and_iterations():
-    """Every op is known by name, all bytes belong to ops, and each routed layer shows both phases and iterations."""
-    realization, placed = _small().realize()
-    profile = realization.profile(placed, STEP)
-    assert sum(row.allocated_bytes for row in rows(profile)) == profile.allocated_bytes > 0
-    assert not [event for event in profile.events if event.op.startswith("Other:")]
-    assert rows(profile)[-1].allocated_bytes <= 0.01 * profile.allocated_bytes
-    seen = {(event.layer, event.phase, event.routing_iteration) for event in profile.events}
-    for layer in ("conv_caps1", "class_caps"):
-        for phase in ("forward", "backward"):
-            assert {(layer, phase, 0), (layer, phase, 1)} <= seen
-    trainable = sum(spec.trainable for spec in parameter_specs(realization._bound))
-    assert sum(event.calls for event in profile.events if event.op == "Adam") == trainable
-    assert all(event.phase == "optimizer" for event in profile.events if event.op == "Adam")
-
-
-def test_profiles_repeat_to_the_byte():
-    """Two profiles of one network ask for the same bytes, op by op, and two peaks are equal."""
-    realization, placed = _small().realize()
-    tables = [
-        {(row.op, row.calls, row.allocated_bytes) for row in rows(realization.profile(placed, STEP))[:-1]} for _ in "ab"
-    ]
-    assert tables[0] == tables[1]
-    assert realization.peak_bytes(placed, STEP) == realization.peak_bytes(placed, STEP)
-
-
-def test_the_tiled_mode_tiles_what_the_seed_tiled():
-    """An evaluation in tiled mode allocates what the 2018 profile shows: Tile twice the votes, Sub the votes once."""
-    case = case_of(zoo_network("em-seed-literal"), 2)
-    realization, placed = case.realize("tiled")
-    table = {row.op: row.allocated_bytes for row in rows(realization.profile_forward(placed))}
-    shapes = [layer.routing for layer in case.bound.layers if layer.routing]
-    products = 4 * 2 * sum(shape.votes // shape.elements * 16 for shape in shapes)
-    assert table["Tile"] == pytest.approx(2 * products, rel=0.005)
-    assert table["Sub"] == pytest.approx(4 * 2 * sum(shape.votes for shape in shapes), rel=0.01)
-    assert table["BatchMatMul"] == products
-    assert table["Mul"] == pytest.approx(513.12e6 * 2 / 50, rel=0.03)
-    assert table["Sum"] == pytest.approx(21.48e6 * 2 / 50, rel=0.05)

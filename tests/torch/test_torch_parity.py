@@ -2,44 +2,17 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from networks_for_torch import MODES, STEP, pair, relative, variants
 
 torch = pytest.importorskip("torch")
 
-from capsbench.backend import Setting, Step  # noqa: E402 - likewise
-from capsbench.network import zoo  # noqa: E402 - likewise
-from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, ConvCapsules, PrimaryCapsules  # noqa: E402 - likewise
-from capsbench.network.network import Network  # noqa: E402 - likewise
-from capsbench.network.objective import LinearMargin, Objective, Reconstruction, SpreadLoss  # noqa: E402 - likewise
-from capsbench.network.parameters import draw_parameters, dropout_masks, parameter_specs  # noqa: E402 - likewise
+from capsbench.network import zoo  # noqa: E402 - after the check that torch is there
+from capsbench.network.parameters import parameter_specs  # noqa: E402 - likewise
 from capsbench.network.routing import EMRouting, InverseTemperature  # noqa: E402 - likewise
-from capsbench.network.shapes import bind  # noqa: E402 - likewise
-from capsbench_numpy.backend import BACKEND as ORACLE  # noqa: E402 - after the check that torch is there
-from capsbench_torch.backend import BACKEND  # noqa: E402 - likewise
 
 pytestmark = pytest.mark.torch
-
-STEP = Step(0, 1e-3, 0.5)
-MODES = ("tiled", "eager")
-
-
-def relative(got, expected):
-    """Largest difference over largest magnitude."""
-    return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))
-
-
-def pair(network, mode, precision, *, image=(28, 28, 1), classes=10, batch=1):
-    """The network in PyTorch and in the oracle, with the same batch placed in both."""
-    bound = bind(network, image, classes)
-    parameters = draw_parameters(bound, 0)
-    generator = np.random.default_rng(0)
-    images = generator.random((batch, *image), dtype=np.float32)
-    labels = np.arange(batch) % classes
-    masks = dropout_masks(bound, batch, 0, 0)
-    ours = BACKEND.realize(bound, parameters, Setting(mode, precision=precision, threads=2))
-    oracle = ORACLE.realize(bound, parameters, Setting("float64", precision="float64"))
-    return bound, (ours, ours.place(images, labels, masks)), (oracle, oracle.place(images, labels, masks))
 
 
 def forward_error(ours, oracle):
@@ -93,47 +66,16 @@ def test_float32_is_close(name, mode):
         assert np.abs(got[tensor] - gradient).max() <= 1e-4 * scale, tensor
 
 
-@st.composite
-def variants(draw):
-    """Small capsule networks with every routing field drawn."""
-    densities = draw(st.sampled_from(["log", "shifted"]))
-    routing = EMRouting(
-        iterations=draw(st.integers(1, 4)),
-        inverse_temperature=InverseTemperature(final=draw(st.sampled_from([0.01, 0.3])), decay=0.5),
-        activation=draw(st.sampled_from(["sigmoid", "softmax"])),
-        interim_activation=draw(st.sampled_from(["same", "softmax_of_mass"])),
-        variance_floor=1e-3,
-        cost_scale=draw(st.sampled_from([None, 10.0])),
-        competition="position" if densities == "shifted" else draw(st.sampled_from(["position", "all_positions"])),
-        renormalise_input=draw(st.booleans()),
-        densities=densities,
-        beta_u=draw(st.sampled_from(["parent", "element"])),
-        coordinates=draw(st.sampled_from(["none", "right_column", "first_row", "appended"])),
-        coordinate_unit=draw(st.sampled_from(["grid", "image"])),
-    )
-    # A single child has no variance: all elements of its density tie, and which of them is the largest is anybody's.
-    fewest = 2 if densities == "shifted" else 1
-    kernel, stride = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (3, 2)]))
-    layers = (
-        BatchNorm(name="norm"),
-        Conv(name="conv", channels=draw(st.integers(1, 3)), kernel=3, stride=2),
-        PrimaryCapsules(name="primary", capsules=draw(st.integers(fewest, 3))),
-        ConvCapsules(name="caps", capsules=draw(st.integers(fewest, 4)), kernel=kernel, stride=stride),
-        ClassCapsules(name="classes", positions=draw(st.sampled_from(["joint", "each"]))),
-    )
-    objective = Objective(
-        loss=SpreadLoss(margin=LinearMargin()),
-        reconstruction=draw(st.sampled_from([None, Reconstruction(hidden=(5,))])),
-    )
-    return Network(name="variant", layers=layers, routing=routing, objective=objective)
-
-
 @given(variants(), st.sampled_from(MODES))
 @settings(max_examples=60, deadline=None)
 def test_every_variant_equals_the_oracle(network, mode):
     """Any combination of routing fields agrees with the oracle in float64: values, loss and gradients."""
     _, ours, oracle = pair(network, mode, "float64", image=(11, 12, 2), classes=3, batch=3)
     assert forward_error(ours, oracle) <= 1e-9
+    if network.routing.densities == "shifted":
+        # Where a parent's votes coincide all elements of a density tie, and whose gradient counts is anybody's choice.
+        routed = [state.routing for state in oracle[0].inspect(oracle[1]).values() if state.routing is not None]
+        assume(min(routing.vote_distance.min() for routing in routed) > 1e-9)
     _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
     assert directional_error(gradients, oracle) <= 1e-8
 

@@ -4,28 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from networks_for_torch import CLASSES, IMAGE, MODES, STEP, realize
 
 torch = pytest.importorskip("torch")
 
-from capsbench.backend import Setting, Step  # noqa: E402 - likewise
-from capsbench.measure.optable import UNATTRIBUTED, rows  # noqa: E402 - likewise
+from capsbench.backend import Setting, Step  # noqa: E402 - after the check that torch is there
 from capsbench.network import zoo  # noqa: E402 - likewise
-from capsbench.network.network import with_routing_iterations  # noqa: E402 - likewise
 from capsbench.network.parameters import draw_parameters, dropout_masks  # noqa: E402 - likewise
 from capsbench.network.shapes import bind  # noqa: E402 - likewise
 from capsbench.network.training import SGD  # noqa: E402 - likewise
-from capsbench_torch.backend import BACKEND  # noqa: E402 - after the check that torch is there
+from capsbench_torch.backend import BACKEND  # noqa: E402 - likewise
 
 pytestmark = pytest.mark.torch
-IMAGE, CLASSES = (28, 28, 1), 10
-
-
-def realize(name, mode="eager", *, batch=2, iterations=None, **setting):
-    """A network of the zoo with a random batch placed."""
-    bound = bind(with_routing_iterations(zoo.load(name), iterations), IMAGE, CLASSES)
-    ours = BACKEND.realize(bound, draw_parameters(bound, 0), Setting(mode, threads=2, **setting))
-    images = np.random.default_rng(0).random((batch, *IMAGE), dtype=np.float32)
-    return ours, ours.place(images, np.arange(batch) % CLASSES, dropout_masks(bound, batch, 0, 0)), bound
 
 
 def adam_by_hand(value, gradients, optimizer, rate):
@@ -86,7 +76,7 @@ def test_moving_statistics():
     assert all(np.array_equal(before[name], value) for name, value in ours.parameters().items())
 
 
-@pytest.mark.parametrize("mode", ["tiled", "eager"])
+@pytest.mark.parametrize("mode", MODES)
 def test_two_realizations_are_the_same(mode):
     """Two realizations from the same bytes take the same steps, bit for bit."""
     losses = []
@@ -97,61 +87,59 @@ def test_two_realizations_are_the_same(mode):
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-@pytest.mark.parametrize("mode", ["tiled", "eager"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", zoo.names())
 def test_forecast(name, mode, batch):
     """The forecast peak lies within 15 % of the measured one, for the zoo, both modes and several batches."""
     batch = min(batch, 2) if name in {"em-paper", "em-68k", "em-seed"} else batch
     ours, placed, bound = realize(name, mode, batch=batch)
-    measured = ours.peak_bytes(placed, Step(0, 1e-3, 0.5))
+    ours.train_step(placed, STEP)
+    measured = ours.memory(placed, STEP).peak_bytes
     assert BACKEND.forecast_peak_bytes(bound, Setting(mode), batch) == pytest.approx(measured, rel=0.15)
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 5])
-@pytest.mark.parametrize("mode", ["tiled", "eager"])
+@pytest.mark.parametrize("mode", MODES)
 def test_forecast_follows_iterations(mode, iterations):
     """It holds for other numbers of routing iterations as well."""
     ours, placed, bound = realize("em-68k", mode, iterations=iterations)
-    measured = ours.peak_bytes(placed, Step(0, 1e-3, 0.5))
+    ours.train_step(placed, STEP)
+    measured = ours.memory(placed, STEP).peak_bytes
     assert BACKEND.forecast_peak_bytes(bound, Setting(mode), 2) == pytest.approx(measured, rel=0.15)
 
 
-def test_peak_is_exact():
-    """The peak of a train step repeats to the byte and grows with the batch."""
-    peaks = []
+def test_memory_is_exact():
+    """What a train step asks for repeats to the byte and grows with the batch."""
+    used = []
     for batch in (2, 2, 4):
         ours, placed, _ = realize("em-tiny", batch=batch)
-        peaks.append(ours.peak_bytes(placed, Step(0, 1e-3, 0.5)))
-    assert peaks[0] == peaks[1] < peaks[2]
+        ours.train_step(placed, STEP)
+        used.append(ours.memory(placed, STEP))
+    assert used[0] == used[1]
+    assert used[1].peak_bytes < used[2].peak_bytes
+    assert used[1].allocated_bytes < used[2].allocated_bytes
 
 
-@pytest.mark.parametrize("mode", ["tiled", "eager"])
-@pytest.mark.parametrize("name", ["em-tiny", "em-seed", "cnn-tiny"])
-def test_profile_adds_up(name, mode):
-    """The op rows hold every allocated byte, every phase and layer is seen, and no op is unknown."""
-    ours, placed, bound = realize(name, mode)
-    profile = ours.profile(placed, Step(0, 1e-3, 0.5))
-    table = rows(profile)
-    assert table[-1].op == UNATTRIBUTED
-    assert sum(row.allocated_bytes for row in table) == profile.allocated_bytes
-    assert sum(row.self_seconds for row in table) == pytest.approx(profile.step_seconds)
-    assert table[-1].allocated_bytes <= 1e-4 * profile.allocated_bytes
-    assert {event.phase for event in profile.events} == {"forward", "backward", "optimizer"}
-    unknown = sum(e.self_seconds for e in profile.events if e.op.startswith("Other:"))
-    assert unknown <= 0.02 * profile.step_seconds
-    layers = {layer.layer.name for layer in bound.layers if layer.layer.kind != "dropout"}
-    for phase in ("forward", "backward"):
-        assert layers - {event.layer for event in profile.events if event.phase == phase} <= {"norm"}
+def test_ceilings(monkeypatch):
+    """The product and the copy of the contract's sizes are carried out in the setting's precision."""
+    from capsbench.measure import ceilings as timing
+    from capsbench_torch import ceilings
 
+    asked = []
 
-def test_tiled_tiles():
-    """The tiled formulation tiles transforms and poses to the votes' size, once each; eager tiles nothing."""
-    for mode, times in (("tiled", 2), ("eager", 0)):
-        ours, placed, bound = realize("em-tiny", mode)
-        votes = sum(layer.routing.votes for layer in bound.layers if layer.routing) * 2 * 4
-        profile = ours.profile(placed, Step(0, 1e-3, 0.5))
-        tiled = sum(e.allocated_bytes for e in profile.events if e.op == "Tile" and e.phase == "forward")
-        assert tiled == times * votes
+    def measure(product, copy):
+        with torch.profiler.profile(record_shapes=True) as profiler:
+            product()
+            copy()
+        asked.extend((e.name, e.input_shapes) for e in profiler.events() if e.name in {"aten::mm", "aten::copy_"})
+        return timing.Ceilings(1.0, 2.0)
+
+    monkeypatch.setattr(ceilings, "measure", measure)
+    assert BACKEND.ceilings(Setting("eager", precision="float64", threads=2)) == timing.Ceilings(1.0, 2.0)
+    side, numbers = timing.SIDE, timing.COPIED_BYTES // 8
+    shapes = dict(asked)
+    assert shapes["aten::mm"][:2] == [[side, side], [side, side]]
+    assert shapes["aten::copy_"][:2] == [[numbers], [numbers]]
 
 
 def test_out_of_memory_is_a_memory_error():

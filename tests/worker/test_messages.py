@@ -5,8 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capsbench.backend import Setting
+from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.clock import Sample, Timing
-from capsbench.measure.optable import OpEvent
+from capsbench.measure.distribution import Distribution, RoutingIteration
+from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
+from capsbench.network.cost import LayerCost
 from capsbench.record.schema import Metric, Parity, SplitFacts
 from capsbench.worker import messages as m
 
@@ -33,16 +36,43 @@ PARITY = st.builds(
     gradient_limit=FLOAT,
     passed=st.booleans(),
 )
-EVENT = st.builds(
-    OpEvent,
-    TEXT,
-    TEXT,
-    st.none() | TEXT,
-    st.sampled_from(["forward", "backward", "optimizer"]),
-    OPTIONAL,
-    COUNT,
+PHASE = st.sampled_from(["forward", "backward", "optimizer"])
+EVENT = st.builds(OpEvent, TEXT, TEXT, st.none() | TEXT, PHASE, OPTIONAL, COUNT, FLOAT, COUNT, COUNT)
+TENSOR = st.builds(
+    LiveTensor, st.none() | TEXT, st.none() | TEXT, st.none() | TEXT, st.none() | PHASE, OPTIONAL, COUNT, COUNT
+)
+PROFILE = st.builds(
+    StepProfile,
+    st.lists(EVENT, max_size=3).map(tuple),
     FLOAT,
     COUNT,
+    st.none() | FLOAT,
+    st.none() | COUNT,
+    st.lists(TENSOR, max_size=3).map(tuple),
+)
+COST = st.builds(LayerCost, TEXT, TEXT, COUNT, COUNT, COUNT, COUNT, COUNT, COUNT)
+DISTRIBUTION = st.builds(
+    Distribution,
+    layer=TEXT,
+    quantity=st.sampled_from(["activations", "poses", "votes"]),
+    images=COUNT,
+    count=COUNT,
+    mean=FLOAT,
+    deviation=FLOAT,
+    least=FLOAT,
+    greatest=FLOAT,
+    quantiles=st.lists(FLOAT, max_size=7).map(tuple),
+    sparse_share=FLOAT,
+    hoyer=FLOAT,
+    dead_share=st.none() | FLOAT,
+)
+ITERATION = st.builds(
+    RoutingIteration,
+    layer=TEXT,
+    iteration=COUNT,
+    coupling_entropy=FLOAT,
+    agreement_gain=FLOAT,
+    starved_share=FLOAT,
 )
 SAMPLE = st.builds(Sample, FLOAT, COUNT, st.none() | FLOAT, OPTIONAL, st.none() | st.booleans())
 TIMING = st.builds(Timing, FLOAT, COUNT, st.lists(SAMPLE, max_size=3).map(tuple), FLOAT, FLOAT)
@@ -52,7 +82,14 @@ MESSAGE = st.one_of(
     st.builds(m.ProbePart, versions=st.dictionaries(TEXT, TEXT), devices=st.lists(TEXT).map(tuple)),
     st.builds(m.ParityPart, network=TEXT, parity=st.none() | PARITY, reason=TEXT),
     st.builds(m.MetricsPart, metrics=st.dictionaries(TEXT, METRIC, max_size=3)),
-    st.builds(m.OpsPart, ops=st.lists(EVENT, max_size=3).map(tuple), step_seconds=FLOAT, allocated_bytes=COUNT),
+    st.builds(m.EquationsPart, layers=st.lists(COST, max_size=3).map(tuple)),
+    st.builds(m.OpsPart, train_step=PROFILE, forward=PROFILE),
+    st.builds(
+        m.DistributionsPart,
+        distributions=st.lists(DISTRIBUTION, max_size=2).map(tuple),
+        routing=st.lists(ITERATION, max_size=2).map(tuple),
+    ),
+    st.builds(m.CeilingsPart, ceilings=st.none() | st.builds(Ceilings, FLOAT, FLOAT)),
     st.builds(m.RoundPart, forward=TIMING, train_step=TIMING, overhead_share=FLOAT, peak_rss_bytes=COUNT),
     st.builds(m.DataPart, data=st.dictionaries(TEXT, FACTS, max_size=2)),
     st.builds(m.NotesPart, notes=st.lists(TEXT).map(tuple)),
@@ -108,6 +145,7 @@ def test_jobs_survive_the_pipe(make_case):
         m.CheckJob(case=case, place=place),
         m.TimeJob(case=case, place=place),
         m.AccuracyJob(case=case, place=place),
+        m.CeilingsJob(backend="fake", setting=Setting("fast", device="cuda:1", precision="float64", threads=3)),
     )
     for job in jobs:
         assert m.decode_job(m.encode(job)) == job

@@ -1,0 +1,196 @@
+"""`capsbench doctor`: the state of this machine, and what it can do at best."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from capsbench.cli.options import ResultsOption, check_device
+from capsbench.errors import BadInput, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from capsbench.backend import Precision
+    from capsbench.measure.environment import Machine
+    from capsbench.plugins import Installed
+    from capsbench.record.ceilings import DeviceCeilings
+    from capsbench.report.table import Table
+    from capsbench.runner.ceilings import Found
+    from capsbench.runner.resolve import Probed
+
+EXAMPLE = "capsbench doctor --device cpu --threads 2"
+
+
+class _Point(NamedTuple):
+    """What ceilings are measured of."""
+
+    device: str
+    threads: int
+    precision: Precision
+
+    def is_of(self, known: DeviceCeilings) -> bool:
+        """Whether `known` was measured of it."""
+        return tuple(self) == (known.device, known.threads, known.precision)
+
+
+def doctor(
+    *,
+    device: Annotated[str, typer.Option(metavar="D", help="auto (all there are), cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads, as in a suite.")] = 2,
+    precision: Annotated[str, typer.Option(metavar="P", help="float32 or float64.")] = "float32",
+    again: Annotated[bool, typer.Option("--again", help="Measure anew what is already known.")] = False,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Say what this machine is and can do.
+
+    Every backend times a large matrix product and a large copy on every device; the best are the ceilings that layers
+    are held against. They are measured once and kept in the folder of the results.
+    """
+    from capsbench import plugins
+    from capsbench.measure.environment import describe_machine
+    from capsbench.report.console import console, print_table
+    from capsbench.runner.resolve import probe
+
+    checked, wanted = _check_precision(precision), check_device(device)
+    machine, screen = describe_machine(), console()
+    known = _read(results, machine, again=again)
+    installed = plugins.discover()
+    probed = probe(name for name, found in installed.items() if found.problem is None)
+    points = [_Point(each, threads, checked) for each in _devices(probed, wanted)]
+    print_table(_machine_table(machine), screen)
+    print_table(_backend_table(installed, probed), screen)
+    if again:
+        known = [each for each in known if not any(point.is_of(each) for point in points)]
+    for point in points:
+        names = [name for name, found in probed.items() if point.device in found.devices]
+        print_table(_ceilings_table(point, _measure(point, names, known, results, machine)), screen)
+
+
+def _check_precision(text: str) -> Precision:
+    from typing import get_args
+
+    from capsbench.backend import Precision
+
+    legal: tuple[Precision, ...] = get_args(Precision)
+    for precision in legal:
+        if precision == text:
+            return precision
+    raise unknown_name("precision", text, legal, "--precision")
+
+
+def _read(results: Path, machine: Machine, *, again: bool) -> list[DeviceCeilings]:
+    """What is known of the machine; a broken file is nothing where it is to be measured again."""
+    from capsbench.record.ceilings import read_ceilings
+
+    try:
+        return list(read_ceilings(results, machine))
+    except BadInput:
+        if again:
+            return []
+        raise
+
+
+def _devices(probed: Mapping[str, Probed], wanted: str) -> list[str]:
+    """The devices that are meant, each once, the CPU first.
+
+    Raises:
+        BadInput: no backend has the one that is asked for.
+    """
+    there = list(dict.fromkeys(["cpu", *(name for found in probed.values() for name in found.devices)]))
+    name = "cuda:0" if wanted == "cuda" else wanted
+    if name not in {"auto", *there}:
+        raise BadInput(f"no backend has the device {wanted!r} here, only {', '.join(there)}", "--device")
+    return there if name == "auto" else [name]
+
+
+def _measure(
+    point: _Point, names: list[str], known: list[DeviceCeilings], results: Path, machine: Machine
+) -> dict[str, Found]:
+    """What each backend found; what is not known yet is measured, one after the other, and kept at once."""
+    from rich.console import Console
+
+    from capsbench.record.ceilings import DeviceCeilings, write_ceilings
+    from capsbench.runner.ceilings import Found, measure_ceilings
+
+    found = {each.backend: Found(each.ceilings, "") for each in known if point.is_of(each)}
+    with Console(stderr=True).status("") as status:
+        for name in names:
+            if name in found:
+                continue
+            status.update(f"{name} on {point.device}: a matrix product and a copy")
+            found[name] = measured = measure_ceilings(name, *point)
+            if measured.ceilings is not None:
+                known.append(DeviceCeilings(*point, name, measured.ceilings))
+                write_ceilings(results, machine, known)
+    return found
+
+
+def _machine_table(machine: Machine) -> Table:
+    import psutil
+
+    from capsbench.measure.clock import read_load
+    from capsbench.report import format as fmt
+    from capsbench.report.table import Column, Table, text_cell
+
+    free = fmt.size(psutil.virtual_memory().available)
+    lines = {
+        "processor": f"{machine.processor} ({machine.architecture})",
+        "cores": f"{machine.cores} that capsbench may use; load {os.getloadavg()[0]:.1f} over the last minute",
+        "memory": f"{fmt.size(machine.memory_bytes)}, of which {free} are free",
+        "system": machine.system,
+        "contention": "seen, and said beside timings" if read_load() else "this system does not tell who has the cores",
+    }
+    rows = tuple((text_cell(part), text_cell(what)) for part, what in lines.items())
+    return Table("This machine", (Column("part", "key", "left"), Column("what it is", align="left")), rows)
+
+
+def _backend_table(installed: Mapping[str, Installed], probed: Mapping[str, Probed]) -> Table:
+    from capsbench.report.table import Column, Table, text_cell
+
+    rows = []
+    for name, found in installed.items():
+        seen = probed.get(name)
+        problem = found.problem or (seen.problem if seen else None)
+        versions = [f"{package} {version}" for package, version in seen.versions.items()] if seen else []
+        devices = seen.devices if seen else ()
+        state = f"cannot be used: {problem}" if problem else f"{', '.join(versions)} on {', '.join(devices)}"
+        rows.append((text_cell(name), text_cell(state)))
+    columns = (Column("backend", "key", "left"), Column("what is there", align="left"))
+    notes = () if rows else ("no backend is registered; install capsbench itself, or a package that brings one.",)
+    return Table("Backends", columns, tuple(rows), notes=notes)
+
+
+def _ceilings_table(point: _Point, found: Mapping[str, Found]) -> Table:
+    from capsbench.measure.ceilings import COPIED_BYTES, SIDE
+    from capsbench.report import format as fmt
+    from capsbench.report.table import Cell, Column, Table, text_cell
+
+    def rates(flops_per_second: float, bytes_per_second: float) -> tuple[Cell, Cell]:
+        flops, moved = flops_per_second / 1e9, bytes_per_second / 1e9
+        return Cell(fmt.plain_number(flops), flops_per_second), Cell(fmt.plain_number(moved), bytes_per_second)
+
+    nothing = (text_cell(None), text_cell(None))
+    rows = []
+    for name, each in found.items():
+        known = each.ceilings
+        numbers = rates(known.flops_per_second, known.bytes_per_second) if known else nothing
+        rows.append((text_cell(name), *numbers, text_cell(each.problem or "measured")))
+    best = [each.ceilings for each in found.values() if each.ceilings is not None]
+    if best:
+        highest = max(each.flops_per_second for each in best), max(each.bytes_per_second for each in best)
+        rows.append((text_cell("ceiling"), *rates(*highest), text_cell("the best of each")))
+    columns = (
+        Column("backend", "key", "left"),
+        Column("GEMM\nGFLOP/s"),
+        Column("copy\nGB/s"),
+        Column("what it is", align="left"),
+    )
+    context = (point.device, f"threads {point.threads}", point.precision)
+    work = f"GEMM: a product of two {SIDE} x {SIDE} matrices; copy: of {fmt.size(COPIED_BYTES)}, read and written."
+    once = "measured once, and true where nothing else ran meanwhile; --again measures anew."
+    closing = 1 if best else 0
+    return Table("Ceilings", columns, tuple(rows), context=context, notes=(work, once), closing_rows=closing)

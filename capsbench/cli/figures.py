@@ -1,0 +1,84 @@
+"""`capsbench figures`: figures and TensorBoard's files of a stored run."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsbench.cli.options import ResultsOption, unique
+from capsbench.errors import BadInput, unknown_name
+
+if TYPE_CHECKING:
+    from capsbench.record.schema import Record
+    from capsbench.record.store import RunStore
+    from capsbench.report.figures.style import Format
+
+EXAMPLE = "capsbench figures latest --case 'em-*' --format svg"
+
+_FORMATS: dict[str, Format] = {"png": "png", "svg": "svg"}
+_NEEDED = ("matplotlib", "tensorboard")
+
+
+def figures(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
+    *,
+    case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
+    format_: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="png|svg", help="Of the figures; repeatable, both without it."),
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard/--no-tensorboard", help="Also write event files for TensorBoard.")
+    ] = True,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Draw the figures of a stored run and write its event files for TensorBoard.
+
+    Those of a case go to its folder in artifacts/, those that set cases side by side to figures/. TensorBoard shows
+    the figures that are there as png.
+    """
+    for name in format_ or ():
+        if name not in _FORMATS:
+            raise unknown_name("format", name, _FORMATS, "--format")
+    if (missing := missing_plots()) is not None:
+        raise BadInput(missing)
+    from capsbench.record.store import open_run
+
+    store = open_run(results, run)
+    records = list(store.latest_records(case))
+    if not records:
+        raise BadInput(f"no case of {store.run_id} has ended yet, so there is nothing to draw")
+    for path in draw(store, records, [_FORMATS[name] for name in unique(format_ or _FORMATS)], tensorboard=tensorboard):
+        typer.echo(str(path))
+    if tensorboard:
+        typer.echo(f"tensorboard --logdir {store.folder}")
+
+
+def draw(
+    store: RunStore, records: list[Record], formats: list[Format], *, tensorboard: bool = True
+) -> tuple[Path, ...]:
+    """Draw the figures, write the event files if asked for; the files.
+
+    Raises:
+        BadInput: a file that is to be shown is damaged, or the folder cannot be written.
+    """
+    from capsbench.report.figures import draw_run
+    from capsbench.report.tensorboard import write_events
+
+    try:
+        drawn = draw_run(store, records, formats)
+        return (*drawn, *(write_events(store, records) if tensorboard else ()))
+    except OSError as error:
+        raise BadInput(f"cannot write figures there: {error.strerror or error}", str(store.folder)) from None
+
+
+def missing_plots() -> str | None:
+    """What must be installed before anything can be drawn, in a sentence; None where everything is here."""
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if not missing:
+        return None
+    verb = "is" if len(missing) == 1 else "are"
+    return f"figures need {' and '.join(missing)}, which {verb} not installed; pip install 'capsbench[plots]'"

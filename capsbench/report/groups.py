@@ -1,0 +1,97 @@
+"""Cases that do the same work: which records stand side by side in one table, and what each is called there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from capsbench.measure.optable import StepProfile
+from capsbench.record.schema import Record
+from capsbench.report import format as fmt
+
+Which = Literal["train_step", "forward"]
+
+STEP_NAMES: dict[Which, str] = {"train_step": "one train step", "forward": "one evaluation"}
+_SETTINGS = ("device", "threads", "precision", "allocator")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Records of one network, data set, batch and iteration count.
+
+    Attributes:
+        records: in the order given.
+        names: of each record, `backend:mode` and whatever else tells the realizations of the group apart; records that
+            differ in their seed only share a name.
+    """
+
+    records: tuple[Record, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One realization of a group, by its first record that has what a table is about."""
+
+    name: str
+    record: Record
+
+
+def groups(records: Sequence[Record]) -> tuple[Group, ...]:
+    """The records by what they do, in the order in which each first comes."""
+    found: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        case = record.case
+        found.setdefault((case.network, case.dataset, case.batch, case.routing_iterations), []).append(record)
+    return tuple(Group(tuple(group), realization_names(group)) for group in found.values())
+
+
+def sides(group: Group, has: Callable[[Record], object]) -> tuple[Side, ...]:
+    """The realizations of a group that have something to show."""
+    found: dict[str, Record] = {}
+    for name, record in zip(group.names, group.records, strict=True):
+        if name not in found and has(record):
+            found[name] = record
+    return tuple(Side(name, record) for name, record in found.items())
+
+
+def realization_names(records: Sequence[Record]) -> tuple[str, ...]:
+    """For each record `backend:mode`, and the settings in which the records differ."""
+    varying = [name for name in _SETTINGS if len({getattr(record.case, name) for record in records}) > 1]
+    return tuple(
+        fmt.label(", ".join([f"{case.backend}:{case.mode}", *(f"{name} {getattr(case, name)}" for name in varying)]))
+        for case in (record.case for record in records)
+    )
+
+
+def title(text: str, group: Group) -> str:
+    """A table's title: what it shows, and of which network."""
+    return f"{text}: {fmt.label(group.records[0].case.network)}"
+
+
+def context(group: Group, *more: str) -> tuple[str, ...]:
+    """What all records of a group share."""
+    case = group.records[0].case
+    iterations = "no routing" if case.routing_iterations is None else f"iterations {case.routing_iterations}"
+    return fmt.label(case.dataset), f"batch {fmt.count(case.batch)}", iterations, *more
+
+
+def seed_notes(group: Group) -> Iterator[str]:
+    """A sentence on the seed shown, where there are several."""
+    if len({record.case.seed for record in group.records}) > 1:
+        yield f"seed {group.records[0].case.seed}; the others do the same work."
+
+
+def step_profile(record: Record, which: Which) -> StepProfile | None:
+    """What the profiler saw of a train step or an evaluation; None where it saw no op."""
+    if which == "forward":
+        return record.forward_profile if record.forward_profile and record.forward_profile.events else None
+    if record.step_profile_seconds is None or record.step_profile_bytes is None or not record.ops:
+        return None
+    return StepProfile(
+        events=record.ops,
+        step_seconds=record.step_profile_seconds,
+        allocated_bytes=record.step_profile_bytes,
+        bare_seconds=record.step_bare_seconds,
+        peak_bytes=sum(tensor.bytes for tensor in record.alive_at_peak) if record.alive_at_peak else None,
+        alive_at_peak=record.alive_at_peak,
+    )

@@ -1,0 +1,63 @@
+"""What training left behind of each epoch, as `history.json` of a case holds it."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from capsbench.errors import BadInput
+
+HISTORY = "history.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochResult:
+    """What an epoch came to.
+
+    Attributes:
+        epoch: counted from 1.
+        train_loss: mean over the train steps.
+        test_accuracy: share of the test images that were classified right after it.
+        learning_rate: of the last step.
+        margin: of the last step; 0 for a loss without one.
+        seconds: wall time of the train steps.
+        evaluation_seconds: wall time of the evaluation.
+    """
+
+    epoch: int
+    train_loss: float
+    test_accuracy: float
+    learning_rate: float
+    margin: float
+    seconds: float
+    evaluation_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    epochs: tuple[EpochResult, ...]
+
+
+def read_history(artifacts: Path) -> tuple[EpochResult, ...]:
+    """The epochs of a case, as far as it came; empty where it was not trained.
+
+    Args:
+        artifacts: the case's folder.
+
+    Raises:
+        BadInput: the file is there and damaged.
+    """
+    path = artifacts / HISTORY
+    try:
+        return _adapter().validate_json(path.read_bytes()).epochs
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValidationError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not as training writes it"
+        raise BadInput(f"cannot read the epochs of a training: {reason}", str(path)) from None
+
+
+@cache
+def _adapter() -> TypeAdapter[_History]:
+    return TypeAdapter(_History)

@@ -1,0 +1,135 @@
+"""Routing iterations: what each costs within one step, and what one more costs from case to case."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from math import isfinite
+from typing import Final
+
+import numpy as np
+
+from capsbench.measure.optable import OpEvent, Phase
+from capsbench.record.schema import CaseKey, Record
+from capsbench.report import format as fmt
+from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
+from capsbench.report.notes import profile_notes
+from capsbench.report.parts import OTHER_PHASES_LINE, TOTAL, Key, closing_lines, columns, parts
+from capsbench.report.table import Cell, Column, Table, share, text_cell
+
+OUTSIDE: Final = "outside routing"
+
+_ITERATION: Final = "iteration"
+_OUTSIDE_LINE: Final[Key] = ("", OUTSIDE)
+_SLOPES: Final[tuple[tuple[str, str, Callable[[float | None], str]], ...]] = (
+    ("train\nstep", "train_step_seconds", fmt.seconds),
+    ("forward", "forward_seconds", fmt.seconds),
+    ("peak", "peak_bytes", fmt.size),
+    ("allocated", "allocated_bytes", fmt.size),
+)
+
+
+def iteration_tables(
+    records: Sequence[Record], *, phase: Phase | None = None, which: Which = "train_step"
+) -> tuple[Table, ...]:
+    """What each routing iteration costs, a table for each group of cases, and what one more costs.
+
+    Args:
+        records: of a run; of several seeds the first is shown, and all are points of the slopes.
+        phase: the only one whose costs are sorted by iteration; None for all.
+        which: step that the costs are of; the slopes are always of both.
+    """
+    found = _by_work(records)
+    sloped = {key.network for key, cases in found.items() if len(_counts(cases)) > 1}
+    costs = (table for group in groups(records) for table in _costs(group, phase, which, sloped))
+    return (*costs, *([_slope_table(found)] if sloped else []))
+
+
+def slope(points: Sequence[tuple[int, float]]) -> float | None:
+    """Least-squares slope of values over iteration counts; None with fewer than two counts."""
+    finite = [point for point in points if isfinite(point[1])]
+    if len({count for count, _ in finite}) < 2:
+        return None
+    counts, values = np.array(finite, dtype=np.float64).T
+    return float(np.polyfit(counts, values, 1)[0])
+
+
+def _costs(group: Group, phase: Phase | None, which: Which, sloped: set[str]) -> Iterator[Table]:
+    def key(event: OpEvent) -> Key:
+        if phase is not None and event.phase != phase:
+            return OTHER_PHASES_LINE
+        return _OUTSIDE_LINE if event.routing_iteration is None else (_ITERATION, str(event.routing_iteration))
+
+    steps = parts(group, which, key)
+    iterations = {key for part in steps for key in part.lines if key[0] == _ITERATION}
+    if not iterations:
+        return
+    keys = [*sorted(iterations, key=lambda key: int(key[1])), _OUTSIDE_LINE, *closing_lines(steps)]
+    made = [columns(part, steps, [[key] for key in keys]) for part in steps]
+    names = [*(name for _, name in keys), TOTAL]
+    notes = ["iterations are counted from 0; a backward op belongs to the one whose forward op it is of."]
+    if group.records[0].case.network not in sloped:
+        notes.append("a suite with `routing_iterations: [1, 2, 3]` gives the slope per added iteration.")
+    yield Table(
+        title("Routing iterations", group),
+        (Column("iteration", "key", "left"), *(head for heads, _ in made for head in heads)),
+        tuple((text_cell(name), *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
+        context=context(group, *([f"{phase} phase"] if phase else []), STEP_NAMES[which]),
+        notes=(*notes, *profile_notes(group, steps, which)),
+        closing_rows=1,
+    )
+
+
+def _by_work(records: Sequence[Record]) -> dict[CaseKey, list[Record]]:
+    """The cases that route, by everything but their iteration count and seed."""
+    found: dict[CaseKey, list[Record]] = {}
+    for record in records:
+        if record.case.routing_iterations is not None:
+            found.setdefault(replace(record.case, id="", seed=0, routing_iterations=None), []).append(record)
+    return found
+
+
+def _counts(records: Sequence[Record]) -> list[int]:
+    """The different iteration counts, ascending."""
+    return sorted({record.case.routing_iterations or 0 for record in records})
+
+
+def _slope_table(found: dict[CaseKey, list[Record]]) -> Table:
+    columns = (
+        Column("network", "key", "left"),
+        Column("backend:mode", "key", "left"),
+        Column("batch", "key", shared="batch {}"),
+        Column("data set", "key", "left", shared="{}"),
+        Column("device", "key", "left", shared="{}"),
+        Column("threads", "key", shared="threads {}"),
+        Column("precision", "key", "left", shared="{}"),
+        Column("allocator", "key", "left", shared="{} allocator"),
+        Column("iterations", "key", "left", shared="iterations {}"),
+        Column("points", "key", shared="points {}"),
+        *(Column(header) for header, _, _ in _SLOPES),
+    )
+    rows = tuple(_slope_row(key, cases) for key, cases in found.items() if len(_counts(cases)) > 1)
+    note = "least-squares slope over all cases that differ in their iteration count and seed only."
+    return share(Table("One more routing iteration", columns, rows, notes=(note,)))
+
+
+def _slope_row(key: CaseKey, cases: Sequence[Record]) -> tuple[Cell, ...]:
+    slopes = ((slope(_points(cases, metric)), text) for _, metric, text in _SLOPES)
+    points = max(len(_points(cases, metric)) for _, metric, _ in _SLOPES)
+    return (
+        text_cell(key.network),
+        text_cell(f"{key.backend}:{key.mode}"),
+        Cell(fmt.count(key.batch), key.batch),
+        text_cell(key.dataset),
+        text_cell(key.device),
+        Cell(fmt.count(key.threads), key.threads),
+        text_cell(key.precision),
+        text_cell(key.allocator),
+        text_cell(", ".join(map(str, _counts(cases)))),
+        Cell(fmt.count(points), points),
+        *(Cell(text(value), value) for value, text in slopes),
+    )
+
+
+def _points(cases: Sequence[Record], metric: str) -> list[tuple[int, float]]:
+    """Iteration count and value of each case that has the metric."""
+    held = ((record.case.routing_iterations or 0, record.metrics.get(metric)) for record in cases)
+    return [(count, metric.value) for count, metric in held if metric is not None]

@@ -1,0 +1,178 @@
+"""What a profiled step spent, sorted into lines whose columns add up: the same for ops, layers, routing iterations.
+
+The lines of a column, what no op is known for among them, are rounded together with the total, so that the printed
+numbers add up as the exact ones do.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from capsbench.measure.optable import UNATTRIBUTED, VIEWS, LiveTensor, OpEvent, StepProfile
+from capsbench.record.schema import Record
+from capsbench.report import format as fmt
+from capsbench.report.groups import Group, Side, Which, sides, step_profile
+from capsbench.report.table import Cell, Column
+
+TOTAL = "total"
+
+Key = tuple[str, str]
+"""What kind of line, and its name; kinds keep an op called like a closing line apart from it."""
+
+VIEWS_LINE: Key = ("", VIEWS)
+OTHER_PHASES_LINE: Key = ("", "(other phases)")
+BEFORE_LINE: Key = ("", "(before the step)")
+UNATTRIBUTED_LINE: Key = ("", UNATTRIBUTED)
+_CLOSING = (VIEWS_LINE, OTHER_PHASES_LINE, BEFORE_LINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Quantities of one line."""
+
+    calls: int = 0
+    seconds: float = 0.0
+    allocated_bytes: int = 0
+    live_bytes: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.calls + other.calls,
+            self.seconds + other.seconds,
+            self.allocated_bytes + other.allocated_bytes,
+            self.live_bytes + other.live_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The step of one realization.
+
+    Attributes:
+        name: of the realization.
+        record: that the profile is of.
+        profile: of the step.
+        lines: what was spent on each line; the unattributed rest is one of them.
+        total: of the step; its calls are those of the ops.
+    """
+
+    name: str
+    record: Record
+    profile: StepProfile
+    lines: Mapping[Key, Spent]
+    total: Spent
+
+
+def parts(group: Group, which: Which, key: Callable[[OpEvent], Key]) -> tuple[Part, ...]:
+    """The profiled steps of a group.
+
+    Args:
+        group: of records.
+        which: step.
+        key: the line that an event belongs to.
+    """
+    made = []
+    for side in sides(group, lambda record: step_profile(record, which)):
+        profile = step_profile(side.record, which)
+        assert profile is not None  # noqa: S101 - sides has seen to it
+        made.append(_part(side, profile, key))
+    return tuple(made)
+
+
+def is_resident(tensor: LiveTensor) -> bool:
+    """Whether it was alive before the step began."""
+    return tensor.op is None and tensor.name is not None
+
+
+def spent_on(events: Sequence[OpEvent]) -> Spent:
+    """The sum of events."""
+    return sum(map(_spent, events), Spent())
+
+
+def _part(side: Side, profile: StepProfile, key: Callable[[OpEvent], Key]) -> Part:
+    lines: dict[Key, Spent] = {}
+    for event in profile.events:
+        line = key(event)
+        lines[line] = lines.get(line, Spent()) + _spent(event)
+    resident = sum(tensor.bytes for tensor in profile.alive_at_peak if is_resident(tensor))
+    if resident:
+        lines[BEFORE_LINE] = Spent(live_bytes=resident)
+    known = sum(lines.values(), Spent())
+    alive = sum(tensor.bytes for tensor in profile.alive_at_peak)
+    total = Spent(known.calls, profile.step_seconds, profile.allocated_bytes, alive)
+    lines[UNATTRIBUTED_LINE] = Spent(
+        0,
+        total.seconds - known.seconds,
+        total.allocated_bytes - known.allocated_bytes,
+        # Without a peak there is no rest of it either.
+        alive - known.live_bytes if profile.alive_at_peak else 0,
+    )
+    return Part(side.name, side.record, profile, lines, total)
+
+
+def _spent(event: OpEvent) -> Spent:
+    return Spent(event.calls, event.self_seconds, event.allocated_bytes, event.live_bytes_at_peak)
+
+
+def closing_lines(parts: Sequence[Part], *, alive: bool = False) -> list[Key]:
+    """The lines that every table ends in, as far as there is anything in them; the unattributed rest always comes."""
+    held = [line for line in _CLOSING if any(line in part.lines for part in parts)]
+    return [*(line for line in held if alive or line != BEFORE_LINE), UNATTRIBUTED_LINE]
+
+
+def columns(
+    part: Part, parts: Sequence[Part], lines: Sequence[Sequence[Key]], *, alive: bool = False
+) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
+    """Bytes, time and calls of one realization, line by line, the total last; all realizations use the same units.
+
+    Args:
+        part: of the realization.
+        parts: all that stand side by side.
+        lines: of the table, each the sum of some lines of the part.
+        alive: whether bytes alive at the peak have a column.
+    """
+    size_unit = fmt.common_unit(max(other.total.allocated_bytes for other in parts), fmt.BYTES)
+    time_unit = fmt.common_unit(max(other.total.seconds for other in parts), fmt.SECONDS)
+    spent = [_sum(part, line) for line in lines]
+    made = [
+        (size_unit.name, summed(each(spent, "allocated_bytes"), part.total.allocated_bytes, size_unit)),
+        (time_unit.name, summed(each(spent, "seconds"), part.total.seconds, time_unit)),
+        ("calls", _counts([None if line is None else line.calls for line in spent])),
+    ]
+    if alive:
+        unit = fmt.common_unit(max(other.total.live_bytes for other in parts), fmt.BYTES)
+        peak = part.total.live_bytes if part.profile.alive_at_peak else None
+        live = each(spent, "live_bytes") if peak is not None else [None] * len(spent)
+        made.append((f"alive at\npeak, {unit.name}", summed(live, peak, unit)))
+    heads = [f"{part.name}\n{made[0][0]}", *(head for head, _ in made[1:])]
+    cells = list(zip(*(cells for _, cells in made), strict=True))
+    return tuple(Column(head, group=part.name) for head in heads), cells
+
+
+def each(spent: Sequence[Spent | None], quantity: str) -> list[float | None]:
+    """One quantity of each line, by its name in `Spent`."""
+    return [None if line is None else getattr(line, quantity) for line in spent]
+
+
+def _sum(part: Part, line: Sequence[Key]) -> Spent | None:
+    held = [part.lines[key] for key in line if key in part.lines]
+    return sum(held, Spent()) if held else None
+
+
+def summed(values: Sequence[float | None], total: float | None, unit: fmt.Unit) -> list[Cell]:
+    """Cells of one column in one unit, the total last; what is printed adds up."""
+    if total is None:
+        return [Cell(fmt.NOTHING)] * (len(values) + 1)
+    decimals = 0 if unit.whole else 1
+    tick = unit.size / 10**decimals
+    present = [value for value in values if value is not None]
+    rounded = iter(fmt.apportion(present, total, tick))
+    cells = [_cell(next(rounded), value, decimals) if value is not None else Cell(fmt.NOTHING) for value in values]
+    return [*cells, _cell(round(total / tick), total, decimals)]
+
+
+def _cell(ticks: int, value: float, decimals: int) -> Cell:
+    return Cell(f"{ticks / 10**decimals:,.{decimals}f}", value)
+
+
+def _counts(numbers: Sequence[int | None]) -> list[Cell]:
+    return [Cell(fmt.count(number or None), number) for number in (*numbers, sum(number or 0 for number in numbers))]

@@ -1,0 +1,136 @@
+"""What is alive when a step's memory is at its peak: tensors by the layer and op that made them, the votes by name."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from capsbench.measure.optable import UNATTRIBUTED, LiveTensor, StepProfile
+from capsbench.measure.steptrace import VOTES
+from capsbench.record.schema import Record
+from capsbench.report import format as fmt
+from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, seed_notes, sides, step_profile, title
+from capsbench.report.parts import TOTAL, is_resident, summed
+from capsbench.report.table import Cell, Column, Table, text_cell
+
+_BEFORE: Final = "before the step"
+_NAMES: Final = "a tensor without a name of its own is called after the op that made it."
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Row:
+    """What a row is of; all that is alive and alike in this is summed."""
+
+    tensor: str
+    layer: str
+    when: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Peak:
+    """The peak of one realization: bytes and blocks by row."""
+
+    name: str
+    record: Record
+    bytes: int
+    rows: dict[_Row, tuple[int, int]]
+
+
+_UNATTRIBUTED: Final = _Row(UNATTRIBUTED, "", "")
+
+
+def peak_tables(records: Sequence[Record], *, top: int = 10, which: Which = "train_step") -> tuple[Table, ...]:
+    """What is alive at the peak, a table for each group of cases.
+
+    Args:
+        records: of a run; of several seeds the first is shown.
+        top: rows before the others are summed up.
+        which: step.
+    """
+    return tuple(table for group in groups(records) for table in _table(group, top, which))
+
+
+def _table(group: Group, top: int, which: Which) -> Iterator[Table]:
+    peaks = list(_peaks(group, which))
+    if not peaks:
+        return
+    ranked = _ranked(peaks)
+    shown, others = ranked[:top], ranked[top:]
+    lines = [*([row] for row in shown), *([others] if others else []), [_UNATTRIBUTED]]
+    closing = [f"{fmt.count(len(others))} other{'s' if len(others) > 1 else ''}"] if others else []
+    names = [tuple(map(text_cell, (row.tensor, row.layer, row.when))) for row in shown]
+    names += [tuple(map(text_cell, (text, "", ""))) for text in (*closing, UNATTRIBUTED, TOTAL)]
+    made = [_columns(peak, peaks, lines) for peak in peaks]
+    heads = tuple(Column(head, "key", "left") for head in ("tensor", "layer", "made in"))
+    yield Table(
+        title("Alive at the peak", group),
+        (*heads, *(head for columns, _ in made for head in columns)),
+        tuple((*name, *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
+        context=context(group, STEP_NAMES[which]),
+        notes=(_NAMES, *(note for peak in peaks for note in _notes(peak, which)), *seed_notes(group)),
+        closing_rows=1,
+    )
+
+
+def _peaks(group: Group, which: Which) -> Iterator[_Peak]:
+    for side in sides(group, lambda record: _profile(record, which)):
+        rows: dict[_Row, tuple[int, int]] = {_UNATTRIBUTED: (0, 0)}
+        tensors = _profile(side.record, which)
+        for tensor in tensors:
+            size, blocks = rows.get(_row(tensor), (0, 0))
+            rows[_row(tensor)] = size + tensor.bytes, blocks + tensor.count
+        yield _Peak(side.name, side.record, sum(tensor.bytes for tensor in tensors), rows)
+
+
+def _profile(record: Record, which: Which) -> tuple[LiveTensor, ...]:
+    """What is alive at the peak of a step."""
+    profile: StepProfile | None = step_profile(record, which)
+    return () if profile is None else profile.alive_at_peak
+
+
+def _row(tensor: LiveTensor) -> _Row:
+    if is_resident(tensor):
+        return _Row(tensor.name or "", "", _BEFORE)
+    if tensor.op is None:
+        return _UNATTRIBUTED
+    made_by = f"{VOTES} of {tensor.layer}" if tensor.name == VOTES else tensor.name or tensor.op
+    return _Row(made_by, tensor.layer or "", tensor.phase or "")
+
+
+def _ranked(peaks: Sequence[_Peak]) -> list[_Row]:
+    """All rows but the unattributed rest, by the largest share of any peak."""
+    weight: dict[_Row, float] = {}
+    for peak in peaks:
+        for row, (size, _) in peak.rows.items():
+            weight[row] = max(weight.get(row, 0.0), size / (peak.bytes or 1))
+    del weight[_UNATTRIBUTED]
+    return sorted(weight, key=lambda row: (-weight[row], row))
+
+
+def _columns(
+    peak: _Peak, peaks: Sequence[_Peak], lines: Sequence[Sequence[_Row]]
+) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
+    """Bytes, share and blocks of one realization; all use the same unit, and each column adds up."""
+    unit = fmt.common_unit(max(other.bytes for other in peaks), fmt.BYTES)
+    held = [[peak.rows[row] for row in line if row in peak.rows] for line in lines]
+    sizes = [sum(size for size, _ in line) if line else None for line in held]
+    shares = [None if size is None else 100 * size / (peak.bytes or 1) for size in sizes]
+    blocks = [sum(number for _, number in line) if line else None for line in held]
+    blocks.append(sum(number or 0 for number in blocks))
+    numbers = [Cell(fmt.count(number or None), number) for number in blocks]
+    whole = 100.0 if peak.bytes else 0.0
+    cells = zip(summed(sizes, peak.bytes, unit), summed(shares, whole, fmt.PERCENT), numbers, strict=True)
+    heads = (f"{peak.name}\n{unit.name}", "%", "blocks")
+    return tuple(Column(head, group=peak.name) for head in heads), list(cells)
+
+
+def _notes(peak: _Peak, which: Which) -> Iterator[str]:
+    """What the memory pass, in which only the allocator is watched, says of the same peak."""
+    metric = peak.record.metrics.get("peak_bytes")
+    if metric is None or which != "train_step":
+        return
+    difference = metric.value - peak.bytes
+    if not difference:
+        yield f"{peak.name}: equal to the memory pass's peak."
+    else:
+        how = "more" if difference > 0 else "less"
+        yield f"{peak.name}: the memory pass, without the profiler, counted {fmt.size(abs(difference))} {how}."

@@ -1,0 +1,69 @@
+"""From what a person asks to see of a run to tables."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from capsbench.measure.optable import Phase
+from capsbench.record.ceilings import DeviceCeilings
+from capsbench.record.schema import Record
+from capsbench.report.distributions import distribution_tables
+from capsbench.report.groups import Which
+from capsbench.report.iterations import iteration_tables
+from capsbench.report.ops import By, Sort, op_tables
+from capsbench.report.peak import peak_tables
+from capsbench.report.roofline import roofline_tables
+from capsbench.report.routing import routing_tables
+from capsbench.report.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sections:
+    """Which tables, and how they look at a step.
+
+    Attributes:
+        ops: ops by phase; of one phase, or of an evaluation, which is all forward, by op.
+        layers: layers, alone and against the equations.
+        iterations: routing iterations, the slope, the routing metrics.
+        peak: what is alive when memory is at its peak.
+        histograms: distributions of activations and poses.
+        top: rows of ops, layers and tensors before the others are summed up.
+        sort: order of ops and layers.
+        phase: the only one of the step that is taken apart.
+        which: a train step or an evaluation.
+    """
+
+    ops: bool = False
+    layers: bool = False
+    iterations: bool = False
+    peak: bool = False
+    histograms: bool = False
+    top: int = 10
+    sort: Sort = "share"
+    phase: Phase | None = None
+    which: Which = "train_step"
+
+
+def section_tables(
+    records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings] = ()
+) -> Iterator[Table]:
+    """The tables asked for, one after another.
+
+    Args:
+        records: of a run.
+        asked: which.
+        ceilings: of the machine that the run was on, for the layers.
+    """
+    top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
+    if asked.ops:
+        by: By = "phase" if phase is None and which == "train_step" else "op"
+        yield from op_tables(records, by=by, top=top, sort=sort, phase=phase, which=which)
+    if asked.layers:
+        yield from op_tables(records, by="layer", top=top, sort=sort, phase=phase, which=which)
+        yield from roofline_tables(records, ceilings, which=which)
+    if asked.iterations:
+        yield from iteration_tables(records, phase=phase, which=which)
+        yield from routing_tables(records)
+    if asked.peak:
+        yield from peak_tables(records, top=top, which=which)
+    if asked.histograms:
+        yield from distribution_tables(records)

@@ -1,0 +1,85 @@
+"""Both frameworks call the canonical ops of the published formulation equally often, or the ledger says why not."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from capsbench import plugins
+from capsbench.backend import Setting
+from capsbench.network import zoo
+from capsbench.report.deviations import differences, read_deviations
+from capsbench.runner.launch import worker_environment
+
+pytest.importorskip("torch")
+pytest.importorskip("tensorflow")
+
+IMAGE, CLASSES = (28, 28, 1), 10
+SETTING = Setting("tiled", threads=2)
+PROFILE = f"""
+import json, sys
+import numpy as np
+from capsbench import plugins
+from capsbench.backend import Setting
+from capsbench.measure.steptrace import summarise
+from capsbench.network import zoo
+from capsbench.network.parameters import draw_parameters
+from capsbench.network.shapes import bind
+from capsbench.report.deviations import calls
+
+counted = {{}}
+for name in zoo.names():
+    network = zoo.load(name)
+    bound = bind(network, {IMAGE}, network.classes or {CLASSES})
+    realization = plugins.load(sys.argv[1]).realize(bound, draw_parameters(bound, 0), {SETTING})
+    image = np.random.default_rng(0).random((1, *{IMAGE}), dtype=np.float32)
+    placed = realization.place(image, np.zeros(1, np.int64), {{}})
+    realization.forward(placed)
+    realization.profile(placed, None)
+    counted[name] = calls(summarise(realization.profile(placed, None), {{}}))
+print(json.dumps(counted))
+"""
+
+
+def count(backend, environment):
+    """Calls by op, by network, of an evaluation of one image; in a process of its own, as a case would be."""
+    own = worker_environment(plugins.load(backend), SETTING, "heap")
+    command = [sys.executable, "-c", PROFILE, backend]
+    done = subprocess.run(command, env={**environment, **own}, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def found():
+    """What differs, by network: pairs of op and the framework with more calls."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    torch, tensorflow = (count(backend, environment) for backend in ("torch", "tensorflow"))
+    assert set(torch) == set(tensorflow) == set(zoo.names())
+    assert all(torch[name]["Conv2D"] for name in torch)
+    return {name: differences(torch[name], tensorflow[name]) for name in torch}
+
+
+@pytest.fixture(scope="module")
+def listed():
+    """What the ledger lists."""
+    return {(each.op, each.more) for each in read_deviations()}
+
+
+@pytest.mark.parametrize("network", zoo.names())
+def test_every_difference_has_a_reason(found, listed, network):
+    """An op that is called more often in one framework is in the ledger, in that direction."""
+    assert found[network] - listed == set()
+
+
+def test_every_entry_is_needed(found, listed):
+    """What no network needs any more leaves the ledger."""
+    assert listed - set().union(*found.values()) == set()
+
+
+def test_votes_cost_the_same(found):
+    """The products, tiles and convolutions that the votes are made of are called equally often everywhere."""
+    ops = {op for differing in found.values() for op, _ in differing}
+    assert not ops & {"BatchMatMul", "Tile", "Conv2D", "MatMul", "MaxPool"}

@@ -1,0 +1,103 @@
+"""From a suite to its cases: the product of its axes, each point a case with an id of its own."""
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsbench.errors import BadInput
+from capsbench.suite.cases import comparable_group, expand, select
+from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, Suite
+
+MODES = {"numpy": ("float64",), "torch": ("eager", "tiled"), "tensorflow": ("graph", "tiled")}
+PATH = Path("suite.yaml")
+TOYS = DatasetChoice(name="toys", train_limit=50)
+
+
+def suite_of(**changes):
+    """A small suite."""
+    suite = Suite(name="tests", dataset="mnist", networks=("em-tiny",), backends=("torch",), batch=(8,), device="cpu")
+    return replace(suite, **changes)
+
+
+def subsets(values):
+    """Some of the values, at least one, in any order."""
+    return st.lists(st.sampled_from(values), min_size=1, unique=True).map(tuple)
+
+
+@given(
+    datasets=subsets(("mnist", TOYS, DatasetChoice(name="toys"))),
+    networks=subsets(("em-tiny", "cnn-tiny")),
+    backends=subsets(("torch:eager", "tensorflow", BackendChoice(use="tensorflow:tiled", measure=("ops",)))),
+    batch=subsets((4, 8)),
+    seeds=subsets((0, 1)),
+)
+def test_cases_are_the_product_of_the_axes(datasets, networks, backends, batch, seeds):
+    """One case a point, all ids different, in the order of the axes: data sets, networks, batch, seeds, backends."""
+    suite = suite_of(dataset=datasets, networks=networks, backends=backends, batch=batch, seeds=seeds)
+    cases = expand(suite, PATH, MODES)
+    uses = [use if ":" in use else f"{use}:{MODES[use][0]}" for use, _ in suite.realizations()]
+    points = [(c.dataset, c.network.name, c.batch, c.seed, f"{c.backend}:{c.mode}") for c in cases]
+    assert points == list(product(suite.datasets(), networks, batch, seeds, uses))
+    assert len({case.id for case in cases}) == len(cases)
+
+
+@given(
+    datasets=subsets(("mnist", TOYS, DatasetChoice(name="toys"))),
+    networks=subsets(("em-tiny", "cnn-tiny")),
+    batch=subsets((4, 8)),
+)
+def test_only_cases_that_can_be_compared_take_turns(datasets, networks, batch):
+    """Two cases share a group exactly where they differ in backend and mode only."""
+    cases = expand(
+        suite_of(dataset=datasets, networks=networks, backends=("torch", "torch:tiled"), batch=batch), PATH, MODES
+    )
+    for one, other in product(cases, cases):
+        same = (one.dataset, one.network, one.batch) == (other.dataset, other.network, other.batch)
+        assert (comparable_group(one) == comparable_group(other)) == same
+
+
+def test_a_case_is_measured_as_its_backend_says():
+    """A narrowed realization has its own measure, and the id says that it is another case."""
+    whole = expand(suite_of(backends=("torch:tiled", "torch:eager")), PATH, MODES)
+    narrow = expand(suite_of(backends=(BackendChoice(use="torch:tiled", measure=("ops",)), "torch:eager")), PATH, MODES)
+    assert [case.measure for case in narrow] == [("ops",), MEASURES]
+    assert [case.measure for case in whole] == [MEASURES, MEASURES]
+    assert narrow[0].id != whole[0].id
+    assert narrow[1].id == whole[1].id
+
+
+def test_ids_follow_what_defines_a_case():
+    """Naming a data set alone or in a list, or a backend as text or mapping, makes the same case; a limit another."""
+    [case] = expand(suite_of(), PATH, MODES)
+    [listed] = expand(suite_of(dataset=("mnist",), backends=(BackendChoice(use="torch"),)), PATH, MODES)
+    [limited] = expand(suite_of(dataset=DatasetChoice(name="mnist", train_limit=9)), PATH, MODES)
+    assert listed == case
+    assert limited.id != case.id
+    assert case.id.startswith("em-tiny.mnist.torch-eager.b8.i2.s0-")
+
+
+def test_every_data_set_is_checked():
+    """An unknown data set, and a network that does not fit one of several, are refused with the file's name."""
+    with pytest.raises(BadInput, match=r"suite\.yaml:dataset: unknown data set 'minst'.*did you mean 'mnist'"):
+        expand(suite_of(dataset=("toys", "minst")), PATH, MODES)
+    tiny = DatasetChoice(name="toys", transform=replace(TOYS.transform, resize=4))
+    with pytest.raises(BadInput, match=r"suite\.yaml:networks: .*\(data set toys\)"):
+        expand(suite_of(dataset=("mnist", tiny)), PATH, MODES)
+    cropped = DatasetChoice(name="mnist", transform=replace(TOYS.transform, crop=99))
+    with pytest.raises(BadInput, match=r"suite\.yaml:dataset: transform: crop 99"):
+        expand(suite_of(dataset=cropped), PATH, MODES)
+
+
+def test_select_takes_id_network_and_mode():
+    """A glob on any of the three; one that matches nothing is refused."""
+    cases = expand(suite_of(dataset=("mnist", "toys"), backends=("torch", "torch:tiled")), PATH, MODES)
+    assert select(cases, None) == cases
+    assert [case.dataset.name for case in select(cases, "torch:tiled")] == ["mnist", "toys"]
+    assert len(select(cases, "*.toys.*")) == 2
+    assert len(select(cases, "em-*")) == 4
+    with pytest.raises(BadInput, match="no case matches 'x'"):
+        select(cases, "x")

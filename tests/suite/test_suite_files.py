@@ -1,0 +1,165 @@
+"""Suite files: what they may say, and in which words they are refused."""
+
+import json
+
+import jsonschema
+import pytest
+import yaml
+
+from capsbench.errors import BadInput
+from capsbench.network.text import json_schema, parse, plain
+from capsbench.suite.schema import MEASURES, DatasetChoice, Suite, load_suite
+
+REST = """
+name: tests
+networks: [em-tiny]
+batch: [8]
+"""
+
+
+def suite_of(text, rest=REST):
+    """The suite of some lines and, where they do not say it, the usual rest."""
+    return parse(f"{text.strip()}{rest}", Suite, "suite.yaml")
+
+
+@pytest.fixture
+def load(tmp_path):
+    """Read a suite file that holds these lines and the usual rest."""
+
+    def load(text, rest=REST):
+        path = tmp_path / "suite.yaml"
+        path.write_text(f"{text.strip()}{rest}", encoding="utf-8")
+        return load_suite(path)
+
+    return load
+
+
+BACKENDS = "backends: [numpy]\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "choices"),
+    [
+        ("mnist", [DatasetChoice(name="mnist")]),
+        ("{name: mnist, train_limit: 5}", [DatasetChoice(name="mnist", train_limit=5)]),
+        ("[mnist]", [DatasetChoice(name="mnist")]),
+        (
+            "[{name: mnist, test_limit: 7}, toys, mnist]",
+            [DatasetChoice(name="mnist", test_limit=7), DatasetChoice(name="toys"), DatasetChoice(name="mnist")],
+        ),
+    ],
+)
+def test_a_data_set_is_a_name_a_mapping_or_a_list_of_those(load, dataset, choices):
+    """However they are written, they are choices in the order of the file."""
+    assert list(load(f"{BACKENDS}dataset: {dataset}").datasets()) == choices
+
+
+def test_a_backend_may_narrow_what_is_measured():
+    """A mapping says what is measured of that realization; the others are measured as the suite says."""
+    suite = suite_of("""
+dataset: mnist
+measure: [parity, memory, ops]
+backends: [torch, {use: "tensorflow:tiled", measure: [ops]}, {use: numpy}]
+""")
+    assert suite.realizations() == (
+        ("torch", ("parity", "memory", "ops")),
+        ("tensorflow:tiled", ("ops",)),
+        ("numpy", ("parity", "memory", "ops")),
+    )
+    assert suite_of(f"{BACKENDS}dataset: mnist").realizations() == (("numpy", MEASURES),)
+
+
+def test_other_backends_keep_what_the_suite_says_of_them():
+    """Backends from the command line replace the suite's; one that the suite narrows stays narrow."""
+    suite = suite_of("""
+dataset: mnist
+backends: [torch, {use: "tensorflow:tiled", measure: [ops]}]
+""").with_backends(["numpy", "tensorflow:tiled"])
+    assert suite.realizations() == (("numpy", MEASURES), ("tensorflow:tiled", ("ops",)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("dataset: 3", "suite.yaml:2:dataset: input should be a valid string, not 3"),
+        ("dataset: []", "suite.yaml:2:dataset: tuple should have at least 1 item"),
+        ("dataset: {nam: mnist}", "suite.yaml:2:dataset.nam: unknown key 'nam', legal are name, test_limit"),
+        ("dataset: {name: mnist, train_limit: 0}", "suite.yaml:2:dataset.train_limit: input should be greater"),
+        ("dataset: [mnist, {nam: toys}]", "suite.yaml:2:dataset[1].nam: unknown key 'nam', legal are name"),
+        ("dataset: [mnist, 3]", "suite.yaml:2:dataset[1]: input should be a valid string, not 3"),
+        ("dataset: [mnist, [toys]]", "suite.yaml:2:dataset[1]: input should be a valid string, not ['toys']"),
+        (
+            "dataset:\n- mnist\n- {name: toys, transform: {resiz: 28}}",
+            "suite.yaml:4:dataset[1].transform.resiz: unknown key 'resiz', legal are brightness",
+        ),
+        ("dataset: [mnist, {name: mnist}]", "suite.yaml:dataset: a data set comes twice with the same choices"),
+    ],
+)
+def test_bad_data_sets_are_refused_where_they_stand(load, lines, says):
+    """File, line and key, what is wrong there, and what would be legal."""
+    with pytest.raises(BadInput) as caught:
+        load(f"{BACKENDS}{lines}")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("backends", "says"),
+    [
+        ("[3]", "suite.yaml:2:backends[0]: input should be a valid string, not 3"),
+        ("[{us: numpy}]", "suite.yaml:2:backends[0].us: unknown key 'us', legal are measure, use; did you mean 'use'"),
+        ("[numpy, {measure: [ops]}]", "suite.yaml:2:backends[1].use: this key is required but missing"),
+        ("[{use: numpy, measure: []}]", "suite.yaml:2:backends[0].measure: tuple should have at least 1 item"),
+        ("[{use: numpy, measure: [opps]}]", "backends[0].measure[0]: 'opps' is not legal, legal are 'parity'"),
+        ("[{use: numpy, measure: [time]}]", "backends[0].measure: 'time' is not measured in this suite, legal are"),
+        ("[{use: numpy, measure: [ops, ops]}]", "backends[0].measure: 'ops' comes twice"),
+        ("[torch, {use: numpy, measure: [ops, time]}]", "backends[1].measure: 'time' is not measured in this suite"),
+        ("[numpy, {use: numpy, measure: [ops]}]", "suite.yaml:backends: 'numpy' comes twice"),
+    ],
+)
+def test_bad_backends_are_refused_where_they_stand(load, backends, says):
+    """Also where a mapping asks for more than the suite measures."""
+    with pytest.raises(BadInput) as caught:
+        load(f"dataset: mnist\nbackends: {backends}\nmeasure: [ops, accuracy]")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("measure: [ops, ops]", "suite.yaml:measure: 'ops' comes twice"),
+        ("seeds: [1, 2, 1]", "suite.yaml:seeds: 1 comes twice; every value makes cases of its own"),
+    ],
+)
+def test_values_that_come_twice_are_refused(load, line, says):
+    """Each would make the same cases again."""
+    with pytest.raises(BadInput) as caught:
+        load(f"dataset: mnist\n{BACKENDS}{line}")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "backends", "valid"),
+    [
+        ("mnist", "[numpy]", True),
+        ("{name: mnist, test_limit: 3}", "[{use: numpy}]", True),
+        ("[mnist, {name: toys, transform: {resize: 28}}]", "[numpy, {use: torch, measure: [ops]}]", True),
+        ("[[mnist]]", "[numpy]", False),
+        ("{nam: mnist}", "[numpy]", False),
+        ("[mnist, {name: toys, nosuch: 1}]", "[numpy]", False),
+        ("mnist", "[{us: numpy}]", False),
+        ("mnist", "[{use: numpy, measure: []}]", False),
+        ("mnist", "[{use: numpy, measure: [opps]}]", False),
+    ],
+)
+def test_the_published_schema_takes_what_is_read(dataset, backends, valid):
+    """JSON Schema and reader agree on what a suite may say; a suite that was read fits the schema when written out."""
+    text = f"dataset: {dataset}\nbackends: {backends}{REST}"
+    validator = jsonschema.Draft202012Validator(json_schema(Suite))
+    assert validator.is_valid(yaml.safe_load(text)) == valid
+    if valid:
+        suite = parse(text, Suite, "suite.yaml")
+        validator.validate(json.loads(json.dumps(plain(suite))))
+        assert parse(json.dumps(plain(suite)), Suite, "again.yaml") == suite
+    else:
+        with pytest.raises(BadInput):
+            parse(text, Suite, "suite.yaml")

@@ -1,0 +1,74 @@
+"""What layers give out: the oracle's numbers, and nothing at all where nobody asks."""
+
+import pytest
+
+pytest.importorskip("tensorflow")
+
+import numpy as np
+from networks_for_tensorflow import VARIANTS, case_of, tensors, variant, zoo_network
+
+from capsbench.backend import Setting
+from capsbench_numpy.backend import BACKEND as ORACLE
+
+pytestmark = pytest.mark.tensorflow
+
+ROUTING = ("coupling_entropy", "vote_distance", "starved_share")
+
+
+def _check(case, mode):
+    oracle = ORACLE.realize(case.bound, case.parameters, Setting("float64"))
+    expected = oracle.inspect(oracle.place(case.images, case.labels, case.masks), votes=True)
+    realization, placed = case.realize(mode, "float64")
+    layers = realization.inspect(placed, votes=True)
+    assert list(layers) == list(expected)
+    for name, layer in layers.items():
+        there = expected[name]
+        np.testing.assert_allclose(layer.activations, there.activations, rtol=1e-9, atol=1e-12, err_msg=name)
+        assert (layer.poses is None, layer.routing is None) == (there.poses is None, there.routing is None)
+        if layer.poses is not None:
+            np.testing.assert_allclose(layer.poses, there.poses, rtol=1e-9, atol=1e-12, err_msg=name)
+        if layer.routing is not None:
+            for quantity in ROUTING:
+                mine, exact = getattr(layer.routing, quantity), getattr(there.routing, quantity)
+                np.testing.assert_allclose(mine, exact, rtol=1e-8, atol=1e-12, err_msg=f"{name} {quantity}")
+            # Layouts differ, so that values are compared in order of size.
+            np.testing.assert_allclose(*(np.sort(state.votes, None) for state in (layer, there)), atol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["graph", "tiled"])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_routing_variants_show_what_the_oracle_shows(name, mode):
+    """Outputs, votes and routing metrics of every layer are the oracle's, in both layouts."""
+    _check(case_of(variant(name), 2, image=(20, 20, 1), classes=4), mode)
+
+
+@pytest.mark.parametrize("name", ["cnn-seed", "em-seed"])
+def test_the_seeds_networks_show_what_the_oracle_shows(name):
+    """Batch normalisation, dense layers and class capsules routed place by place give out the oracle's numbers."""
+    _check(case_of(zoo_network(name), 2), "graph")
+
+
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_the_last_layer_gives_out_what_forward_says(mode):
+    """Activations and poses of the class capsules are those of `forward`; votes come only when asked for."""
+    case = case_of(zoo_network("em-tiny"), 2, image=(20, 20, 1), classes=4)
+    realization, placed = case.realize(mode)
+    _, activations, poses = tensors(realization.forward(placed))
+    layers = realization.inspect(placed)
+    np.testing.assert_allclose(layers["class_caps"].activations, activations, rtol=1e-5)
+    np.testing.assert_allclose(layers["class_caps"].poses, poses, rtol=1e-4, atol=1e-6)
+    assert [layer.votes for layer in layers.values()] == [None] * 4
+
+
+def test_looking_costs_nothing_where_nobody_looks():
+    """An evaluation asks for the same bytes before and after; nothing is traced for looking until it is called."""
+    realization, placed = case_of(zoo_network("em-tiny"), 2, image=(20, 20, 1), classes=4).realize()
+    realization.forward(placed)
+    assert realization._inspect.experimental_get_tracing_count() == 0
+    counted = []
+    for _ in range(2):
+        spans = realization.profile(placed, None).spans
+        counted.append(sorted((span.op, span.native, str(span.layer)) for span in spans if span.op != "Dispatch"))
+        realization.inspect(placed)
+    assert counted[0] == counted[1]
+    assert not [span for span in spans if span.native == "Xlogy"]

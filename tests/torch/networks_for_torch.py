@@ -1,0 +1,86 @@
+"""Networks, their batches and realizations, for the tests beside this file."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from capsbench.backend import Setting, Step
+from capsbench.network import zoo
+from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, ConvCapsules, PrimaryCapsules
+from capsbench.network.network import Network, with_routing_iterations
+from capsbench.network.objective import LinearMargin, Objective, Reconstruction, SpreadLoss
+from capsbench.network.parameters import draw_parameters, dropout_masks
+from capsbench.network.routing import EMRouting, InverseTemperature
+from capsbench.network.shapes import bind
+from capsbench_numpy.backend import BACKEND as ORACLE
+from capsbench_torch.backend import BACKEND
+
+STEP = Step(0, 1e-3, 0.5)
+MODES = ("tiled", "eager")
+IMAGE, CLASSES = (28, 28, 1), 10
+
+
+def realize(name, mode="eager", *, batch=2, iterations=None, **setting):
+    """A network of the zoo with a random batch placed."""
+    bound = bind(with_routing_iterations(zoo.load(name), iterations), IMAGE, CLASSES)
+    ours = BACKEND.realize(bound, draw_parameters(bound, 0), Setting(mode, threads=2, **setting))
+    images = np.random.default_rng(0).random((batch, *IMAGE), dtype=np.float32)
+    return ours, ours.place(images, np.arange(batch) % CLASSES, dropout_masks(bound, batch, 0, 0)), bound
+
+
+def vote_bytes(bound, batch):
+    """Size of the votes of every routed layer in float32."""
+    routed = ((layer.layer.name, layer.routing) for layer in bound.layers)
+    return {name: 4 * batch * shape.votes for name, shape in routed if shape is not None}
+
+
+def relative(got, expected):
+    """Largest difference over largest magnitude."""
+    return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def pair(network, mode, precision, *, image=(28, 28, 1), classes=10, batch=1):
+    """The network in PyTorch and in the oracle, with the same batch placed in both."""
+    bound = bind(network, image, classes)
+    parameters = draw_parameters(bound, 0)
+    generator = np.random.default_rng(0)
+    images = generator.random((batch, *image), dtype=np.float32)
+    labels = np.arange(batch) % classes
+    masks = dropout_masks(bound, batch, 0, 0)
+    ours = BACKEND.realize(bound, parameters, Setting(mode, precision=precision, threads=2))
+    oracle = ORACLE.realize(bound, parameters, Setting("float64", precision="float64"))
+    return bound, (ours, ours.place(images, labels, masks)), (oracle, oracle.place(images, labels, masks))
+
+
+@st.composite
+def variants(draw):
+    """Small capsule networks with every routing field drawn."""
+    densities = draw(st.sampled_from(["log", "shifted"]))
+    routing = EMRouting(
+        iterations=draw(st.integers(1, 4)),
+        inverse_temperature=InverseTemperature(final=draw(st.sampled_from([0.01, 0.3])), decay=0.5),
+        activation=draw(st.sampled_from(["sigmoid", "softmax"])),
+        interim_activation=draw(st.sampled_from(["same", "softmax_of_mass"])),
+        variance_floor=1e-3,
+        cost_scale=draw(st.sampled_from([None, 10.0])),
+        competition="position" if densities == "shifted" else draw(st.sampled_from(["position", "all_positions"])),
+        renormalise_input=draw(st.booleans()),
+        densities=densities,
+        beta_u=draw(st.sampled_from(["parent", "element"])),
+        coordinates=draw(st.sampled_from(["none", "right_column", "first_row", "appended"])),
+        coordinate_unit=draw(st.sampled_from(["grid", "image"])),
+    )
+    # A single child has no variance: all elements of its density tie, and which of them is the largest is anybody's.
+    fewest = 2 if densities == "shifted" else 1
+    kernel, stride = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (3, 2)]))
+    layers = (
+        BatchNorm(name="norm"),
+        Conv(name="conv", channels=draw(st.integers(1, 3)), kernel=3, stride=2),
+        PrimaryCapsules(name="primary", capsules=draw(st.integers(fewest, 3))),
+        ConvCapsules(name="caps", capsules=draw(st.integers(fewest, 4)), kernel=kernel, stride=stride),
+        ClassCapsules(name="classes", positions=draw(st.sampled_from(["joint", "each"]))),
+    )
+    objective = Objective(
+        loss=SpreadLoss(margin=LinearMargin()),
+        reconstruction=draw(st.sampled_from([None, Reconstruction(hidden=(5,))])),
+    )
+    return Network(name="variant", layers=layers, routing=routing, objective=objective)
