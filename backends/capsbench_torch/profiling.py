@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._profiler import _EventType
-from torch.profiler import ProfilerActivity, record_function
+from torch.autograd import profiler
+from torch.profiler import record_function
 
 from capsbench.backend import MemoryUse
 from capsbench.measure.optable import Phase
@@ -71,9 +72,9 @@ def memory(step: Callable[[], object], device: torch.device, resident: Mapping[s
         torch.cuda.synchronize(device)
         allocated = torch.cuda.memory_stats(device)["allocated_bytes.all.allocated"] - before
         return MemoryUse(torch.cuda.max_memory_allocated(device), allocated)
-    with _profiler(device) as profiler:
+    with _profiler(device) as seen:
         step()
-    heap = _read(profiler, device).heap
+    heap = _read(seen, device).heap
     return MemoryUse(
         sum(resident.values()) + peak_growth_bytes(heap), sum(event.size for event in heap if event.size is not None)
     )
@@ -81,16 +82,17 @@ def memory(step: Callable[[], object], device: torch.device, resident: Mapping[s
 
 def trace(step: Callable[[Scope], object], device: torch.device, resident: Mapping[str, int]) -> StepTrace:
     """One step, which is handed a scope that the profiler sees; `memory` says what it must not release."""
-    with _profiler(device) as profiler, record_function(_STEP):
+    with _profiler(device) as seen, record_function(_STEP):
         step(record_function)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-    return replace(_read(profiler, device), resident=dict(resident))
+    return replace(_read(seen, device), resident=dict(resident))
 
 
-def _profiler(device: torch.device) -> torch.profiler.profile:
-    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-    return torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True)
+def _profiler(device: torch.device) -> profiler.profile:
+    """The profiler under `torch.profiler`, which would make a list of all events at the end that nobody here reads."""
+    on_gpu = "cuda" if device.type == "cuda" else None
+    return profiler.profile(use_kineto=True, use_device=on_gpu, profile_memory=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,9 @@ class _Walk:
     seconds: float = 0.0
 
 
-def _read(profiler: torch.profiler.profile, device: torch.device) -> StepTrace:
+def _read(seen: profiler.profile, device: torch.device) -> StepTrace:
     """The trace without what was there before. The tree hangs together by threads, the trace runs by time."""
-    results = profiler.profiler.kineto_results
+    results = seen.kineto_results
     roots = sorted(results.experimental_event_tree(), key=lambda event: event.start_time_ns)
     kernels = _kernels(results.events()) if device.type == "cuda" else {}
     walk = _Walk(device, roots[0].start_time_ns if roots else 0, kernels)

@@ -42,11 +42,13 @@ def run(
     results: ResultsOption = Path("results"),
     rounds: Annotated[int | None, typer.Option(min=1, help="Timing rounds, for the suites'.")] = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run: what it has is kept.")] = None,
+    figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures at the end.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cases and what they will cost.")] = False,
 ) -> None:
     """Run every case of some suites.
 
     Accuracy, cost and op tables come at the end, and the run's folder last; 2 is the exit code where a case failed.
+    Figures and TensorBoard's files are drawn where the extra `plots` is installed.
     """
     from capsbench import plugins
     from capsbench.record.store import create, open_run
@@ -62,7 +64,7 @@ def run(
     store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
     _run(cases, data, store, rounds)
     records = store.latest_records()
-    _print(records, store)
+    _print(records, store, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
     if any(record.status != "ok" for record in records if record.case.id in asked):
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -137,13 +139,31 @@ def _run(cases: Sequence[Case], data: Path, store: RunStore, rounds: int | None)
         raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-def _print(records: Sequence[Record], store: RunStore) -> None:
-    from capsbench.report.console import console, print_report
+def _draw(records: Sequence[Record], store: RunStore) -> str:
+    """Draw the figures; what kept them from being drawn, in a sentence. Never the end of a run that was measured."""
+    from rich.console import Console
+
+    from capsbench.cli.figures import draw, missing_plots
+
+    missing = missing_plots()
+    if missing is not None:
+        return missing
+    try:
+        with Console(stderr=True).status("drawing figures"):
+            draw(store, list(records), ["png", "svg"])
+    except BadInput as error:
+        return f"no figures: {error}"
+    return ""
+
+
+def _print(records: Sequence[Record], store: RunStore, problem: str) -> None:
+    from capsbench.report.console import console, print_notes, print_report
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
 
     screen = console()
     print_report(report(records, seed_study=is_seed_study(store.header())), screen)
+    print_notes([problem] if problem else [], screen)
     screen.print(str(store.folder), soft_wrap=True)
 
 

@@ -62,6 +62,8 @@ class Histogram:
     def quantile(self, share: float) -> float:
         """The least value that at least `share` of the values do not exceed, to the width of its bin.
 
+        The two bins beside zero, which hold nothing of a magnitude above 1e-40, are zero.
+
         Raises:
             ValueError: nothing was counted.
         """
@@ -70,6 +72,8 @@ class Histogram:
             raise ValueError("a quantile of no values")
         rank = min(max(1, math.ceil(share * int(below[-1]))), int(below[-1]))
         at = int(np.searchsorted(below, rank))
+        if self.low[at] <= 0.0 <= self.high[at]:
+            return 0.0
         within = (rank - 0.5 - (below[at] - self.counts[at])) / self.counts[at]
         return float(self.low[at] + within * (self.high[at] - self.low[at]))
 

@@ -13,7 +13,7 @@ import yaml
 
 import capsbench
 from capsbench import plugins
-from capsbench.cli import main
+from capsbench.cli import figures, main
 from capsbench.cli.forecast import largest_batch
 from capsbench.network import zoo
 from capsbench.record.store import open_run
@@ -88,6 +88,30 @@ def test_a_run_records_each_case_once(finished):
     outcomes = sorted((record.case.mode, record.case.seed, record.status) for record in records)
     assert outcomes == [("fast", 0, "ok"), ("fast", 1, "ok"), ("oom", 0, "oom"), ("oom", 1, "oom")]
     assert all(record.run == open_run(finished[1], "latest").run_id for record in records)
+
+
+def test_a_run_ends_in_figures(finished):
+    """Every case has its op bars and its events, and the run what compares its cases."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("tensorboard")
+    store = open_run(finished[1], "latest")
+    for record in store.records():
+        if record.status == "ok":
+            assert (store.artifacts(record.case.id) / "figures" / "ops.png").stat().st_size > 1000
+            assert (store.artifacts(record.case.id) / "figures" / "ops.svg").stat().st_size > 1000
+            assert list((store.artifacts(record.case.id) / "tensorboard").glob("events.out.tfevents.*"))
+    assert list((store.folder / "figures").glob("learning.*.png"))
+
+
+def test_a_run_without_the_libraries_says_what_figures_need(folder, mnist_root, tmp_path, capsys, monkeypatch):
+    """Missing libraries cost the figures, not the run; --no-figures asks for none and hears nothing of it."""
+    monkeypatch.setattr(figures, "find_spec", lambda _name: None)
+    arguments = ("run", folder / "suite.yaml", "--data", mnist_root, "--results", tmp_path, "--only", "fake:fast")
+    for flags, told in (((), True), (("--no-figures",), False)):
+        code, out, err = call(capsys, *arguments, *flags)
+        assert code == 0, err
+        assert ("pip install 'capsbench[plots]'" in out) == told
+        assert not (open_run(tmp_path, "latest").folder / "figures").exists()
 
 
 def test_run_json_says_what_was_asked_and_where(finished):
