@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -156,7 +157,7 @@ def test_a_broken_file_is_refused_until_it_is_measured_again(call, asked, tmp_pa
 
 def test_a_run_says_what_was_known_when_it_began(call, tmp_path, mnist_root):
     """run.json holds the machine's ceilings; a broken file of them is refused before anything runs."""
-    linear = plugins.__file__.rpartition("capsbench")[0] + "tests/fake/linear.yaml"
+    linear = Path(__file__).parents[1] / "fake" / "linear.yaml"
     suite = tmp_path / "suite.yaml"
     suite.write_text(
         f"name: t\ndataset: mnist\nnetworks: [{linear}]\nbackends: ['fake:fast']\nbatch: [8]\nmeasure: [memory]\n"
