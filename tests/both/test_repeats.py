@@ -45,7 +45,7 @@ json.dump(told, sys.stdout)
 
 @pytest.mark.parametrize(("backend", "mode"), [("torch", "tiled"), ("tensorflow", "graph")])
 def test_three_fresh_processes_agree(backend, mode):
-    """Calls, and the bytes of what repeats, are identical in three processes; other bytes within one percent."""
+    """Calls, and the bytes of what repeats, are identical in three processes; other bytes within five percent."""
     environment = {**os.environ, **worker_environment(plugins.load(backend), Setting(mode, threads=2), "heap")}
     told = []
     for _ in range(3):
@@ -61,10 +61,15 @@ def test_three_fresh_processes_agree(backend, mode):
     first = told[0]
     assert first["repeats"] == (backend == "torch")
     for other in told[1:]:
-        for what in ("step calls", "evaluation calls", "evaluation bytes"):
+        for what in ("step calls", "evaluation calls"):
             assert other[what] == first[what]
         if first["repeats"]:
-            assert other["memory"] == first["memory"]
-            assert other["step bytes"] == first["step bytes"]
+            assert other == first
         else:
-            assert other["memory"][1] == pytest.approx(first["memory"][1], rel=0.01)
+            assert total(other, "step") == pytest.approx(total(first, "step"), rel=0.05)
+            assert total(other, "evaluation") == pytest.approx(total(first, "evaluation"), rel=0.05)
+
+
+def total(told, what):
+    """Allocated bytes of a pass."""
+    return sum(size for *_, size in told[f"{what} bytes"])

@@ -89,7 +89,7 @@ def test_running_out_of_memory_is_a_memory_error():
 
 
 def test_the_ceilings_are_those_of_a_product_and_a_true_copy(monkeypatch):
-    """What is timed multiplies the named matrices, and asks for memory for the copy of the named bytes."""
+    """What is timed multiplies the named matrices and copies the named bytes; a chunk may be twice what was asked."""
     asked = []
 
     def once(product, copy):
@@ -102,8 +102,9 @@ def test_the_ceilings_are_those_of_a_product_and_a_true_copy(monkeypatch):
 
     monkeypatch.setattr(device, "measure", once)
     assert BACKEND.ceilings(Setting("graph", threads=2)) == Ceilings(1.0, 1.0)
-    assert asked == pytest.approx([4 * SIDE**2, COPIED_BYTES], rel=0.3)
-    assert asked[1] >= COPIED_BYTES
+    assert len(asked) == 2
+    for got, wanted in zip(asked, [4 * SIDE**2, COPIED_BYTES], strict=True):
+        assert wanted <= got <= 2 * wanted
 
 
 @pytest.mark.parametrize(
