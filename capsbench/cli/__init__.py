@@ -95,7 +95,7 @@ def main() -> int:
 
 def _sentence(error: Any) -> str:  # noqa: ANN401 - see _USAGE_ERROR
     """What typer has to say, in one sentence, and which help says more."""
-    message = error.format_message().strip().rstrip(".")
+    message = error.format_message().strip().rstrip(".").replace(": Value error, ", ": ")
     path = error.ctx.command_path if getattr(error, "ctx", None) else "capsbench"
     return f"{message[:1].lower()}{message[1:]}; see {path} --help"
 

@@ -209,7 +209,8 @@ def read_histograms(path: Path) -> dict[tuple[str, Quantity], Histogram]:
     except FileNotFoundError:
         raise BadInput("there is no such file of histograms", str(path)) from None
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise BadInput(f"this is no file of histograms ({' '.join(str(error).split())})", str(path)) from error
+        text = "this is no file of histograms, or it is damaged; run the case again, or take the file away"
+        raise BadInput(text, str(path)) from error
 
 
 def _arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -1,18 +1,15 @@
-"""The op table: what a profiled train step spent, op by op, in names that align the frameworks.
+"""What a profiled step spent, op by op, in names that align the frameworks.
 
-A backend turns its profiler's events into `OpEvent`s; here they are summed. The rows and the unattributed rest add up
-to the step exactly, in bytes and in seconds.
+Events and what is unattributed add up to the step exactly, in bytes and in seconds.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 Phase = Literal["forward", "backward", "optimizer"]
 VIEW = "View"
-VIEWS = "(views)"
-UNATTRIBUTED = "(unattributed)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +83,15 @@ class StepProfile:
     peak_bytes: int | None = None
     alive_at_peak: tuple[LiveTensor, ...] = ()
 
+    @property
+    def unattributed_seconds(self) -> float:
+        """What no event accounts for; negative where events ran beside each other."""
+        return self.step_seconds - sum(event.self_seconds for event in self.events)
 
-@dataclass(frozen=True, slots=True)
-class OpRow:
-    """One line of an op table, summed over all events of one canonical op (and one phase, where asked)."""
-
-    op: str
-    phase: Phase | None
-    calls: int
-    self_seconds: float
-    allocated_bytes: int
-    live_bytes_at_peak: int = 0
+    @property
+    def unattributed_bytes(self) -> int:
+        """What was handed out without an op being known for it."""
+        return self.allocated_bytes - sum(event.allocated_bytes for event in self.events)
 
 
 def merge(events: Iterable[OpEvent]) -> tuple[OpEvent, ...]:
@@ -108,35 +103,8 @@ def merge(events: Iterable[OpEvent]) -> tuple[OpEvent, ...]:
     return tuple(sorted(merged, key=lambda e: (-e.allocated_bytes, -e.self_seconds, e.native)))
 
 
-def rows(profile: StepProfile, *, by_phase: bool = False) -> tuple[OpRow, ...]:
-    """The table of a step, the largest in bytes first, then all views as one row, the unattributed rest last.
-
-    Views move no data, but framework and profiler spend time on each; hidden among the others they would only be noise.
-    """
-    sums: dict[tuple[str, Phase | None], list[float]] = defaultdict(lambda: [0, 0.0, 0, 0])
-    views: list[float] = [0, 0.0, 0, 0]
-    for event in profile.events:
-        _add(views if event.op == VIEW else sums[event.op, event.phase if by_phase else None], event)
-    table = [_row(op, phase, total) for (op, phase), total in sums.items()]
-    table.sort(key=lambda row: (-row.allocated_bytes, -row.self_seconds, row.op))
-    if any(views):
-        table.append(_row(VIEWS, None, views))
-    return (*table, _rest(profile, table))
-
-
-def _row(op: str, phase: Phase | None, total: Sequence[float]) -> OpRow:
-    calls, seconds, size, live = total
-    return OpRow(op, phase, int(calls), seconds, int(size), int(live))
-
-
 def _add(total: list[float], event: OpEvent) -> None:
     total[0] += event.calls
     total[1] += event.self_seconds
     total[2] += event.allocated_bytes
     total[3] += event.live_bytes_at_peak
-
-
-def _rest(profile: StepProfile, table: Sequence[OpRow]) -> OpRow:
-    seconds = profile.step_seconds - sum(row.self_seconds for row in table)
-    size = profile.allocated_bytes - sum(row.allocated_bytes for row in table)
-    return OpRow(UNATTRIBUTED, None, 0, seconds, size)

@@ -7,7 +7,7 @@ from typing import Final
 
 from capsbench.record.schema import CaseKey, Record
 from capsbench.report import format as fmt
-from capsbench.report.table import Cell, Column, Table, share, text_cell
+from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
 
 COMPILED: Final = "Compiled"
 """The canonical op of a kernel that a compiler made of several ops."""
@@ -67,11 +67,7 @@ _COLUMNS: Final = (
     Column("backend:mode", "key", "left"),
     Column("batch", "key", shared="batch {}"),
     Column("iters", "key", shared="routing iterations {}"),
-    Column("data set", "key", "left", shared="{}"),
-    Column("device", "key", "left", shared="{}"),
-    Column("threads", "key", shared="threads {}"),
-    Column("precision", "key", "left", shared="{}"),
-    Column("allocator", "key", "left", shared="{} allocator"),
+    *SETTING_COLUMNS,
     Column("first\nstep", group="compiled"),
     Column("later\nsteps", group="compiled"),
     Column("against", "value", "left", group="other"),

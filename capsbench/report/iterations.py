@@ -13,7 +13,7 @@ from capsbench.report import format as fmt
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
 from capsbench.report.notes import profile_notes
 from capsbench.report.parts import OTHER_PHASES_LINE, TOTAL, Key, closing_lines, columns, parts
-from capsbench.report.table import Cell, Column, Table, share, text_cell
+from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
 
 OUTSIDE: Final = "outside routing"
 
@@ -97,11 +97,7 @@ def _slope_table(found: dict[CaseKey, list[Record]]) -> Table:
         Column("network", "key", "left"),
         Column("backend:mode", "key", "left"),
         Column("batch", "key", shared="batch {}"),
-        Column("data set", "key", "left", shared="{}"),
-        Column("device", "key", "left", shared="{}"),
-        Column("threads", "key", shared="threads {}"),
-        Column("precision", "key", "left", shared="{}"),
-        Column("allocator", "key", "left", shared="{} allocator"),
+        *SETTING_COLUMNS,
         Column("iterations", "key", "left", shared="iterations {}"),
         Column("points", "key", shared="points {}"),
         *(Column(header) for header, _, _ in _SLOPES),

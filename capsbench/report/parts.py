@@ -7,13 +7,15 @@ numbers add up as the exact ones do.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from capsbench.measure.optable import UNATTRIBUTED, VIEWS, LiveTensor, OpEvent, StepProfile
+from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import Group, Side, Which, sides, step_profile
 from capsbench.report.table import Cell, Column
 
 TOTAL = "total"
+VIEWS = "(views)"
+UNATTRIBUTED = "(unattributed)"
 
 Key = tuple[str, str]
 """What kind of line, and its name; kinds keep an op called like a closing line apart from it."""
@@ -101,8 +103,8 @@ def _part(side: Side, profile: StepProfile, key: Callable[[OpEvent], Key]) -> Pa
     total = Spent(known.calls, profile.step_seconds, profile.allocated_bytes, alive)
     lines[UNATTRIBUTED_LINE] = Spent(
         0,
-        total.seconds - known.seconds,
-        total.allocated_bytes - known.allocated_bytes,
+        profile.unattributed_seconds,
+        profile.unattributed_bytes,
         # Without a peak there is no rest of it either.
         alive - known.live_bytes if profile.alive_at_peak else 0,
     )

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from capsbench.measure.optable import UNATTRIBUTED, LiveTensor, StepProfile
+from capsbench.measure.optable import LiveTensor, StepProfile
 from capsbench.measure.steptrace import VOTES
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, seed_notes, sides, step_profile, title
-from capsbench.report.parts import TOTAL, is_resident, summed
+from capsbench.report.parts import TOTAL, UNATTRIBUTED, is_resident, summed
 from capsbench.report.table import Cell, Column, Table, text_cell
 
 _BEFORE: Final = "before the step"

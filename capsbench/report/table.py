@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Final, Literal
 
 from capsbench.report.format import NOTHING, label
 
@@ -57,6 +57,16 @@ class Table:
     context: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     closing_rows: int = 0
+
+
+SETTING_COLUMNS: Final = (
+    Column("data set", "key", "left", shared="{}"),
+    Column("device", "key", "left", shared="{}"),
+    Column("threads", "key", shared="threads {}"),
+    Column("precision", "key", "left", shared="{}"),
+    Column("allocator", "key", "left", shared="{} allocator"),
+)
+"""What a case was run on and how; said once above a table where all cases agree."""
 
 
 def text_cell(value: object) -> Cell:

@@ -9,7 +9,7 @@ from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
 from capsbench.report.ops import Sort, op_tables
 from capsbench.report.seed import seed_table
-from capsbench.report.table import Cell, Column, Table, share, text_cell
+from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +90,14 @@ _KEYS = (
     _Field(Column("batch", "key", shared="batch {}"), lambda r: _exact(r.case.batch)),
     _Field(Column("iters", "key", shared="routing iterations {}"), lambda r: text_cell(r.case.routing_iterations)),
 )
-_SETTINGS = (
-    _Field(Column("data set", "key", "left", shared="{}"), lambda r: text_cell(r.case.dataset)),
-    _Field(Column("device", "key", "left", shared="{}"), lambda r: text_cell(r.case.device)),
-    _Field(Column("threads", "key", shared="threads {}"), lambda r: _exact(r.case.threads)),
-    _Field(Column("precision", "key", "left", shared="{}"), lambda r: text_cell(r.case.precision)),
-    _Field(Column("allocator", "key", "left", shared="{} allocator"), lambda r: text_cell(r.case.allocator)),
+_SETTING_CELLS: tuple[Callable[[Record], Cell], ...] = (
+    lambda r: text_cell(r.case.dataset),
+    lambda r: text_cell(r.case.device),
+    lambda r: _exact(r.case.threads),
+    lambda r: text_cell(r.case.precision),
+    lambda r: text_cell(r.case.allocator),
 )
+_SETTINGS = tuple(map(_Field, SETTING_COLUMNS, _SETTING_CELLS))
 _COST_NOTES = (
     "interval: holds the true median with about 95 % confidence, or is the range of the rounds where they are too few.",
     "peak: the most bytes alive at once in a train step; allocated: all that it asked for, freed or not.",
