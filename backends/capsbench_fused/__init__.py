@@ -1,0 +1,1 @@
+"""EM routing without stored votes: one formulation, for every backend that computes on the processor."""
