@@ -7,6 +7,7 @@ counts below are read off `routing` and `layers`: v is a tensor of the votes' si
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 from capsbench.backend import Setting
 from capsbench.network.layers import BatchNorm, Conv, Dropout, MaxPool, PrimaryCapsules
@@ -14,6 +15,9 @@ from capsbench.network.parameters import decoder_sizes, parameter_specs
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork
 from capsbench.network.training import SGD
+from capsbench_fused.engine import KERNEL_MODES, Engine
+from capsbench_fused.forecast import held
+from capsbench_fused.task import task_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +30,10 @@ class _Layer:
 
 
 def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-    """Bytes of the peak; None for compiled modes."""
-    if setting.mode not in {"eager", "tiled"}:
+    """Bytes of the peak; None for compiled modes, and for kernels on a GPU."""
+    if setting.mode == "compile" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
         return None
-    layers = [*(_layer(bound, layer, setting.mode, batch) for layer in bound.layers), _decoder(bound, batch)]
+    layers = [*(_layer(bound, layer, setting, batch) for layer in bound.layers), _decoder(bound, batch)]
     gradients = sum(layer.gradients for layer in layers)
     lasting = gradients * (1 + _states(bound)) + batch * bound.image.values
     peak, kept, made = 0.0, sum(layer.kept for layer in layers), 0
@@ -47,10 +51,13 @@ def _states(bound: BoundNetwork) -> int:
     return 2
 
 
-def _layer(bound: BoundNetwork, layer: BoundLayer, mode: str, batch: int) -> _Layer:
+def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int) -> _Layer:
     gradients = sum(spec.size for spec in parameter_specs(bound) if spec.trainable and _owns(layer, spec.name))
     below, above = batch * layer.input.values, batch * layer.output.values
+    if layer.routing is not None and setting.mode in KERNEL_MODES:
+        return _by_kernels(bound, layer, setting, batch, gradients)
     if layer.routing is not None and bound.network.routing is not None:
+        mode = setting.mode
         routing, shape = bound.network.routing, layer.routing
         votes = batch * shape.votes
         couplings = votes / shape.elements
@@ -73,6 +80,13 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, mode: str, batch: int) -> _La
             return _Layer(2 * above, 2 * above, gradients)
         case _:
             return _Layer(above, below + above, gradients)
+
+
+def _by_kernels(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int, gradients: int) -> _Layer:
+    """Kernels keep no votes, and read the capsules below where they are."""
+    needs = held(task_of(bound, layer), batch, cast("Engine", setting.mode), setting.threads)
+    above = batch * layer.output.values
+    return _Layer(needs.kept + above, needs.working + above, gradients)
 
 
 def _owns(layer: BoundLayer, name: str) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor
 from capsbench.backend import Floats, LayerState, RoutingState
 from capsbench.network.layers import BatchNorm, Dropout, MaxPool
 from capsbench.network.shapes import BoundLayer, BoundNetwork
+from capsbench_torch.fused import Fused
 from capsbench_torch.layers import Context, Parameters, Signal, null_scope, run
 
 _STARVED_BELOW = 0.01
@@ -23,11 +24,12 @@ def inspect(
     images: Tensor,
     *,
     tiled: bool,
+    kernels: Fused | None,
     votes: bool,
 ) -> dict[str, LayerState]:
     """The states of an evaluation of images [b, c, h, w], in one formulation; for `indices` see `layers.constants`."""
     watcher = _Watcher(len(images), votes)
-    run(Context(bound, tiled, indices, null_scope, watcher), parameters, images, None)
+    run(Context(bound, tiled, indices, null_scope, watcher, kernels), parameters, images, None)
     return watcher.states
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -23,7 +23,9 @@ from capsbench.network.layers import (
     PrimaryCapsules,
 )
 from capsbench.network.patches import patch_places
+from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, coordinates
+from capsbench_torch import fused
 from capsbench_torch.routing import (
     Parents,
     Routing,
@@ -73,6 +75,7 @@ class Context:
         indices: index tensors by layer (patches and owners) and coordinates, on the device.
         scope: names a stretch of work for the profiler.
         watcher: looks at what goes by, where anybody does.
+        kernels: route in place of plain operators, where the mode has any.
     """
 
     bound: BoundNetwork
@@ -80,9 +83,7 @@ class Context:
     indices: Mapping[str, Tensor]
     scope: Scope
     watcher: Watcher | None = None
-
-
-Apply = Callable[[Context, BoundLayer, Parameters, Signal], Signal]
+    kernels: fused.Fused | None = None
 
 
 def constants(bound: BoundNetwork, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -179,6 +180,12 @@ def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) 
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     assert below.activations is not None  # noqa: S101 - capsules stand below
     name, watcher = layer.layer.name, context.watcher
+    if context.kernels is not None:
+        if watcher is not None:
+            _route(replace(context, kernels=None), layer, own, below)  # kernels have no votes and couplings to show
+        return _routed(
+            layer, variant, *fused.route(context.kernels, name, variant, below.values, below.activations, own)
+        )
     owner = context.indices[f"{name}.owner"]
     observe = None if watcher is None else partial(watcher.m_step, name)
     routing = Routing(
@@ -187,6 +194,17 @@ def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) 
     if isinstance(layer.layer, ConvCapsules):
         return _conv_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
     return _class_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
+
+
+def _routed(layer: BoundLayer, variant: EMRouting, poses: Tensor, logits: Tensor) -> Signal:
+    """What a layer gives out, from its parents' poses [b, p, j, h] and logits [b, p, j]."""
+    activations = logits.sigmoid() if variant.activation == "sigmoid" else logits.softmax(-1)
+    if isinstance(layer.layer, ConvCapsules):
+        grid = (len(poses), layer.output.height, layer.output.width, poses.shape[2])
+        return Signal(poses.view(*grid, -1), activations.view(grid))
+    mean = activations.mean(1)
+    joint = isinstance(layer.layer, ClassCapsules) and layer.layer.positions == "joint"
+    return Signal(poses.mean(1), mean, logits[:, 0] if joint else mean)
 
 
 def _conv_capsules(

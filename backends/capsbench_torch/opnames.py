@@ -61,6 +61,8 @@ _CANONICAL = {
     "Lerp": "lerp lerp_",
     "Adam": "_fused_adam_ _fused_adamw_ _foreach_add_",
     "SGD": "_fused_sgd_",
+    "EMRouting": "capsbench::em_route",
+    "EMRoutingGrad": "capsbench::em_route_backward",
 }
 _NAMES = {native: name for name, natives in _CANONICAL.items() for native in natives.split()}
 _HAND_ON = frozenset(

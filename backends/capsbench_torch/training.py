@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from capsbench.network.layers import BatchNorm
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench.network.training import SGD, Adam
+from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_torch import profiling
+from capsbench_torch.fused import fused
 from capsbench_torch.inspection import inspect
 from capsbench_torch.layers import Context, Signal, constants, null_scope, run
 from capsbench_torch.objective import loss
@@ -52,6 +55,8 @@ class TorchRealization:
             layer.layer.name: layer.layer.momentum for layer in bound.layers if isinstance(layer.layer, BatchNorm)
         }
         self._tiled = setting.mode == "tiled"
+        by_kernels = setting.mode in KERNEL_MODES
+        self._kernels = fused(bound, cast("Engine", setting.mode), setting.threads) if by_kernels else None
         self._indices = constants(bound, self._device, self._dtype)
         self._optimizer = _optimizer(bound, list(self._trained.values()))
         self._compiled = setting.mode == "compile"
@@ -111,9 +116,20 @@ class TorchRealization:
             return profiling.trace(run, self._device, self._resident(placed))
 
     def inspect(self, placed: Placed, *, votes: bool = False) -> dict[str, LayerState]:
-        """What each layer gives out at evaluation; compiled, it is that of the formulation that was compiled."""
+        """What each layer gives out at evaluation; compiled, it is that of the formulation that was compiled.
+
+        Beside a kernel, plain operators route the same children once more, to have votes and couplings to show.
+        """
         with profiling.memory_errors(), torch.no_grad():
-            return inspect(self._bound, self._parameters, self._indices, placed.images, tiled=self._tiled, votes=votes)
+            return inspect(
+                self._bound,
+                self._parameters,
+                self._indices,
+                placed.images,
+                tiled=self._tiled,
+                kernels=self._kernels,
+                votes=votes,
+            )
 
     def _step(self, placed: Placed, step: Step, scope: Scope) -> Tensor:
         with scope("phase::optimizer"):
@@ -144,12 +160,12 @@ class TorchRealization:
     def _loss(
         self, images: Tensor, labels: Tensor, masks: dict[str, Tensor], margin: Tensor, scope: Scope
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        context = Context(self._bound, self._tiled, self._indices, scope)
+        context = Context(self._bound, self._tiled, self._indices, scope, kernels=self._kernels)
         output, statistics = run(context, self._parameters, images, masks)
         return loss(self._bound, self._parameters, output, images, labels, margin, scope), statistics
 
     def _forward(self, images: Tensor, scope: Scope) -> Signal:
-        context = Context(self._bound, self._tiled, self._indices, scope)
+        context = Context(self._bound, self._tiled, self._indices, scope, kernels=self._kernels)
         return run(context, self._parameters, images, None)[0]
 
     def _scalar(self, value: float) -> Tensor:

@@ -15,7 +15,8 @@ from capsbench_numpy.backend import BACKEND as ORACLE
 from capsbench_torch.backend import BACKEND
 
 STEP = Step(0, 1e-3, 0.5)
-MODES = ("tiled", "eager")
+MODES = ("tiled", "eager", "fused")
+PLAIN_MODES = ("tiled", "eager")
 IMAGE, CLASSES = (28, 28, 1), 10
 
 

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from networks_for_torch import MODES, STEP, realize, vote_bytes
+from networks_for_torch import MODES, PLAIN_MODES, STEP, realize, vote_bytes
 
 torch = pytest.importorskip("torch")
 
@@ -131,7 +131,7 @@ def test_gradients_belong_to_their_parameters(name, mode):
     assert {span.routing_iteration for span in spans if span.native == "AccumulateGrad"} == {None}
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", PLAIN_MODES)
 def test_votes_are_found(mode):
     """At the peak, the first routed layer's votes are alive and known by name; all votes are cast inside `votes`."""
     ours, placed, bound = warm("em-seed", mode)
