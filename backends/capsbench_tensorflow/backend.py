@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from capsbench.backend import Probe, Setting
 from capsbench.measure.ceilings import Ceilings
 from capsbench.network.shapes import BoundNetwork
+from capsbench_fused.engine import KERNEL_MODES, describe, library_versions
+from capsbench_fused.task import uncovered
 from capsbench_tensorflow.forecast import forecast_peak_bytes
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ MODES = MappingProxyType(
         "graph": "tf.function; votes by one matrix product a child type, sums over children as batched products",
         "tiled": "tf.function; the 2018 formulation op by op: tiled poses and transforms, 4x4 products, Mul and Sum",
         "xla": "the graph mode compiled by XLA (jit_compile)",
+        "fused": "routing by a kernel that stores no votes: Numba's, or the chunked one without; CPU only",
+        "chunked": "the fused formulation in NumPy operators, some positions at a time; CPU only",
     }
 )
 
@@ -44,21 +48,31 @@ class TensorFlowBackend:
         return {**common, "TF_FORCE_GPU_ALLOW_GROWTH": "true", "TF_GPU_ALLOCATOR": "bfc"}
 
     def probe(self) -> Probe:
-        """Versions of TensorFlow and CUDA (where it was built with it), and the devices it sees."""
+        """Versions of TensorFlow, of CUDA (where built with it) and of kernels' libraries, and the devices it sees."""
         import tensorflow as tf
 
         build = tf.sysconfig.get_build_info()
-        versions = {"tensorflow": str(tf.__version__)}
+        versions = {"tensorflow": str(tf.__version__), **library_versions()}
         if build.get("is_cuda_build"):
             versions["cuda"] = str(build.get("cuda_version", "unknown"))
         gpus = len(tf.config.list_physical_devices("GPU"))
         return Probe(versions, ("cpu", *(f"cuda:{index}" for index in range(gpus))))
 
-    def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:  # noqa: ARG002 - the contract's signature
-        """None: every network can be realized in every mode there is."""
+    def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:
+        """Kernels are for the CPU and do not cover every variant of routing; all other modes realize every network."""
         if setting.mode not in self.modes:
             return f"tensorflow has no mode {setting.mode!r}, legal are {', '.join(self.modes)}"
-        return None
+        if setting.mode not in KERNEL_MODES:
+            return None
+        if setting.device != "cpu":
+            return f"{setting.mode} has no kernel for TensorFlow on a GPU; graph, tiled and xla run there"
+        return uncovered(bound.network.routing)
+
+    def notes(self, bound: BoundNetwork, setting: Setting) -> tuple[str, ...]:
+        """Which kernel routes, in the modes that have a choice."""
+        if setting.mode not in KERNEL_MODES or bound.network.routing is None:
+            return ()
+        return (describe(setting.mode),)
 
     def ceilings(self, setting: Setting) -> Ceilings:
         """Of a large matrix product and a large copy, by TensorFlow's own kernels."""

@@ -16,18 +16,26 @@ from capsbench.network.parameters import parameter_specs
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Features, RoutingShape
 from capsbench.network.training import Adam
+from capsbench_fused.engine import KERNEL_MODES
+from capsbench_fused.forecast import held as held_by_kernels
+from capsbench_fused.task import task_of
 
 _CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
 _UNKNOWN_CACHE_BYTES = 2 << 20
 
 
 def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-    """Bytes alive at the peak of one train step; None in `xla`, whose compiler decides what is kept."""
-    if setting.mode == "xla":
+    """Bytes alive at the peak of one train step; None in `xla`, whose compiler decides, and for kernels on a GPU."""
+    if setting.mode == "xla" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
         return None
     number = 8 if setting.precision == "float64" else 4
     kept, peak = 0.0, 0.0
     for layer in bound.layers:
+        if layer.routing is not None and setting.mode in KERNEL_MODES:
+            needs = held_by_kernels(task_of(bound, layer), batch, setting.mode, setting.threads)
+            kept += needs.kept + batch * layer.output.values
+            peak = max(peak, kept + needs.working)
+            continue
         if layer.routing is not None:
             held, extra = _routed(layer, layer.routing, bound.network.routing or EMRouting(), setting.mode == "tiled")
             # The block-diagonal transforms [child types, 16, parents * 16] of the `graph` mode.

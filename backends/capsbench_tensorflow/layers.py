@@ -20,6 +20,7 @@ from capsbench.network.layers import (
 )
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork
+from capsbench_tensorflow import fused
 from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.routing import route
 from capsbench_tensorflow.votes import Capsules, class_votes, conv_votes, feeding
@@ -51,6 +52,7 @@ def forward(
     tiled: bool,
     masks: Mapping[str, tf.Tensor] | None,
     watch: Watch | None = None,
+    kernels: fused.Fused | None = None,
 ) -> Result:
     """Run the network on images [b, height, width, channels].
 
@@ -61,6 +63,7 @@ def forward(
         tiled: whether votes are cast and summed as in 2018.
         masks: dropout masks [b, units] by layer in training; None at evaluation.
         watch: gathers what layers give out, where that is wanted.
+        kernels: route in place of plain operators, where the mode has any.
     """
     moments: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
     maps, capsules = images, None
@@ -76,13 +79,13 @@ def forward(
                     maps = maps if masks is None else maps * tf.reshape(masks[spec.name], maps.shape)
                 case PrimaryCapsules() as spec:
                     capsules = _primary(spec, own, maps)
-                case ConvCapsules() as spec if capsules is not None:
-                    capsules = _conv_capsules(layer, spec, own, capsules, _routing(bound), tiled, watch)
-                case ClassCapsules() as spec if capsules is not None:
-                    result = _class_capsules(bound, layer, spec, own, capsules, tiled, moments, watch)
-                    if watch is not None:
-                        watch.outputs(spec.name, result.activations, result.poses)
-                    return result
+                case ConvCapsules() | ClassCapsules() if capsules is not None:
+                    routed = _route(bound, layer, own, capsules, tiled, moments, watch, kernels, keep=masks is not None)
+                    if isinstance(routed, Result):
+                        if watch is not None:
+                            watch.outputs(layer.layer.name, routed.activations, routed.poses)
+                        return routed
+                    capsules = routed
                 case _:
                     maps = _plain(layer, own, maps)
         if watch is not None:
@@ -164,6 +167,50 @@ def _conv_capsules(
     routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, rivals, observer)
     grid = (below.batch, layer.output.height, layer.output.width, spec.capsules)
     return Capsules(tf.reshape(routed.poses, (*grid, POSE)), tf.reshape(routed.activations, grid))
+
+
+def _route(
+    bound: BoundNetwork,
+    layer: BoundLayer,
+    own: Variables,
+    below: Capsules,
+    tiled: bool,
+    moments: dict[str, tuple[tf.Tensor, tf.Tensor]],
+    watch: Watch | None,
+    kernels: fused.Fused | None,
+    *,
+    keep: bool,
+) -> Capsules | Result:
+    """Capsules, or of class capsules the network's result; `keep` says whether a backward pass will follow."""
+    spec, routing = layer.layer, _routing(bound)
+    if kernels is not None:
+        if watch is not None:  # kernels have no votes and couplings to show
+            _route(bound, layer, own, below, tiled, moments, watch, None, keep=keep)
+        routed = fused.route(kernels, spec.name, routing, below.poses, below.activations, own, keep=keep)
+        return _of_parents(layer, routing, below.batch, *routed, moments)
+    if isinstance(spec, ConvCapsules):
+        return _conv_capsules(layer, spec, own, below, routing, tiled, watch)
+    assert isinstance(spec, ClassCapsules)  # noqa: S101 - nothing else routes
+    return _class_capsules(bound, layer, spec, own, below, tiled, moments, watch)
+
+
+def _of_parents(
+    layer: BoundLayer,
+    routing: EMRouting,
+    batch: int,
+    poses: tf.Tensor,
+    logits: tf.Tensor,
+    moments: dict[str, tuple[tf.Tensor, tf.Tensor]],
+) -> Capsules | Result:
+    """What a layer gives out, from its parents' poses [b, p, j, h] and logits [b, p, j]."""
+    spec = layer.layer
+    activations = tf.sigmoid(logits) if routing.activation == "sigmoid" else tf.nn.softmax(logits)
+    if isinstance(spec, ConvCapsules):
+        grid = (batch, layer.output.height, layer.output.width, spec.capsules)
+        return Capsules(tf.reshape(poses, (*grid, POSE)), tf.reshape(activations, grid))
+    mean = tf.reduce_mean(activations, 1)
+    joint = isinstance(spec, ClassCapsules) and spec.positions == "joint"
+    return Result(tf.squeeze(logits, 1) if joint else mean, mean, tf.reduce_mean(poses, 1), moments)
 
 
 def _class_capsules(

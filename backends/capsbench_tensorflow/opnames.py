@@ -6,6 +6,8 @@ from capsbench.measure.optable import VIEW
 
 # What a function compiled by XLA is called here: the one event that holds all of its ops.
 COMPILED = "XlaFunction"
+# Routing by a kernel of our own, which TensorFlow calls through Python, forward and backward.
+KERNEL = "PyFuncStateless"
 
 _CANONICAL = {
     VIEW: "Reshape Squeeze ExpandDims Identity IdentityN Const ReadVariableOp VarHandleOp Shape ShapeN StopGradient "
@@ -53,6 +55,7 @@ _CANONICAL = {
     "CrossEntropy": "SparseSoftmaxCrossEntropyWithLogits SoftmaxCrossEntropyWithLogits",
     "Adam": "ResourceApplyAdam",
     "SGD": "ResourceApplyMomentum ResourceApplyGradientDescent",
+    "EMRouting": KERNEL,
     "Compiled": COMPILED,
     # No ops: what is done between them (see `profiling`).
     "Dispatch": "executor tf.function python",
@@ -60,7 +63,9 @@ _CANONICAL = {
 _NAMES = {native: canonical for canonical, natives in _CANONICAL.items() for native in natives.split()}
 
 
-def canonical(native: str) -> str:
-    """The name that aligns the frameworks, for a TensorFlow op type."""
+def canonical(native: str, *, backward: bool = False) -> str:
+    """The name that aligns the frameworks, for a TensorFlow op type; `backward` tells a kernel's gradient from it."""
+    if native == KERNEL and backward:
+        return "EMRoutingGrad"
     bare = re.sub(r"^_(MklNative|Mkl)?(Fused)?|V\d$", "", native)
     return _NAMES.get(native) or _NAMES.get(bare) or f"Other:{native}"

@@ -24,10 +24,12 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from capsbench.measure.steptrace import HeapEvent, Span, StepTrace
+from capsbench_fused.memory import Block, recording
 from capsbench_tensorflow.opnames import COMPILED, canonical
 from capsbench_tensorflow.origins import Origin, Origins
 
 _STEP = "capsbench step"
+_EPOCH = "profile_start_time"
 _OP = re.compile(r"(?P<path>[\w.\-/\\>]+):(?P<type>_?[A-Z]\w*)")
 _COMPILED_CALL = re.compile(r"(?P<path>__inference\w+):(?P=path)")
 # These run the ops of a function, which have events of their own.
@@ -51,7 +53,7 @@ def trace_step(run: Callable[[], object], origins: Origins, device: str, residen
     with TemporaryDirectory(prefix="capsbench-profile-") as folder:
         tf.profiler.experimental.start(folder, options=options)
         try:
-            with tf.profiler.experimental.Trace(_STEP):
+            with recording() as blocks, tf.profiler.experimental.Trace(_STEP):
                 run()
         finally:
             tf.profiler.experimental.stop()
@@ -60,6 +62,7 @@ def trace_step(run: Callable[[], object], origins: Origins, device: str, residen
             space.ParseFromString(file.read_bytes())
             for plane in space.planes:
                 seen.add(plane)
+    seen.add_own(blocks)
     return _step_trace(seen, origins, resident)
 
 
@@ -110,6 +113,7 @@ class _Seen:
         blocks: of the device's memory.
         start: of the step.
         end: of the step.
+        epoch: when the trace's clock began, in nanoseconds of the system's.
     """
 
     device: str
@@ -119,11 +123,13 @@ class _Seen:
     blocks: list[_Block] = field(default_factory=list)
     start: int = 0
     end: int = 0
+    epoch: int = 0
 
     def add(self, plane: Any) -> None:  # noqa: ANN401 - protobuf messages have no type at hand
         if plane.name.startswith("/device:"):
             self._add_device(plane)
             return
+        self.epoch = max(self.epoch, int(_stats(plane, plane).get(_EPOCH, 0)))
         for line in plane.lines:
             origin = line.timestamp_ns * 1000
             for event in line.events:
@@ -140,6 +146,10 @@ class _Seen:
                         self.host.append(_Event(match["path"], match["type"], start, end))
                 elif "tf_function_call" in _stats(plane, event):
                     self.calls.append(_Event("", "tf.function", start, end))
+
+    def add_own(self, blocks: Iterable[Block]) -> None:
+        """Memory that kernels of our own took from elsewhere than TensorFlow's allocator."""
+        self.blocks += [_Block((b.nanoseconds - self.epoch) * 1000, b.address, b.size, "") for b in blocks]
 
     def _add_device(self, plane: Any) -> None:  # noqa: ANN401 - as above
         """The kernels of a GPU, which carry the op that launched them."""
@@ -200,7 +210,7 @@ def _span(event: _Event, origins: Origins, step_start: int) -> Span:
     origin = origins.of(path) if path else Origin()
     seconds = (event.end - event.start) / _SECOND
     return Span(
-        op=canonical(event.native),
+        op=canonical(event.native, backward=origin.phase == "backward"),
         native=event.native,
         layer=origin.layer,
         phase=origin.phase,

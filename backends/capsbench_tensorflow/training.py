@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, cast
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +15,9 @@ from capsbench.measure.steptrace import StepTrace, peak_growth_bytes
 from capsbench.network.layers import BatchNorm
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.shapes import BoundNetwork
+from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_tensorflow.device import configure, device_name
+from capsbench_tensorflow.fused import fused
 from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.layers import Result, forward
 from capsbench_tensorflow.objective import DECODER, LOSS, loss
@@ -42,6 +44,8 @@ class TensorFlowRealization:
         self._device = device_name(setting.device)
         self._dtype = tf.as_dtype(setting.precision)
         self._tiled = setting.mode == "tiled"
+        by_kernels = setting.mode in KERNEL_MODES
+        self._kernels = fused(bound, cast("Engine", setting.mode), setting.threads) if by_kernels else None
         specs = parameter_specs(bound)
         with self._on_device():
             self._variables = {
@@ -127,7 +131,8 @@ class TensorFlowRealization:
     def inspect(self, placed: Placed, *, votes: bool = False) -> dict[str, LayerState]:
         """What each layer gives out at evaluation, by a function of its own that is traced at the first call.
 
-        It is never compiled by XLA, in no mode: it runs a few times only.
+        It is never compiled by XLA, in no mode: it runs a few times only. Beside a kernel, plain operators route the
+        same children once more, to have votes and couplings to show.
         """
         with self._on_device():
             return {name: _layer_state(*parts) for name, parts in self._inspect(placed.images, votes=votes).items()}
@@ -149,12 +154,12 @@ class TensorFlowRealization:
         }
 
     def _forward_graph(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        result = forward(self._bound, self._variables, images, self._tiled, None)
+        result = forward(self._bound, self._variables, images, self._tiled, None, kernels=self._kernels)
         return result.scores, result.activations, result.poses
 
     def _inspect_graph(self, images: tf.Tensor, *, votes: bool) -> dict[str, tuple[Any, ...]]:
         watch = Watch(images.shape[0], votes=votes)
-        forward(self._bound, self._variables, images, self._tiled, None, watch)
+        forward(self._bound, self._variables, images, self._tiled, None, watch, self._kernels)
         layers = watch.layers.items()
         return {name: (of.activations, of.poses, of.votes, list(map(tf.stack, of.iterations))) for name, of in layers}
 
@@ -163,7 +168,7 @@ class TensorFlowRealization:
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], Result]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(self._trainable.values()))
-            result = forward(self._bound, self._variables, images, self._tiled, masks)
+            result = forward(self._bound, self._variables, images, self._tiled, masks, kernels=self._kernels)
             total = loss(self._bound, self._variables, result, images, labels, margin)
         return total, tape.gradient(total, self._trainable, unconnected_gradients="zero"), result
 

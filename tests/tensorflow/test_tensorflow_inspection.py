@@ -48,7 +48,7 @@ def test_the_seeds_networks_show_what_the_oracle_shows(name):
     _check(case_of(zoo_network(name), 2), "graph")
 
 
-@pytest.mark.parametrize("mode", ["graph", "xla"])
+@pytest.mark.parametrize("mode", ["graph", "xla", "fused"])
 def test_the_last_layer_gives_out_what_forward_says(mode):
     """Activations and poses of the class capsules are those of `forward`; votes come only when asked for."""
     case = case_of(zoo_network("em-tiny"), 2, image=(20, 20, 1), classes=4)

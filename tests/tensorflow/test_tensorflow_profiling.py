@@ -38,7 +38,7 @@ def _traced(name, mode, batch=1):
 
 
 @pytest.mark.parametrize("name", ZOO)
-@pytest.mark.parametrize("mode", ["graph", "tiled"])
+@pytest.mark.parametrize("mode", ["graph", "tiled", "fused"])
 def test_rows_add_up_and_every_op_has_a_name_and_a_layer(name, mode):
     """In every network, mode and pass: bytes sum exactly, next to nothing is without a name, an owner or a layer."""
     case, _, _, *traces = _traced(name, mode)
