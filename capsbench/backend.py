@@ -200,6 +200,12 @@ class Backend(Protocol):
     def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:
         """Why this mode cannot realize the network, or None where it can."""
 
+    def notes(self, bound: BoundNetwork, setting: Setting) -> tuple[str, ...]:
+        """What a reader of the numbers must know: which kernel a mode has chosen here, and why. Asked for in a worker.
+
+        A backend that has nothing to say may lack it.
+        """
+
     def ceilings(self, setting: Setting) -> Ceilings | None:
         """How fast the device multiplies large matrices and copies large arrays; None where nobody has looked.
 

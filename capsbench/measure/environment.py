@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = ("capsbench", "numpy", "torch", "tensorflow", "tensorflow-cpu", "triton", "keras")
+PACKAGES = ("capsbench", "numpy", "torch", "tensorflow", "tensorflow-cpu", "numba", "triton", "keras")
 _GIT_SECONDS = 10.0
 
 

@@ -14,7 +14,7 @@ from capsbench.dataset.catalog import Split, SplitName, load
 from capsbench.network.parameters import draw_parameters, dropout_masks
 from capsbench.network.shapes import BoundNetwork
 from capsbench.suite.cases import Case
-from capsbench.worker.messages import Message, Outcome, Place, ProbePart
+from capsbench.worker.messages import Message, NotesPart, Outcome, Place, ProbePart
 
 Send = Callable[[Message], None]
 
@@ -92,6 +92,8 @@ def prepare(case: Case, place: Place, send: Send) -> Prepared:
     problem = backend.unsupported(bound, case.setting)
     if problem is not None:
         raise Stopped("unsupported", problem)
+    if hasattr(backend, "notes"):
+        send(NotesPart(notes=backend.notes(bound, case.setting)))
     return Prepared(case, place, backend, bound, draw_parameters(bound, case.seed))
 
 
