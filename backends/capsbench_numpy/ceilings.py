@@ -1,7 +1,8 @@
-"""What the processor can do at best, with NumPy's own matrix product and copy."""
+"""What the processor can do at best: NumPy's own matrix product and copy, and where Numba is, multiply-adds alone."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,7 +16,17 @@ def measure_ceilings(setting: Setting) -> ceilings.Ceilings:
     How many threads BLAS has was decided by the environment when NumPy was imported.
     """
     with ThreadPoolExecutor(setting.threads) as pool:
-        return ceilings.measure(product(setting), copy(setting, pool))
+        found = ceilings.measure(product(setting), copy(setting, pool))
+    return replace(found, fma_flops_per_second=multiply_adds(setting))
+
+
+def multiply_adds(setting: Setting) -> float | None:
+    """Operations a second of multiply-adds between registers; None without Numba, which alone can write them."""
+    try:
+        from capsbench_fused.peak import fma_flops_per_second  # noqa: PLC0415 - Numba may not be there
+    except (ImportError, OSError):
+        return None
+    return fma_flops_per_second(setting.threads, setting.precision)
 
 
 def product(setting: Setting) -> Callable[[], object]:

@@ -12,9 +12,10 @@ from capsbench.cli.options import ResultsOption, check_device
 from capsbench.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from capsbench.backend import Precision
+    from capsbench.measure.ceilings import Ceilings
     from capsbench.measure.environment import Machine
     from capsbench.plugins import Installed
     from capsbench.record.ceilings import DeviceCeilings
@@ -48,7 +49,8 @@ def doctor(
     """Say what this machine is and can do.
 
     Every backend times a large matrix product and a large copy on every device; the best are the ceilings that layers
-    are held against. They are measured once and kept in the folder of the results.
+    are held against. With Numba, the processor's multiply-adds are timed as well, which train steps are held against.
+    They are measured once and kept in the folder of the results.
     """
     from capsbench import plugins
     from capsbench.measure.environment import describe_machine
@@ -169,28 +171,32 @@ def _ceilings_table(point: _Point, found: Mapping[str, Found]) -> Table:
     from capsbench.report import format as fmt
     from capsbench.report.table import Cell, Column, Table, text_cell
 
-    def rates(flops_per_second: float, bytes_per_second: float) -> tuple[Cell, Cell]:
-        flops, moved = flops_per_second / 1e9, bytes_per_second / 1e9
-        return Cell(fmt.plain_number(flops), flops_per_second), Cell(fmt.plain_number(moved), bytes_per_second)
+    def cells(rates: Iterable[float | None]) -> list[Cell]:
+        return [text_cell(None) if rate is None else Cell(fmt.plain_number(rate / 1e9), rate) for rate in rates]
 
-    nothing = (text_cell(None), text_cell(None))
-    rows = []
-    for name, each in found.items():
-        known = each.ceilings
-        numbers = rates(known.flops_per_second, known.bytes_per_second) if known else nothing
-        rows.append((text_cell(name), *numbers, text_cell(each.problem or "measured")))
+    def rates(known: Ceilings | None) -> tuple[float | None, ...]:
+        if known is None:
+            return (None, None, None)
+        return known.fma_flops_per_second, known.flops_per_second, known.bytes_per_second
+
+    rows = [
+        (text_cell(name), *cells(rates(each.ceilings)), text_cell(each.problem or "measured"))
+        for name, each in found.items()
+    ]
     best = [each.ceilings for each in found.values() if each.ceilings is not None]
     if best:
-        highest = max(each.flops_per_second for each in best), max(each.bytes_per_second for each in best)
-        rows.append((text_cell("ceiling"), *rates(*highest), text_cell("the best of each")))
+        highest = (max(filter(None, kind), default=None) for kind in zip(*map(rates, best), strict=True))
+        rows.append((text_cell("ceiling"), *cells(highest), text_cell("the best of each")))
     columns = (
         Column("backend", "key", "left"),
+        Column("FMA\nGFLOP/s"),
         Column("GEMM\nGFLOP/s"),
         Column("copy\nGB/s"),
         Column("what it is", align="left"),
     )
     context = (point.device, f"threads {point.threads}", point.precision)
+    alone = "FMA: multiply-adds between registers, measured where Numba is installed (the extra `fast`)."
     work = f"GEMM: a product of two {SIDE} x {SIDE} matrices; copy: of {fmt.size(COPIED_BYTES)}, read and written."
     once = "measured once, and true where nothing else ran meanwhile; --again measures anew."
     closing = 1 if best else 0
-    return Table("Ceilings", columns, tuple(rows), context=context, notes=(work, once), closing_rows=closing)
+    return Table("Ceilings", columns, tuple(rows), context=context, notes=(alone, work, once), closing_rows=closing)

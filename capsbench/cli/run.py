@@ -64,7 +64,7 @@ def run(
     store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
     _run(cases, data, store, rounds)
     records = store.latest_records()
-    _print(records, store, _draw(records, store) if figures else "")
+    _print(records, store, results, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
     if any(record.status != "ok" for record in records if record.case.id in asked):
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -156,13 +156,15 @@ def _draw(records: Sequence[Record], store: RunStore) -> str:
     return ""
 
 
-def _print(records: Sequence[Record], store: RunStore, problem: str) -> None:
+def _print(records: Sequence[Record], store: RunStore, results: Path, problem: str) -> None:
+    from capsbench.cli.show import known_ceilings
     from capsbench.report.console import console, print_notes, print_report
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
 
     screen = console()
-    print_report(report(records, seed_study=is_seed_study(store.header())), screen)
+    ceilings, seed_study = known_ceilings(store, results), is_seed_study(store.header())
+    print_report(report(records, ceilings=ceilings, seed_study=seed_study), screen)
     print_notes([problem] if problem else [], screen)
     screen.print(str(store.folder), soft_wrap=True)
 

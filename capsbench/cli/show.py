@@ -75,13 +75,14 @@ def _print(records: Sequence[Record], asked: Sections, store: RunStore, results:
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
 
-    screen = console()
+    screen, ceilings = console(), known_ceilings(store, results)
     if not records:
         print_notes([f"no case of {store.run_id} has ended yet."], screen)
     else:
         seed_study = is_seed_study(store.header())
-        print_report(report(records, top=asked.top, sort=asked.sort, seed_study=seed_study), screen)
-    for table in section_tables(records, asked, _ceilings(store, results) if asked.layers else ()):
+        tables = report(records, ceilings=ceilings, top=asked.top, sort=asked.sort, seed_study=seed_study)
+        print_report(tables, screen)
+    for table in section_tables(records, asked, ceilings):
         print_table(table, screen)
     if store.damaged_lines:
         numbers = ", ".join(map(str, store.damaged_lines))
@@ -89,7 +90,7 @@ def _print(records: Sequence[Record], asked: Sections, store: RunStore, results:
     screen.print(str(store.folder), soft_wrap=True)
 
 
-def _ceilings(store: RunStore, results: Path) -> tuple[DeviceCeilings, ...]:
+def known_ceilings(store: RunStore, results: Path) -> tuple[DeviceCeilings, ...]:
     """Those of the machine that the run was on: as known when it began, or else as they have been measured since."""
     from pydantic import TypeAdapter, ValidationError
 

@@ -17,10 +17,13 @@ class Ceilings:
     Attributes:
         flops_per_second: multiplications and additions of a product of two SIDE x SIDE matrices.
         bytes_per_second: bytes read and bytes written by a copy of COPIED_BYTES.
+        fma_flops_per_second: multiplications and additions of fused multiply-adds between registers, which no product
+            of matrices quite reaches; None where nobody has looked.
     """
 
     flops_per_second: float
     bytes_per_second: float
+    fma_flops_per_second: float | None = None
 
 
 def measure(product: Callable[[], object], copy: Callable[[], object]) -> Ceilings:
@@ -30,10 +33,11 @@ def measure(product: Callable[[], object], copy: Callable[[], object]) -> Ceilin
         product: multiplies, and returns when the device has finished.
         copy: copies, likewise.
     """
-    return Ceilings(2 * SIDE**3 / _least_seconds(product), 2 * COPIED_BYTES / _least_seconds(copy))
+    return Ceilings(2 * SIDE**3 / least_seconds(product), 2 * COPIED_BYTES / least_seconds(copy))
 
 
-def _least_seconds(call: Callable[[], object]) -> float:
+def least_seconds(call: Callable[[], object]) -> float:
+    """Wall seconds of the best of several calls, after some that do not count."""
     for _ in range(_WARMUP_CALLS):
         call()
     least = float("inf")

@@ -91,7 +91,8 @@ def write_ceilings(results: Path, machine: Machine, ceilings: Iterable[DeviceCei
 
 
 def _is_sound(known: DeviceCeilings) -> bool:
-    rates = known.ceilings.flops_per_second, known.ceilings.bytes_per_second
+    found = known.ceilings
+    rates = found.flops_per_second, found.bytes_per_second, found.fma_flops_per_second or 1.0
     return all(math.isfinite(rate) and rate > 0.0 for rate in rates)
 
 

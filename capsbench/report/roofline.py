@@ -85,7 +85,11 @@ def best_ceilings(ceilings: Sequence[DeviceCeilings], record: Record) -> Ceiling
     ]
     if not fitting:
         return None
-    return Ceilings(max(known.flops_per_second for known in fitting), max(known.bytes_per_second for known in fitting))
+    return Ceilings(
+        max(known.flops_per_second for known in fitting),
+        max(known.bytes_per_second for known in fitting),
+        max((known.fma_flops_per_second for known in fitting if known.fma_flops_per_second), default=None),
+    )
 
 
 def _table(group: Group, ceilings: Sequence[DeviceCeilings], which: Which) -> Iterator[Table]:

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from capsbench.record.ceilings import DeviceCeilings
 from capsbench.record.schema import Metric, Record
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
 from capsbench.report.ops import Sort, op_tables
+from capsbench.report.roofline import best_ceilings
 from capsbench.report.seed import seed_table
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
 
@@ -35,11 +37,19 @@ class _Field:
     cell: Callable[[Record], Cell]
 
 
-def report(records: Sequence[Record], *, top: int = 10, sort: Sort = "share", seed_study: bool = False) -> Report:
+def report(
+    records: Sequence[Record],
+    *,
+    ceilings: Sequence[DeviceCeilings] = (),
+    top: int = 10,
+    sort: Sort = "share",
+    seed_study: bool = False,
+) -> Report:
     """The tables that a run ends with, cases in the order of their axes.
 
     Args:
         records: of the run.
+        ceilings: of the machine that the run was on, as far as they are known.
         top: rows of an op table before the others are summed up.
         sort: order of those rows.
         seed_study: whether the run's suites include `seed`, whose claims then have a table.
@@ -48,7 +58,7 @@ def report(records: Sequence[Record], *, top: int = 10, sort: Sort = "share", se
     notes = _Notes(ordered)
     tables = (
         accuracy_table(ordered, notes.status),
-        cost_table(ordered, notes.status),
+        cost_table(ordered, notes.status, ceilings),
         *compiled_tables(ordered),
         *op_tables(ordered, top=top, sort=sort),
         *([seed_table(ordered)] if seed_study else []),
@@ -72,16 +82,21 @@ def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) 
     return _table("Accuracy", fields, records, tuple(_over_seeds(records)))
 
 
-def cost_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
-    """What the networks cost, a row a case."""
+def cost_table(
+    records: Sequence[Record], status: Callable[[Record], Cell], ceilings: Sequence[DeviceCeilings] = ()
+) -> Table:
+    """What the networks cost, a row a case; beside the ceilings of the machine, where they are known."""
+    peak = (_Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
+    has_peak = any(known.ceilings.fma_flops_per_second for known in ceilings)
     fields = (
         *_KEYS,
         _Field(Column("seed", "key", shared="seed {}"), lambda r: _exact(r.case.seed)),
         *_SETTINGS,
         *_cost_fields(),
+        *(peak if has_peak else ()),
         _Field(Column("status", "status", "left"), status),
     )
-    return _table("Cost", fields, records, _COST_NOTES)
+    return _table("Cost", fields, records, (*_COST_NOTES, *([_PEAK_NOTE] if has_peak else [])))
 
 
 _KEYS = (
@@ -103,6 +118,9 @@ _COST_NOTES = (
     "peak: the most bytes alive at once in a train step; allocated: all that it asked for, freed or not.",
     "parity: largest relative error of forward pass and gradient against the float64 oracle.",
 )
+
+
+_PEAK_NOTE = "% of FMA: FLOPs of the equations a second, of the multiply-adds this machine can do (`capsbench doctor`)."
 
 
 def _cost_fields() -> tuple[_Field, ...]:
@@ -157,6 +175,16 @@ def _samples(metric: Metric | None) -> Cell:
 def _parity(record: Record, name: str) -> Cell:
     value: float | None = getattr(record.parity, name, None)
     return Cell(fmt.error(value), value)
+
+
+def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
+    """The equations' operations a second of a train step, over the multiply-adds that the device can do at best."""
+    known, metrics = best_ceilings(ceilings, record), record.metrics
+    step = metrics.get("train_step_seconds")
+    if known is None or not known.fma_flops_per_second or step is None or "train_step_flops" not in metrics:
+        return Cell(fmt.NOTHING)
+    part = metrics["train_step_flops"].value / step.value / known.fma_flops_per_second
+    return Cell(fmt.plain_number(100 * part), part)
 
 
 def _split(record: Record, name: str) -> Cell:

@@ -59,7 +59,7 @@ def test_ceilings_are_measured_once_and_said(call, asked, tmp_path):
     assert code == 0, err
     assert row(out, "fake  ")[:2] == ["fake", "fake"]
     assert "200  10.0  measured" in out
-    assert row(out, "ceiling")[:3] == ["ceiling", "200", "10.0"]
+    assert row(out, "ceiling")[:4] == ["ceiling", "—", "200", "10.0"]
     assert str(describe_machine().cores) in row(out, "cores")
     assert asked == [("fake", "cpu", 2, "float32")]
     assert read_ceilings(tmp_path / "results", describe_machine()) == (
@@ -91,7 +91,7 @@ def test_again_measures_anew_what_it_is_asked_for(call, asked, tmp_path):
     write_ceilings(tmp_path / "results", describe_machine(), [old, other])
     code, out, _ = call("doctor", "--again")
     assert code == 0
-    assert row(out, "ceiling")[1] == "200"
+    assert row(out, "ceiling")[2] == "200"
     assert set(read_ceilings(tmp_path / "results", describe_machine())) == {
         DeviceCeilings("cpu", 2, "float32", "fake", FAKE),
         other,
@@ -100,12 +100,12 @@ def test_again_measures_anew_what_it_is_asked_for(call, asked, tmp_path):
 
 
 def test_the_best_of_each_is_the_ceiling(call, asked, tmp_path):
-    """Whichever backend came nearest to what the device can do, for arithmetic and for memory apart."""
-    known = DeviceCeilings("cpu", 2, "float32", "gone", Ceilings(1e11, 3e10))
+    """Whichever backend came nearest to what the device can do, for each kind of arithmetic and for memory apart."""
+    known = DeviceCeilings("cpu", 2, "float32", "gone", Ceilings(1e11, 3e10, 4e11))
     write_ceilings(tmp_path / "results", describe_machine(), [known])
     out = call("doctor")[1]
-    assert row(out, "gone")[1:3] == ["100", "30.0"]
-    assert row(out, "ceiling")[1:3] == ["200", "30.0"]
+    assert row(out, "gone")[1:4] == ["400", "100", "30.0"]
+    assert row(out, "ceiling")[1:4] == ["400", "200", "30.0"]
 
 
 def test_what_is_broken_is_a_line_with_its_reason(call, asked, monkeypatch, tmp_path):
@@ -174,7 +174,7 @@ def test_a_run_says_what_was_known_when_it_began(call, tmp_path, mnist_root):
             "threads": 2,
             "precision": "float32",
             "backend": "fake",
-            "ceilings": {"flops_per_second": 2e11, "bytes_per_second": 1e10},
+            "ceilings": {"flops_per_second": 2e11, "bytes_per_second": 1e10, "fma_flops_per_second": None},
         }
     ]
     ceilings_path(tmp_path / "results", describe_machine()).write_text("{", encoding="ascii")

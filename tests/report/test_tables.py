@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_records import ALIVE, EVENTS, FORWARD, case, exact, failed, metrics, record, run, schema_1
 
+from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.optable import VIEW, OpEvent
+from capsbench.record.ceilings import DeviceCeilings
 from capsbench.report.format import NOTHING
 from capsbench.report.ops import op_tables
 from capsbench.report.parts import VIEWS
@@ -312,3 +314,16 @@ def test_partial_metrics_of_failed_cases_are_shown(status):
     """What was measured before a case failed is not thrown away."""
     part = replace(failed(case(), status, "why"), metrics={"parameters": exact(319_568, "1")})
     assert column(report([part]).tables[1], "params") == ["319,568"]
+
+
+def test_the_share_of_the_peak():
+    """FLOPs of the equations a second, over the machine's multiply-adds; no column where nobody measured these."""
+    flops, seconds = record().metrics["train_step_flops"].value, record().metrics["train_step_seconds"].value
+    known = DeviceCeilings("cpu", 2, "float32", "numpy", Ceilings(1e11, 1e10, 4.0 * flops / seconds))
+    tables = report([record(), failed(case(batch=1000), "oom", "too large")], ceilings=[known]).tables
+    [cost] = [table for table in tables if table.title == "Cost"]
+    assert column(cost, "% of\nFMA") == ["25.0", NOTHING]
+    other = replace(known, ceilings=Ceilings(1e11, 1e10))
+    for ceilings in ([], [other]):
+        [cost] = [table for table in report([record()], ceilings=ceilings).tables if table.title == "Cost"]
+        assert "% of\nFMA" not in [each.header for each in cost.columns]
