@@ -1,4 +1,4 @@
-"""Compiled modes beside the others of their backend: what compiling costs, and after how many steps it has paid."""
+"""Modes that compile, beside the others of their backend: what that costs, and after how many steps it has paid."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +15,8 @@ COMPILED_NOTE: Final = "ops: compiled"
 
 # A case whose ops were not profiled has nothing but the name of its mode to tell by.
 _MODES: Final = frozenset({"compile", "xla"})
+# Its kernels are compiled too, or found compiled, but layer by layer, so that a profiler tells their shares.
+_BY_LAYER: Final = "fused"
 _NEVER: Final = "never"
 
 
@@ -22,6 +24,11 @@ def is_compiled(record: Record) -> bool:
     """Whether a compiler made the step: its ops or their note say so, or its mode is known to."""
     noted = any(note.startswith(COMPILED_NOTE) for note in record.notes)
     return noted or record.case.mode in _MODES or any(event.op == COMPILED for event in record.ops)
+
+
+def compiles(record: Record) -> bool:
+    """Whether its first step compiles, or looks for what another process has compiled."""
+    return is_compiled(record) or record.case.mode == _BY_LAYER
 
 
 def compiled_tables(records: Sequence[Record]) -> tuple[Table, ...]:
@@ -47,7 +54,7 @@ def pays_off_after(first: float, step: float, other_first: float, other_step: fl
 
 
 def _pairs(records: Sequence[Record]) -> Iterator[tuple[Record, Record | None]]:
-    """Each compiled case that was timed, with each timed case that differs in its mode only; None where there is none.
+    """Each timed case that compiles, with each timed case that differs in its mode only; None where there is none.
 
     Of several seeds the first is taken: they do the same work.
     """
@@ -56,9 +63,9 @@ def _pairs(records: Sequence[Record]) -> Iterator[tuple[Record, Record | None]]:
         if "train_step_seconds" in record.metrics:
             cases.setdefault(replace(record.case, id="", mode="", seed=0), {}).setdefault(record.case.mode, record)
     for modes in cases.values():
-        others: list[Record | None] = [record for record in modes.values() if not is_compiled(record)]
+        others: list[Record | None] = [record for record in modes.values() if not compiles(record)]
         for record in modes.values():
-            if is_compiled(record):
+            if compiles(record):
                 yield from ((record, other) for other in others or [None])
 
 
@@ -68,6 +75,7 @@ _COLUMNS: Final = (
     Column("batch", "key", shared="batch {}"),
     Column("iters", "key", shared="routing iterations {}"),
     *SETTING_COLUMNS,
+    Column("compiling", group="compiled", shared="compiling {}"),
     Column("first\nstep", group="compiled"),
     Column("later\nsteps", group="compiled"),
     Column("against", "value", "left", group="other"),
@@ -77,12 +85,13 @@ _COLUMNS: Final = (
     Column("pays off\nafter steps", group="verdict"),
 )
 _NOTES: Final = (
-    "first step: compilation included. pays off: steps after the first until the time that compiling took is made up.",
+    "compiling: of forward pass and train step together; the first step's is in its time.",
+    "pays off: steps after the first until the time that compiling took is made up.",
 )
 
 
 def _row(record: Record, other: Record | None) -> tuple[Cell, ...]:
-    case = record.case
+    case, compiling = record.case, _seconds(record, "compile_seconds")
     first, step = _seconds(record, "first_step_seconds"), _seconds(record, "train_step_seconds")
     other_first, other_step = _seconds(other, "first_step_seconds"), _seconds(other, "train_step_seconds")
     return (
@@ -95,6 +104,7 @@ def _row(record: Record, other: Record | None) -> tuple[Cell, ...]:
         Cell(fmt.count(case.threads), case.threads),
         text_cell(case.precision),
         text_cell(case.allocator),
+        Cell(fmt.seconds(compiling), compiling),
         Cell(fmt.seconds(first), first),
         Cell(fmt.seconds(step), step),
         text_cell(None if other is None else other.case.mode),

@@ -112,9 +112,16 @@ def timing_metrics(rounds: tuple[RoundPart, ...], batch: int) -> dict[str, Metri
             "higher",
             contended=_contended(part.train_step for part in rounds),
         ),
+        "compile_seconds": _sampled(tuple(map(_compile_seconds, rounds))),
         "first_step_seconds": _sampled(tuple(part.train_step.first_seconds for part in rounds)),
         "peak_rss_bytes": _sampled(tuple(float(part.peak_rss_bytes) for part in rounds), "B", "none"),
     }
+
+
+def _compile_seconds(part: RoundPart) -> float:
+    """What the first forward pass and train step took longer than the later ones: compiling, and warming up."""
+    timings = (part.forward, part.train_step)
+    return sum(max(0.0, timing.first_seconds - median(kept(timing.samples))) for timing in timings)
 
 
 def _round_medians(rounds: tuple[RoundPart, ...], which: Callable[[RoundPart], Timing]) -> tuple[float, ...]:

@@ -1,10 +1,12 @@
 """Compiled modes: who they are held against, and when they pay off."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from reading import column
-from sample_records import COMPILED_NOTE, UNPROFILED, case, event, failed, record, run, schema_1, timed
+from sample_records import COMPILED_NOTE, UNPROFILED, case, event, failed, record, run, sampled, schema_1, timed
 
 from capsbench.report.compiled import compiled_tables, is_compiled, pays_off_after
 from capsbench.report.format import NOTHING
@@ -63,6 +65,16 @@ def test_other_work_is_no_rival():
 def test_compiled_modes_are_known_by_op_note_or_name(found):
     """A stranger's compiled mode is recognised by what its profile says."""
     assert is_compiled(found)
+
+
+def test_kernels_that_are_compiled_layer_by_layer_are_held_against_plain_modes():
+    """The fused mode has a row, though its ops are no compiler's; what compiling took stands in it."""
+    kernels = rival("fused", 6.0, 0.1)
+    kernels = replace(kernels, metrics={**kernels.metrics, "compile_seconds": sampled([12.5])})
+    [table] = compiled_tables([kernels, rival("eager", 0.5, 0.2), rival("tiled", 0.5, 0.4)])
+    assert not is_compiled(kernels)
+    assert [cell.text for cell in column(table, "against")] == ["eager", "tiled"]
+    assert "compiling 12.5 s" in table.context
 
 
 def test_without_compiled_modes_or_times_there_is_no_table():

@@ -53,6 +53,14 @@ def test_images_and_seconds_agree(seconds, batch):
     assert rates.interval == pytest.approx((batch / times.interval[1], batch / times.interval[0]))
 
 
+def test_compiling_is_what_the_first_calls_take_longer():
+    """Of forward pass and train step together; a first call that happens to be faster gives nothing back."""
+    slow = replace(round_of([2.0, 2.0]).forward, first_seconds=9.0)
+    quick = replace(slow, first_seconds=0.5)
+    parts = [replace(round_of([2.0, 2.0]), forward=first, train_step=slow) for first in (slow, quick)]
+    assert timing_metrics(tuple(parts), 8)["compile_seconds"].samples == pytest.approx((16.0, 8.0))
+
+
 def test_without_rounds_there_are_no_times():
     """A case that was not timed has no time of 0."""
     assert record_of(make_case()).metrics == {}
