@@ -15,6 +15,7 @@ from capsbench.record.schema import CaseKey, Record
 from capsbench.record.store import RunStore
 from capsbench.report.figures.bars import draw_layers, draw_ops
 from capsbench.report.figures.curves import Training, draw_learning, draw_routing
+from capsbench.report.figures.scaling import draw_scaling
 from capsbench.report.figures.style import Format, save, style
 from capsbench.report.figures.values import Histograms, Values, draw_values
 from capsbench.report.groups import groups, sides, step_profile
@@ -93,6 +94,9 @@ def _run_figures(store: RunStore, records: Sequence[Record]) -> Iterator[Named]:
         routed = {side.name: side.record.routing for side in sides(group, lambda record: record.routing)}
         if len(routed) > 1:
             yield names("routing", *work), draw_routing(routed, title)
+    for similar in _grouped(records, lambda case: (case.network, case.dataset)):
+        case = similar[0].case
+        yield names("scaling", case.network, case.dataset), draw_scaling(similar, _title(similar, *_WORK_AXES[:2]))
     for similar in _grouped(records, lambda case: _but(case, "dataset")):
         yield from _by_dataset(store, similar, names)
     for similar in _grouped(records, lambda case: case.dataset):
