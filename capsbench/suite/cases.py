@@ -114,8 +114,8 @@ def expand(
     points = [
         (dataset, network, batch, seed, realization)
         for dataset in suite.datasets()
-        for network in _networks(suite, path, dataset)
-        for batch, seed, realization in product(suite.batch, suite.seeds, realizations)
+        for network, batches in _networks(suite, path, dataset)
+        for batch, seed, realization in product(batches, suite.seeds, realizations)
     ]
     placed = {each[0]: (devices or {}).get(each[0], suite.device) for each in realizations}
     return tuple(_case(suite, *point, device=placed[point[-1][0]]) for point in points)
@@ -152,15 +152,17 @@ def _mode(text: str, modes: Mapping[str, tuple[str, ...]], path: Path) -> tuple[
     return backend, mode
 
 
-def _networks(suite: Suite, path: Path, dataset: DatasetChoice) -> Iterator[tuple[Network, str]]:
-    """The suite's networks, each once, and their hashes; all of them fit the data set."""
+def _networks(
+    suite: Suite, path: Path, dataset: DatasetChoice
+) -> Iterator[tuple[tuple[Network, str], tuple[int, ...]]]:
+    """The suite's networks, each once, with their hashes and batch sizes; all of them fit the data set."""
     try:
         info = catalog.info(dataset.name)
         image = output_shape(dataset.transform, info.image_shape)
     except BadInput as error:
         raise BadInput(str(error), f"{path}:dataset") from None
     seen: set[tuple[str, int | None]] = set()
-    for name, iterations in product(suite.networks, suite.routing_iterations or (None,)):
+    for (name, batches), iterations in product(suite.batches(), suite.routing_iterations or (None,)):
         network = with_routing_iterations(_load(name, path), iterations)
         key = (name, None if network.routing is None else network.routing.iterations)
         if key in seen:
@@ -170,7 +172,7 @@ def _networks(suite: Suite, path: Path, dataset: DatasetChoice) -> Iterator[tupl
             bind(network, image, info.classes)
         except BadInput as error:
             raise BadInput(f"{error} (data set {dataset.name})", f"{path}:networks") from None
-        yield network, content_hash(network)
+        yield (network, content_hash(network)), batches
 
 
 def _load(name: str, path: Path) -> Network:

@@ -35,6 +35,18 @@ class DatasetChoice:
     transform: Transform = Transform()
 
 
+Batches = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChoice:
+    """A network by its name in the zoo, or the path of its file, and its batch sizes (None: the suite's)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    use: str
+    batch: Batches | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendChoice:
     """A realization, `name:mode` or `name` for its first mode, and what is measured of it (None: as in the suite)."""
@@ -82,6 +94,9 @@ def _by_shape(mapping: str, *, lists: bool = False) -> Discriminator:
 _DatasetEntry = Annotated[
     Annotated[Label, Tag("text")] | Annotated[DatasetChoice, Tag("DatasetChoice")], _by_shape("DatasetChoice")
 ]
+_NetworkEntry = Annotated[
+    Annotated[str, Tag("text")] | Annotated[NetworkChoice, Tag("NetworkChoice")], _by_shape("NetworkChoice")
+]
 _BackendEntry = Annotated[
     Annotated[str, Tag("text")] | Annotated[BackendChoice, Tag("BackendChoice")], _by_shape("BackendChoice")
 ]
@@ -93,7 +108,8 @@ class Suite:
 
     Attributes:
         dataset: a name or a mapping, or a list of those.
-        networks: names in the zoo, or paths of YAML files relative to the suite file.
+        networks: names in the zoo, or paths of YAML files relative to the suite file, or a mapping that gives one of
+            them batch sizes of its own.
         backends: `name:mode`, `name` for its first mode, or a mapping that narrows what is measured of it.
         routing_iterations: override the networks' own; empty keeps it.
         device: `auto` takes the first GPU where the backend has one, else the CPU.
@@ -110,9 +126,9 @@ class Suite:
         | Annotated[tuple[_DatasetEntry, ...], Field(min_length=1), Tag("list")],
         _by_shape("DatasetChoice", lists=True),
     ]
-    networks: Annotated[tuple[str, ...], Field(min_length=1)]
+    networks: Annotated[tuple[_NetworkEntry, ...], Field(min_length=1)]
     backends: Annotated[tuple[_BackendEntry, ...], Field(min_length=1)]
-    batch: Annotated[tuple[Count, ...], Field(min_length=1)]
+    batch: Batches
     routing_iterations: tuple[Annotated[int, Field(ge=1, le=100)], ...] = ()
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Field(min_length=1)] = (0,)
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,2})$")] = "auto"
@@ -128,6 +144,11 @@ class Suite:
         """The data sets with everything they leave to defaults."""
         given = self.dataset if isinstance(self.dataset, tuple) else (self.dataset,)
         return tuple(each if isinstance(each, DatasetChoice) else DatasetChoice(name=each) for each in given)
+
+    def batches(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """The networks, as they are written, and the batch sizes of each."""
+        given = (each if isinstance(each, NetworkChoice) else NetworkChoice(use=each) for each in self.networks)
+        return tuple((each.use, each.batch or self.batch) for each in given)
 
     def realizations(self) -> tuple[tuple[str, tuple[Measure, ...]], ...]:
         """The backends, as they are written, and what is measured of each."""
@@ -147,8 +168,11 @@ def load_suite(path: Path) -> Suite:
         BadInput: at file:line:key.
     """
     suite = parse(read_text(path), Suite, str(path))
-    for key in ("networks", "batch", "routing_iterations", "seeds", "measure"):
+    for key in ("batch", "routing_iterations", "seeds", "measure"):
         _refuse_twice(getattr(suite, key), f"{path}:{key}")
+    _refuse_twice([use for use, _ in suite.batches()], f"{path}:networks")
+    for number, (_, batches) in enumerate(suite.batches()):
+        _refuse_twice(batches, f"{path}:networks[{number}].batch")
     _refuse_twice([use for use, _ in suite.realizations()], f"{path}:backends")
     if len(set(suite.datasets())) != len(suite.datasets()):
         raise BadInput("a data set comes twice with the same choices", f"{path}:dataset")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from capsbench.errors import BadInput
 from capsbench.suite.cases import comparable_group, expand, select
-from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, Suite
+from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, NetworkChoice, Suite
 
 MODES = {"numpy": ("float64",), "torch": ("eager", "tiled"), "tensorflow": ("graph", "tiled")}
 PATH = Path("suite.yaml")
@@ -43,6 +43,16 @@ def test_cases_are_the_product_of_the_axes(datasets, networks, backends, batch, 
     points = [(c.dataset, c.network.name, c.batch, c.seed, f"{c.backend}:{c.mode}") for c in cases]
     assert points == list(product(suite.datasets(), networks, batch, seeds, uses))
     assert len({case.id for case in cases}) == len(cases)
+
+
+def test_a_network_may_have_batch_sizes_of_its_own():
+    """They stand in place of the suite's, for this network only."""
+    suite = suite_of(networks=(NetworkChoice(use="em-tiny", batch=(2, 3)), "cnn-tiny"), batch=(8,))
+    assert [(case.network.name, case.batch) for case in expand(suite, PATH, MODES)] == [
+        ("em-tiny", 2),
+        ("em-tiny", 3),
+        ("cnn-tiny", 8),
+    ]
 
 
 @given(
