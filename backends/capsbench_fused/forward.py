@@ -149,7 +149,7 @@ def _sample(image, p, sizes, inputs, mean, bench):
         child = (image * sizes.below + place) * sizes.types + i % sizes.types
         deviate(
             inputs.poses, child * 16, inputs.weights, i % sizes.transforms * sizes.groups * 16 * LANES,
-            bench.centre if sizes.row >= 0 else bench.shift, sizes.groups, sizes.elements, bench.deviations, 0,
+            bench.centre if sizes.row >= 0 else bench.shift, sizes.groups, sizes.elements, bench.deviations,
         )  # fmt: skip
         for at in range(0, full, LANES):
             store(mean, at, load(mean, at) + load(bench.deviations, at))

@@ -7,7 +7,7 @@ Shapes: groups of LANES parents; elements of a pose, 16, or 18 with coordinates 
 """
 
 from capsbench_fused.compiling import compiled, small
-from capsbench_fused.vec import LANES, exp, largest, largest_of, load, splat, splat_at, store, total_of
+from capsbench_fused.vec import LANES, exp, largest, largest_of, load, offset, splat, splat_at, store, total_of
 
 BLOCK = 4  # children; a sum over the children grows by a block's sum at a time, which keeps its rounding small
 
@@ -29,7 +29,7 @@ def cast(upper, lower, weights, w):
 
 
 @compiled
-def deviate(poses, pose, weights, weight, centre, groups, elements, deviations, to):
+def deviate(poses, pose, weights, weight, centre, groups, elements, deviations):
     """Deviations V - centre of one child's votes.
 
     Args:
@@ -38,8 +38,7 @@ def deviate(poses, pose, weights, weight, centre, groups, elements, deviations, 
         centre: [groups, elements, LANES].
         groups: of parents.
         elements: beyond the sixteenth a vote is 0 but for what the centre makes of it.
-        deviations: receives [groups, elements, LANES] from `to` on.
-        to: see there.
+        deviations: receives [groups, elements, LANES].
     """
     for g in range(groups):
         w, m = weight + g * 16 * LANES, g * elements * LANES
@@ -48,23 +47,20 @@ def deviate(poses, pose, weights, weight, centre, groups, elements, deviations, 
             for c in range(4):
                 first, second = cast(upper, lower, weights, w + c * LANES)
                 at = m + (4 * r + c) * LANES
-                store(deviations, to + at, first - load(centre, at))
-                store(deviations, to + at + 4 * LANES, second - load(centre, at + 4 * LANES))
+                store(deviations, at, first - load(centre, at))
+                store(deviations, at + 4 * LANES, second - load(centre, at + 4 * LANES))
         for h in range(16, elements):
-            store(deviations, to + m + h * LANES, -load(centre, m + h * LANES))
+            store(deviations, m + h * LANES, -load(centre, m + h * LANES))
 
 
 @compiled
-def deviate_and_rate(
-    poses, pose, weights, weight, centre, precision, offsets, groups, elements, deviations, to, logits, on
-):
+def deviate_and_rate(poses, pose, weights, weight, centre, precision, offsets, groups, elements, deviations, logits):
     """Likewise, and each vote's log-density, offset - sum_h precision deviation^2.
 
     Args:
         precision: [groups, elements, LANES], 1 / (2 variance).
         offsets: [groups, LANES].
-        logits: receives [groups, LANES] from `on` on.
-        on: see there.
+        logits: receives [groups, LANES].
     """
     for g in range(groups):
         w, m = weight + g * 16 * LANES, g * elements * LANES
@@ -76,16 +72,16 @@ def deviate_and_rate(
                 first, second = cast(upper, lower, weights, w + c * LANES)
                 at = m + (4 * r + c) * LANES
                 first, second = first - load(centre, at), second - load(centre, at + 4 * LANES)
-                store(deviations, to + at, first)
-                store(deviations, to + at + 4 * LANES, second)
+                store(deviations, at, first)
+                store(deviations, at + 4 * LANES, second)
                 above += first * first * load(precision, at)
                 below += second * second * load(precision, at + 4 * LANES)
             distance += above + below
         for h in range(16, elements):
             deviation = -load(centre, m + h * LANES)
-            store(deviations, to + m + h * LANES, deviation)
+            store(deviations, m + h * LANES, deviation)
             distance += deviation * deviation * load(precision, m + h * LANES)
-        store(logits, on + g * LANES, load(offsets, g * LANES) - distance)
+        store(logits, g * LANES, load(offsets, g * LANES) - distance)
 
 
 @small
@@ -185,14 +181,12 @@ def look(poses, pose, weights, weight, count, centre, rated, precision, offsets,
     """
     size, row = groups * elements * LANES, groups * LANES
     for q in range(count):
-        p, w = pose + q * 16, weight + q * groups * 16 * LANES
+        p, w, to = pose + q * 16, weight + q * groups * 16 * LANES, offset(deviations, q * size)
         if rated:
-            deviate_and_rate(
-                poses, p, weights, w, centre, precision, offsets, groups, elements,
-                deviations, q * size, logits, q * row,
-            )  # fmt: skip
+            on = offset(logits, q * row)
+            deviate_and_rate(poses, p, weights, w, centre, precision, offsets, groups, elements, to, on)
         else:
-            deviate(poses, p, weights, w, centre, groups, elements, deviations, q * size)
+            deviate(poses, p, weights, w, centre, groups, elements, to)
     if count < BLOCK:
         clear(deviations, count * size, BLOCK * size)
         clear(logits, count * row, BLOCK * row)
