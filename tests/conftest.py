@@ -78,6 +78,16 @@ def make_case_fixture():
     return make_case
 
 
+@pytest.fixture(params=["fused", "chunked"])
+def kernel(request):
+    """Each kernel of `capsbench_fused` in turn; Numba's where it is installed."""
+    if request.param == "fused":
+        pytest.importorskip("numba")
+    from capsbench_fused import engine
+
+    return engine.kernel(request.param)
+
+
 @pytest.fixture
 def capsbench_environment():
     """The environment in which a subprocess finds capsbench as this process does."""
