@@ -23,33 +23,41 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """How a network is routed by kernels.
+    """How a routed layer is routed by a kernel; all of it is known before the first image.
 
     Attributes:
-        tasks: of the routed layers by name, as `Task.text` writes them.
-        engine: on processors.
+        task: the layer, as `Task.text` writes it.
+        elements: of its parents' poses.
+        engine: of processors.
         threads: likewise.
+        kept: numbers per image that the forward pass keeps for the backward one.
     """
 
-    tasks: Mapping[str, str]
+    task: str
+    elements: int
     engine: Engine
     threads: int
+    kept: int
 
 
-def fused(bound: BoundNetwork, engine: Engine, threads: int) -> Fused:
-    """Routing of a network that `uncovered` has nothing to say against."""
-    tasks = {layer.layer.name: task_of(bound, layer).text() for layer in bound.layers if layer.routing is not None}
-    return Fused(tasks, engine, threads)
+def fused(bound: BoundNetwork, engine: Engine, threads: int, device: torch.device) -> dict[str, Fused]:
+    """Routing of a network that `uncovered` has nothing to say against, by layer."""
+    tasks = {layer.layer.name: task_of(bound, layer) for layer in bound.layers if layer.routing is not None}
+    count = kernel(engine).saved_numbers
+    if device.type == "cuda":
+        from capsbench_torch import fused_cuda  # noqa: PLC0415 - Triton comes with PyTorch's CUDA builds only
+
+        count = fused_cuda.saved_numbers
+    return {name: Fused(task.text(), task.elements, engine, threads, count(task, 1)) for name, task in tasks.items()}
 
 
 def route(
-    how: Fused, layer: str, variant: EMRouting, poses: Tensor, activations: Tensor, own: Mapping[str, Tensor]
+    how: Fused, variant: EMRouting, poses: Tensor, activations: Tensor, own: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Route the children of a layer to their parents.
+    """Route the children of a layer to their parents; torch.compile takes it whole.
 
     Args:
         how: by which kernel.
-        layer: its name.
         variant: of routing.
         poses: [b, h, w, n, 16], of the layer below.
         activations: [b, h, w, n].
@@ -58,13 +66,11 @@ def route(
     Returns:
         The parents' poses [b, positions, j, elements] and logits [b, positions, j].
     """
-    task = how.tasks[layer]
-    elements = parse(task).elements
     if variant.renormalise_input:
         # A child's couplings sum to one, so what is left of their product with its activation is this.
         activations = activations / (activations + variant.epsilon)
     beta_u = own["beta_u"]
-    beta_u = beta_u.sum(1) if beta_u.ndim == 2 else beta_u * elements
+    beta_u = beta_u.sum(1) if beta_u.ndim == 2 else beta_u * how.elements
     inputs = (
         poses.reshape(len(poses), -1, *poses.shape[3:]).contiguous(),
         activations.reshape(len(activations), -1, activations.shape[3]).contiguous(),
@@ -73,7 +79,7 @@ def route(
         own["beta_a"],
     )
     keep = torch.is_grad_enabled() and any(each.requires_grad for each in inputs)
-    parents, logits, _ = em_route(*inputs, task, how.engine, how.threads, keep)
+    parents, logits, _ = em_route(*inputs, how.task, how.engine, how.threads, how.kept if keep else 0)
     return parents, logits
 
 
@@ -87,19 +93,21 @@ def em_route(
     task: str,
     engine: str,
     threads: int,
-    keep: bool,
+    kept: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Parents' poses [b, p, j, h], their logits [b, p, j], and what the backward pass needs (nothing unless `keep`).
+    """Parents' poses [b, p, j, h], their logits [b, p, j], and what the backward pass needs [b * kept].
 
-    The inputs are those of `capsbench_fused.task.Arrays`, contiguous.
+    The inputs are those of `capsbench_fused.task.Arrays`, contiguous; `kept` is that of `Fused`, or 0 where there will
+    be no backward pass. It is an argument because the compiler keeps on disk what it made of a function, and finds it
+    by the function's arguments: what was made for another version of the kernels must not be found.
     """
     layer = parse(task)
-    outputs = _empty_outputs(poses, layer, _saved_numbers(poses, layer, engine, keep))
+    outputs = _empty_outputs(poses, layer, kept)
     kernel(cast("Engine", engine)).forward(
         layer,
         _arrays(poses, activations, transforms, beta_u, beta_a),
         Parents(outputs[0].numpy(), outputs[1].numpy()),
-        outputs[2].numpy() if keep else None,
+        outputs[2].numpy() if kept else None,
         count=threads,
         allocate=_allocate,
     )
@@ -145,11 +153,11 @@ def _route_on_cuda(
     task: str,
     engine: str,  # noqa: ARG001 - of processors
     threads: int,  # noqa: ARG001 - likewise
-    keep: bool,
+    kept: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    from capsbench_torch import fused_cuda  # noqa: PLC0415 - Triton comes with PyTorch's CUDA builds only
+    from capsbench_torch import fused_cuda  # noqa: PLC0415 - as above
 
-    return fused_cuda.forward(parse(task), poses, activations, transforms, beta_u, beta_a, keep)
+    return fused_cuda.forward(parse(task), poses, activations, transforms, beta_u, beta_a, kept > 0)
 
 
 @em_route_backward.register_kernel("cuda")
@@ -180,12 +188,11 @@ def _shapes(
     beta_u: Tensor,  # noqa: ARG001 - as above
     beta_a: Tensor,  # noqa: ARG001 - as above
     task: str,
-    engine: str,
+    engine: str,  # noqa: ARG001 - as above
     threads: int,  # noqa: ARG001 - as above
-    keep: bool,
+    kept: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    layer = parse(task)
-    return _empty_outputs(poses, layer, _saved_numbers(poses, layer, engine, keep))
+    return _empty_outputs(poses, parse(task), kept)
 
 
 @em_route_backward.register_fake
@@ -220,19 +227,9 @@ def _or_zeros(gradient: Tensor | None, like: Tensor, shape: tuple[int, ...]) -> 
 torch.library.register_autograd("capsbench::em_route", _differentiate, setup_context=_keep_inputs)
 
 
-def _empty_outputs(like: Tensor, task: Task, saved: int) -> tuple[Tensor, Tensor, Tensor]:
+def _empty_outputs(like: Tensor, task: Task, kept: int) -> tuple[Tensor, Tensor, Tensor]:
     shape = (len(like), task.positions, task.parents)
-    return like.new_empty(*shape, task.elements), like.new_empty(shape), like.new_empty(saved)
-
-
-def _saved_numbers(poses: Tensor, task: Task, engine: str, keep: bool) -> int:
-    if not keep:
-        return 0
-    if poses.device.type == "cuda":
-        from capsbench_torch import fused_cuda  # noqa: PLC0415 - as above
-
-        return fused_cuda.saved_numbers(task, len(poses))
-    return kernel(cast("Engine", engine)).saved_numbers(task, len(poses))
+    return like.new_empty(*shape, task.elements), like.new_empty(shape), like.new_empty(len(like) * kept)
 
 
 def _arrays(*tensors: Tensor) -> Arrays:

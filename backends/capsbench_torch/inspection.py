@@ -24,12 +24,12 @@ def inspect(
     images: Tensor,
     *,
     tiled: bool,
-    kernels: Fused | None,
+    kernels: Mapping[str, Fused],
     votes: bool,
 ) -> dict[str, LayerState]:
     """The states of an evaluation of images [b, c, h, w], in one formulation; for `indices` see `layers.constants`."""
     watcher = _Watcher(len(images), votes)
-    run(Context(bound, tiled, indices, null_scope, watcher, kernels), parameters, images, None)
+    run(Context(bound, tiled, indices, null_scope, kernels, watcher), parameters, images, None)
     return watcher.states
 
 

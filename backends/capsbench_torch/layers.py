@@ -74,16 +74,16 @@ class Context:
         tiled: votes and routing in the tiled formulation instead of the grouped one.
         indices: index tensors by layer (patches and owners) and coordinates, on the device.
         scope: names a stretch of work for the profiler.
+        kernels: route in place of plain operators, by layer; none but where the mode has them.
         watcher: looks at what goes by, where anybody does.
-        kernels: route in place of plain operators, where the mode has any.
     """
 
     bound: BoundNetwork
     tiled: bool
     indices: Mapping[str, Tensor]
     scope: Scope
+    kernels: Mapping[str, fused.Fused]
     watcher: Watcher | None = None
-    kernels: fused.Fused | None = None
 
 
 def constants(bound: BoundNetwork, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -180,11 +180,11 @@ def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) 
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     assert below.activations is not None  # noqa: S101 - capsules stand below
     name, watcher = layer.layer.name, context.watcher
-    if context.kernels is not None:
+    if context.kernels:
         if watcher is not None:
-            _route(replace(context, kernels=None), layer, own, below)  # kernels have no votes and couplings to show
+            _route(replace(context, kernels={}), layer, own, below)  # kernels have no votes and couplings to show
         return _routed(
-            layer, variant, *fused.route(context.kernels, name, variant, below.values, below.activations, own)
+            layer, variant, *fused.route(context.kernels[name], variant, below.values, below.activations, own)
         )
     owner = context.indices[f"{name}.owner"]
     observe = None if watcher is None else partial(watcher.m_step, name)

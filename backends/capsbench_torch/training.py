@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from capsbench.network.layers import BatchNorm
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench.network.training import SGD, Adam
-from capsbench_fused.engine import KERNEL_MODES, Engine
+from capsbench_fused.engine import KERNEL_MODES
 from capsbench_torch import profiling
 from capsbench_torch.fused import fused
 from capsbench_torch.inspection import inspect
@@ -55,8 +54,8 @@ class TorchRealization:
             layer.layer.name: layer.layer.momentum for layer in bound.layers if isinstance(layer.layer, BatchNorm)
         }
         self._tiled = setting.mode == "tiled"
-        by_kernels = setting.mode in KERNEL_MODES
-        self._kernels = fused(bound, cast("Engine", setting.mode), setting.threads) if by_kernels else None
+        engine = setting.mode if setting.mode in KERNEL_MODES else None
+        self._kernels = fused(bound, engine, setting.threads, self._device) if engine else {}
         self._indices = constants(bound, self._device, self._dtype)
         self._optimizer = _optimizer(bound, list(self._trained.values()))
         self._compiled = setting.mode == "compile"
@@ -160,12 +159,12 @@ class TorchRealization:
     def _loss(
         self, images: Tensor, labels: Tensor, masks: dict[str, Tensor], margin: Tensor, scope: Scope
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        context = Context(self._bound, self._tiled, self._indices, scope, kernels=self._kernels)
+        context = Context(self._bound, self._tiled, self._indices, scope, self._kernels)
         output, statistics = run(context, self._parameters, images, masks)
         return loss(self._bound, self._parameters, output, images, labels, margin, scope), statistics
 
     def _forward(self, images: Tensor, scope: Scope) -> Signal:
-        context = Context(self._bound, self._tiled, self._indices, scope, kernels=self._kernels)
+        context = Context(self._bound, self._tiled, self._indices, scope, self._kernels)
         return run(context, self._parameters, images, None)[0]
 
     def _scalar(self, value: float) -> Tensor:

@@ -9,10 +9,12 @@ torch = pytest.importorskip("torch")
 from capsbench.backend import Setting  # noqa: E402 - after the check that torch is there
 from capsbench.network import zoo  # noqa: E402 - likewise
 from capsbench.network.parameters import draw_parameters  # noqa: E402 - likewise
+from capsbench.network.routing import EMRouting  # noqa: E402 - likewise
 from capsbench.network.shapes import bind  # noqa: E402 - likewise
+from capsbench_fused import engine as engines  # noqa: E402 - likewise
 from capsbench_fused.task import Task  # noqa: E402 - likewise
 from capsbench_torch.backend import BACKEND  # noqa: E402 - likewise
-from capsbench_torch.fused import em_route  # noqa: E402 - likewise
+from capsbench_torch.fused import Fused, em_route, route  # noqa: E402 - likewise
 
 pytestmark = pytest.mark.torch
 
@@ -39,17 +41,17 @@ def arguments(engine, keep=True):
     """Inputs of the operator that want gradients."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 4, 2, 16), (2, 4, 2), (4, 3, 4, 4), (3,), (3,))
-    drawn = (torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes)
-    return (*drawn, TASK.text(), engine, 2, keep)
+    drawn = [torch.rand(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in shapes]
+    return (*drawn, TASK.text(), engine, 2, engines.kernel(engine).saved_numbers(TASK, 1) if keep else 0)
 
 
 @pytest.mark.parametrize("engine", ["fused", "chunked"])
 def test_gradcheck(engine):
     """The gradients are those of the values, for every input and both outputs."""
-    *inputs, task, _, threads, keep = arguments(engine)
+    *inputs, task, _, threads, kept = arguments(engine)
 
     def route(*tensors):
-        return em_route(*tensors, task, engine, threads, keep)[:2]
+        return em_route(*tensors, task, engine, threads, kept)[:2]
 
     assert torch.autograd.gradcheck(route, inputs, atol=1e-6)
 
@@ -73,10 +75,10 @@ def test_the_operator_is_registered_as_pytorch_asks():
 @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler stumbles over warnings of PyTorch's own
 def test_the_compiler_does_not_break_on_it():
     """A function around the operator compiles as one graph, and gives the same values and gradients."""
-    *inputs, task, engine, threads, keep = arguments("fused")
+    *inputs, task, engine, threads, kept = arguments("fused")
 
     def loss(*tensors):
-        poses, logits, _ = em_route(*tensors, task, engine, threads, keep)
+        poses, logits, _ = em_route(*tensors, task, engine, threads, kept)
         return (poses * poses).sum() + logits.sigmoid().sum()
 
     compiled = torch.compile(loss, fullgraph=True)
@@ -84,6 +86,27 @@ def test_the_compiler_does_not_break_on_it():
     torch.testing.assert_close(got, expected)
     for mine, theirs in zip(torch.autograd.grad(got, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_the_compiler_takes_routing_whole_for_any_batch():
+    """What surrounds the operator compiles as one graph as well, and one graph serves batches of every size."""
+    *inputs, task, engine, threads, kept = arguments("fused")
+    how, variant = Fused(task, 16, engine, threads, kept), EMRouting()
+
+    def loss(poses, activations, transforms, beta_u, beta_a):
+        own = {"transforms": transforms, "beta_u": beta_u, "beta_a": beta_a}
+        parents, logits = route(how, variant, poses, activations, own)
+        return (parents * parents).sum() + logits.sigmoid().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True)
+    for batch in (2, 3, 5):
+        poses = inputs[0].detach().reshape(2, 2, 2, 2, 16)[:1].repeat(batch, 1, 1, 1, 1).requires_grad_()
+        activations = inputs[1].detach().reshape(2, 2, 2, 2)[:1].repeat(batch, 1, 1, 1).requires_grad_()
+        values = poses, activations, *inputs[2:]
+        expected, got = loss(*values), compiled(*values)
+        torch.testing.assert_close(got, expected)
+        for mine, theirs in zip(torch.autograd.grad(got, values), torch.autograd.grad(expected, values), strict=True):
+            torch.testing.assert_close(mine, theirs)
 
 
 def test_nothing_is_kept_for_an_evaluation():
