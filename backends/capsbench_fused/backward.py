@@ -98,7 +98,7 @@ def balance(
 @small
 def _read(n, sizes, to_fit_poses, to_fit_logits, to):
     """The gradients of the parents of position n, 0 in the padding."""
-    clear(to.mean, 0, 2 * sizes.groups * (sizes.elements + 1) * LANES)
+    clear(to.mean, 0, sizes.groups * (3 * sizes.elements + 2) * LANES)
     for j in range(sizes.parents):
         g, lane = j // LANES, j % LANES
         to.half_logs[j] = to_fit_logits[n * sizes.parents + j]
@@ -111,7 +111,7 @@ def _read(n, sizes, to_fit_poses, to_fit_logits, to):
 def _turn(t, found, known, to, sizes, variant, inputs, to_beta_u, to_beta_a, bench):
     """From the gradients of a position's fit to the coefficients of its votes', and what the E-step before needs."""
     onto_votes(
-        found.mean, found.variance, found.mass, found.half_logs, inputs.beta_u, sizes.groups, sizes.elements,
+        found.rest, found.variance, found.mass, found.half_logs, inputs.beta_u, sizes.groups, sizes.elements,
         variant.cost_factor, inputs.temperatures[t], variant.floor, variant.epsilon, to.mean, to.variance,
         to.half_logs, to.mass, bench.level, bench.slope, bench.curve, to_beta_u, to_beta_a,
     )  # fmt: skip

@@ -128,13 +128,16 @@ class _Fit:
     """Parents after an iteration.
 
     Attributes:
-        mean, spread, variance: [n, j, h], of the votes; the variance is the spread and its floor.
+        mean: [n, j, h], of the votes.
+        rest: [n, j, h], what the votes' weighted deviations from it sum up to; 0 but for epsilon and rounding.
+        spread, variance: [n, j, h], of the votes; the variance is the spread and its floor.
         mass: [n, j], sum of the children's weights.
         price: [n, j], cost of a unit of mass.
         logits: [n, j], of the activation.
     """
 
     mean: Array
+    rest: Array
     spread: Array
     variance: Array
     mass: Array
@@ -229,10 +232,11 @@ def _fit(task: Task, arrays: Arrays, t: int, expected: Array | float, chunk: _Ch
     scale = 1.0 / (mass + task.epsilon)[..., None]
     mean = (_over_children(chunk.deviations, chunk.weights) + expected * mass[..., None]) * scale
     _move(chunk, expected - mean)
+    rest = _over_children(chunk.deviations, chunk.weights)
     spread = _over_children(chunk.squares, chunk.weights) * scale
     variance = spread + task.variance_floor
     price = (arrays.beta_u + 0.5 * np.log(variance).sum(axis=-1)) * task.cost_factor
-    return _Fit(mean, spread, variance, mass, price, task.temperatures[t] * (arrays.beta_a - mass * price))
+    return _Fit(mean, rest, spread, variance, mass, price, task.temperatures[t] * (arrays.beta_a - mass * price))
 
 
 def _move(chunk: _Chunk, distance: Array) -> None:
@@ -328,8 +332,7 @@ def _onto_weights(task: Task, t: int, fit: _Fit, to_fit: _ToFit, to_offsets: Arr
     to_offsets[1] += upstream.sum(axis=0)
     scale = 1.0 / (fit.mass + task.epsilon)[..., None]
     along = to_fit.variance - 0.5 * task.cost_factor * (upstream * fit.mass)[..., None] / fit.variance
-    # The mean is not quite where the deviations' weighted sum is 0, because of epsilon.
-    slope = (to_fit.mean - 2.0 * along * fit.mean * (task.epsilon * scale)) * scale
+    slope = (to_fit.mean - 2.0 * along * fit.rest * scale) * scale
     curve = along * scale
     level = to_fit.mass - upstream * fit.price - (curve * fit.spread).sum(axis=-1)
     return level, slope, curve

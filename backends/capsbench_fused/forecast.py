@@ -34,7 +34,7 @@ def held(task: Task, batch: int, engine: Engine, threads: int) -> Held:
         packed = task.children * task.parents * 16
         return Held(0, inputs + transforms + packed + count * (packed + _chunk(task)))
     row = -(-task.parents // _LANES) * _LANES
-    fit, packed = (2 * task.elements + 2) * row, 16 * task.transforms * row
+    fit, packed = (3 * task.elements + 2) * row, 16 * task.transforms * row
     normalisers = (task.iterations - 1) * task.below * task.types if task.everywhere else 0
     full = task.elements * row
     bench = 8 * (full // _PAGE_NUMBERS + 2) * _PAGE_NUMBERS + 3 * _PAGE_NUMBERS + _BLOCK * full

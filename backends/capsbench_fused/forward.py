@@ -125,7 +125,7 @@ def _iterate(image, p, rated, sizes, variant, inputs, known_mean, known_children
         _accumulate(image, p, rated, sizes, variant, inputs, base, known_children, bench)
         strayed = fit(
             bench.sums, bench.sums1, bench.sums2, bench.shift, inputs.padding, sizes.groups, sizes.elements,
-            variant.floor, variant.epsilon, found.mean, found.variance, found.mass, found.half_logs,
+            variant.floor, variant.epsilon, found.mean, found.rest, found.variance, found.mass, found.half_logs,
         )  # fmt: skip
         if not strayed:
             break

@@ -15,7 +15,7 @@ NEVER = -1e38  # a logit that no child follows, and that float32 can hold
 
 
 @compiled
-def fit(sums, sums1, sums2, shift, padding, groups, elements, floor, epsilon, mean, variance, mass, half_logs):
+def fit(sums, sums1, sums2, shift, padding, groups, elements, floor, epsilon, mean, rest, variance, mass, half_logs):
     """The Gaussian of each parent from sums of its votes' deviations from `shift`; whether any mean strayed too far.
 
     mean = sum rho V / (S + epsilon) and variance = sum rho (V - mean)^2 / (S + epsilon) + floor, S = sum rho.
@@ -27,7 +27,9 @@ def fit(sums, sums1, sums2, shift, padding, groups, elements, floor, epsilon, me
         groups, elements: sizes.
         floor: of the variance.
         epsilon: added to the mass that is divided by.
-        mean, variance, mass, half_logs: receive the fit; the last is sum_h log(variance) / 2.
+        mean, rest, variance, mass, half_logs: receive the fit. The rest is sum rho (V - mean): epsilon of the mean,
+            and how the mean was rounded. Gradients that cancel, as where a parent has one child, do so to the last
+            digit only if it is what the deviations really sum up to. The last is sum_h log(variance) / 2.
     """
     zero, one = splat(sums, 0), splat(sums, 1)
     half, two = splat(sums, 0.5), splat(sums, 2)
@@ -45,6 +47,7 @@ def fit(sums, sums1, sums2, shift, padding, groups, elements, floor, epsilon, me
             spread = largest(zero, load(sums2, at) - moved) * scale
             width = spread + floor_ + absent
             store(mean, at, centre)
+            store(rest, at, s1 - distance * s0)
             store(variance, at, width)
             logs, odd = odd + log(width), logs  # two sums in turns, for half the rounding
             worst = largest(worst, distance * distance * s0 * scale - tolerance * width)
@@ -126,7 +129,7 @@ def onto_fit(sums, sums1, sums2, variance, active, padding, groups, elements, so
 
 @compiled
 def onto_votes(
-    mean,
+    rest,
     variance,
     mass,
     half_logs,
@@ -150,27 +153,26 @@ def onto_votes(
     """From gradients of a fit and its activation to those of the weights: grho = level + sum_h D (slope + curve D).
 
     Args:
-        mean, variance, mass, half_logs: of the fit.
+        rest, variance, mass, half_logs: of the fit.
         beta_u, groups, elements, factor, temperature, floor, epsilon: as for `fit` and `activate`.
         to_mean, to_variance, to_logits, to_mass: the gradients.
         level, slope, curve: receive the coefficients; D is a vote's deviation from the mean.
         to_beta_u, to_beta_a: grow by the gradients of the parents' offsets.
     """
-    zero, one = splat(mean, 0), splat(mean, 1)
-    half, two, floor_ = splat(mean, 0.5), splat(mean, 2), splat(mean, floor)
+    zero, one = splat(rest, 0), splat(rest, 1)
+    half, two, floor_ = splat(rest, 0.5), splat(rest, 2), splat(rest, floor)
     for g in range(groups):
         at = g * LANES
-        s0, upstream = load(mass, at), load(to_logits, at) * splat(mean, temperature)
-        to_cost = -upstream * splat(mean, factor)
+        s0, upstream = load(mass, at), load(to_logits, at) * splat(rest, temperature)
+        to_cost = -upstream * splat(rest, factor)
         store(to_beta_a, at, load(to_beta_a, at) + upstream)
         store(to_beta_u, at, load(to_beta_u, at) + to_cost * s0)
-        scale = one / (s0 + splat(mean, epsilon))
-        rest = splat(mean, epsilon) * scale
+        scale = one / (s0 + splat(rest, epsilon))
         spent = zero
         for h in range(g * elements * LANES, (g + 1) * elements * LANES, LANES):
             width = load(variance, h)
             along = load(to_variance, h) + half * to_cost * s0 / width
-            store(slope, h, (load(to_mean, h) - two * along * load(mean, h) * rest) * scale)
+            store(slope, h, (load(to_mean, h) - two * along * load(rest, h) * scale) * scale)
             store(curve, h, along * scale)
             spent += along * scale * (width - floor_)
         store(level, at, load(to_mass, at) + to_cost * (load(beta_u, at) + load(half_logs, at)) - spent)

@@ -68,12 +68,14 @@ class Inputs(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A position's parents in one iteration; mean and variance [groups, elements, LANES], the others [groups, LANES].
+    """A position's parents in one iteration, as `parents.fit` makes them.
 
-    Gradients of the same are kept in one as well, that of the logits in `half_logs`.
+    Mean, rest and variance are [groups, elements, LANES], the others [groups, LANES]. Gradients of the same are kept in
+    one as well, that of the logits in `half_logs`; the rest has none.
     """
 
     mean: Any
+    rest: Any
     variance: Any
     mass: Any
     half_logs: Any
@@ -101,7 +103,7 @@ class Bench(NamedTuple):
 
 def fit_numbers(groups: int, elements: int) -> int:
     """Numbers of a `Fit`."""
-    return (2 * elements + 2) * groups * LANES
+    return (3 * elements + 2) * groups * LANES
 
 
 def bench_numbers(groups: int, elements: int, item_bytes: int) -> int:
@@ -152,9 +154,9 @@ def bench_at(memory, sizes, item_bytes):
 def fit_at(memory, number, sizes):
     """The fit that is number `number` in memory."""
     row, full = sizes.groups * LANES, sizes.groups * sizes.elements * LANES
-    mean = offset(memory, number * (2 * full + 2 * row))
-    mass = offset(mean, 2 * full)
-    return Fit(mean, offset(mean, full), mass, offset(mass, row))
+    mean = offset(memory, number * (3 * full + 2 * row))
+    mass = offset(mean, 3 * full)
+    return Fit(mean, offset(mean, full), offset(mean, 2 * full), mass, offset(mass, row))
 
 
 @compiled

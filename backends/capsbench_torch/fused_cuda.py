@@ -71,7 +71,11 @@ def forward(
             _iterate(layer, t, known, fits[t % slots], children)
         outputs = fits[(task.iterations - 1) % slots].view(len(poses), task.positions, -1, layer.width)
         parents = _copy(outputs[:, :, : task.elements, : task.parents].transpose(2, 3))
-        return parents, _copy(outputs[:, :, -1, : task.parents]), memory if keep else poses.new_empty(0)
+        return (
+            parents,
+            _copy(outputs[:, :, 2 * task.elements + 2, : task.parents]),
+            memory if keep else poses.new_empty(0),
+        )
 
 
 def backward(
@@ -195,13 +199,13 @@ def _fold(layer: Layer, patches: Tensor, folded: Tensor) -> None:
 
 def _kept_numbers(task: Task, batch: int, slots: int) -> int:
     """Numbers of the fits of so many iterations, and of what lies between them."""
-    fit = task.positions * (2 * task.elements + 3) * width_of(task)
+    fit = task.positions * (3 * task.elements + 3) * width_of(task)
     return batch * (slots * fit + (slots - 1) * (task.below * task.types if task.everywhere else 0))
 
 
 def _parts(layer: Layer, memory: Tensor, slots: int) -> tuple[Tensor, Tensor]:
     """Fits [slots, rows, numbers, width] and normalisers [slots - 1, images, below, types] in what is kept."""
-    task, shape = layer.task, (slots, layer.rows, 2 * layer.task.elements + 3, layer.width)
+    task, shape = layer.task, (slots, layer.rows, 3 * layer.task.elements + 3, layer.width)
     end = memory.numel() - (layer.images * (slots - 1) * task.below * task.types if task.everywhere else 0)
     between = (slots - 1 if task.everywhere else 0, layer.images, task.below, task.types)
     return memory[:end].view(shape), memory[end:].view(between)

@@ -48,13 +48,12 @@ def sigmoid_of_minus(logits):
 
 
 @triton.jit
-def spend(mean, precision, mass, to_mean, to_variance, to_cost, constants):
+def spend(rest, precision, mass, to_mean, to_variance, to_cost, constants):
     """Slope and twice the curve of a vote's coefficients, and what the level loses by the floor of the variance."""
-    epsilon = tl.load(constants + EPSILON)
-    scale = 1.0 / (mass + epsilon)
+    scale = 1.0 / (mass + tl.load(constants + EPSILON))
     along = to_variance + to_cost * mass * precision
     curve = along * scale
-    slope = (to_mean - 2.0 * along * mean * (epsilon * scale)) * scale
+    slope = (to_mean - 2.0 * along * rest * scale) * scale
     return slope, 2.0 * curve, total(curve * (0.5 / precision - tl.load(constants + FLOOR)))
 
 
@@ -73,20 +72,20 @@ def turn(
         to_mean, to_variance, to_logits, to_mass: the gradients.
         to_more, to_more_variance: of the appended coordinates, where E is 18.
     """
-    base, to = n * ((2 * E + 3) * JP) + j, n * ((3 * E + 1) * JP) + j
+    base, to = n * ((3 * E + 3) * JP) + j, n * ((3 * E + 1) * JP) + j
     mass = load_rows(fits + 2 * E * JP, base, 1, 1, JP, VEC)
     half_logs = load_rows(fits + (2 * E + 1) * JP, base, 1, 1, JP, VEC)
     upstream = to_logits * tl.load(constants + TEMPERATURES + t)
     to_cost = -upstream * tl.load(constants + FACTOR)
-    mean = load_rows(fits, base, 4, 4, JP, VEC)
+    rest = load_rows(fits + (2 * E + 3) * JP, base, 4, 4, JP, VEC)
     precision = load_rows(fits + E * JP, base, 4, 4, JP, VEC)
-    slope, bend, spent = spend(mean, precision, mass, to_mean, to_variance, to_cost, constants)
+    slope, bend, spent = spend(rest, precision, mass, to_mean, to_variance, to_cost, constants)
     store_rows(coefficients, to, valid, slope, 4, 4, JP, VEC)
     store_rows(coefficients + E * JP, to, valid, bend, 4, 4, JP, VEC)
     if E > 16:
-        mean = load_rows(fits + 16 * JP, base, 2, 1, JP, VEC)
+        rest = load_rows(fits + (2 * E + 19) * JP, base, 2, 1, JP, VEC)
         precision = load_rows(fits + (E + 16) * JP, base, 2, 1, JP, VEC)
-        slope, bend, more = spend(mean, precision, mass, to_more, to_more_variance, to_cost, constants)
+        slope, bend, more = spend(rest, precision, mass, to_more, to_more_variance, to_cost, constants)
         store_rows(coefficients + 16 * JP, to, valid, slope, 2, 1, JP, VEC)
         store_rows(coefficients + (E + 16) * JP, to, valid, bend, 2, 1, JP, VEC)
         spent += more
@@ -108,7 +107,7 @@ def descend(
             deviation D from the fit's mean.
         more1, more2: the same of the appended coordinates, where E is 18.
     """
-    base = n * ((2 * E + 3) * JP) + j
+    base = n * ((3 * E + 3) * JP) + j
     precision = load_rows(fits + E * JP, base, 4, 4, JP, VEC)
     to_mean, to_variance = 2.0 * precision * sums1, (2.0 * precision * sums2 - sums) * precision
     to_more, to_more_variance = sums, sums
@@ -189,7 +188,7 @@ def retrace(  # noqa: C901, PLR0912, PLR0915 - one loop over what every variant 
     first = tl.program_id(0) * BN
     n, j, valid = lanes(first, rows, BN, JP)
     row, there = rows_from(first, rows, BN)
-    base, at = n * ((2 * E + 3) * JP) + j, n * ((3 * E + 1) * JP) + j
+    base, at = n * ((3 * E + 3) * JP) + j, n * ((3 * E + 1) * JP) + j
     image, p = row // positions, row % positions
     mean = load_rows(known, base, 4, 4, JP, VEC)
     precision = load_rows(known + E * JP, base, 4, 4, JP, VEC)

@@ -56,7 +56,7 @@ def sample(
     first = tl.program_id(0) * BN
     n, j, valid = lanes(first, rows, BN, JP)
     row, _there = rows_from(first, rows, BN)
-    base = n * ((2 * E + 3) * JP) + j
+    base = n * ((3 * E + 3) * JP) + j
     image, p = row // positions, row % positions
     count = tl.minimum(children, _SAMPLES)
     mean = tl.zeros([4, 4, BN, JP], poses.dtype.element_ty)
@@ -105,7 +105,7 @@ def gather(  # noqa: C901, PLR0912, PLR0915 - one loop over what every variant n
         valid = valid & (tl.load(strays + n) != 0)
         if tl.max(valid.to(tl.int32)) == 0:
             return
-    base = n * ((2 * E + 3) * JP) + j
+    base = n * ((3 * E + 3) * JP) + j
     row, _there = rows_from(first, rows, BN)
     image, p = row // positions, row % positions
     mean = load_rows(known, base, 4, 4, JP, VEC)
@@ -182,7 +182,7 @@ def settle(
         if tl.max(valid.to(tl.int32)) == 0:
             return
     sums, sums1, sums2, more1, more2 = add_up(parts, rows, n, j, splits, E, BN, JP, VEC)
-    base = n * ((2 * E + 3) * JP) + j
+    base = n * ((3 * E + 3) * JP) + j
     shift = load_rows(known, base, 4, 4, JP, VEC)
     more_shift = sums
     if E > 16:
@@ -208,7 +208,7 @@ def normalise(
     first = tl.program_id(0) * BN
     n, j, _ = lanes(first, rows, BN, JP)
     row, there = rows_from(first, rows, BN)
-    base = n * ((2 * E + 3) * JP) + j
+    base = n * ((3 * E + 3) * JP) + j
     image, p = row // positions, row % positions
     mean = load_rows(known, base, 4, 4, JP, VEC)
     precision = load_rows(known + E * JP, base, 4, 4, JP, VEC)

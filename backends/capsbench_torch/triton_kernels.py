@@ -6,10 +6,11 @@ VEC lanes, no more, may be taken at once. The compiler lays lanes out over threa
 as threads times VEC it keeps all 16 elements of a vote in one thread: sums over elements take no exchange between
 threads, only sums over parents do. Nothing a pass computes is ever moved between threads to fit a layout.
 
-Fits are [rows, 2 E + 3, JP]: mean (E elements), precision 1 / (2 variance) (E), mass, sum of log(variance) / 2, and
-the offset of the log-densities, log activation - half logs (after the last iteration the logits). Sums over children
-are [rows, 2 E + 1, JP]: of rho D, of rho D^2, of rho. Where coordinates are appended E is 18, and elements 16 and 17,
-the same in the votes of all children of a place, are tiles [2, 1, BN, JP] of their own.
+Fits are [rows, 3 E + 3, JP]: mean (E elements), precision 1 / (2 variance) (E), mass, sum of log(variance) / 2, and
+the offset of the log-densities, log activation - half logs (after the last iteration the logits), and the rest (E),
+what the deviations from the mean, each times its rho, sum up to. Sums over children are [rows, 2 E + 1, JP]: of rho D,
+of rho D^2, of rho. Where coordinates are appended E is 18, and elements 16 and 17, the same in the votes of all
+children of a place, are tiles [2, 1, BN, JP] of their own.
 
 The symbols are those of docs/fused-routing.md.
 """
@@ -181,7 +182,7 @@ def activate(mass, half_logs, j, betas, constants, t, JP: tl.constexpr, VEC: tl.
 
 @triton.jit
 def fit(sums, sums1, sums2, shift, padding, constants):
-    """Mean and variance from the sums of rho, rho D, rho D^2, D the deviations from `shift`; and whether they strayed.
+    """Mean, rest, variance from the sums of rho, rho D, rho D^2, D the deviations from `shift`; whether they strayed.
 
     mean = sum rho V / (S + epsilon) and variance = sum rho (V - mean)^2 / (S + epsilon) + floor, S = sum rho. The last
     result is positive where the mean lies so far from `shift` that the variance lost digits.
@@ -192,7 +193,7 @@ def fit(sums, sums1, sums2, shift, padding, constants):
     moved = distance * (2.0 * sums1 - distance * sums)
     spread = tl.maximum(sums2 - moved, 0.0, propagate_nan=tl.PropagateNan.ALL)
     variance = spread * scale + tl.load(constants + FLOOR) + padding
-    return mean, variance, distance * distance * sums * scale - STRAY * variance
+    return mean, sums1 - distance * sums, variance, distance * distance * sums * scale - STRAY * variance
 
 
 @triton.jit
@@ -217,18 +218,20 @@ def conclude(
         last: whether it is the last.
     """
     padding = absent(parents, JP)
-    base = n * ((2 * E + 3) * JP) + j
-    mean, variance, stray = fit(sums, sums1, sums2, shift, padding, constants)
+    base = n * ((3 * E + 3) * JP) + j
+    mean, rest, variance, stray = fit(sums, sums1, sums2, shift, padding, constants)
     worst = tl.max(tl.max(stray, 1, keep_dims=True), 0, keep_dims=True)
     logs = total(tl.log(variance))
     store_rows(found, base, valid, mean, 4, 4, JP, VEC)
     store_rows(found + E * JP, base, valid, 0.5 / variance, 4, 4, JP, VEC)
+    store_rows(found + (2 * E + 3) * JP, base, valid, rest, 4, 4, JP, VEC)
     if E > 16:
-        mean, variance, stray = fit(sums, more1, more2, more_shift, padding, constants)
+        mean, rest, variance, stray = fit(sums, more1, more2, more_shift, padding, constants)
         worst = tl.maximum(worst, tl.max(stray, 0, keep_dims=True))
         logs += total(tl.log(variance))
         store_rows(found + 16 * JP, base, valid, mean, 2, 1, JP, VEC)
         store_rows(found + (E + 16) * JP, base, valid, 0.5 / variance, 2, 1, JP, VEC)
+        store_rows(found + (2 * E + 19) * JP, base, valid, rest, 2, 1, JP, VEC)
     if not AGAIN:
         row, there = rows_from(first, rows, BN)
         tl.store(strays + row, (tl.max(worst, 3, keep_dims=True) > 0.0).to(tl.int32), mask=there)

@@ -100,7 +100,7 @@ def scatter(  # noqa: PLR0915 - one loop over what every variant needs
 
     Args:
         poses, activations, weights, looks, shares, coordinates, rows, ..., children: see `triton_forward.gather`.
-        fits: [iterations, rows, 2 E + 3, JP].
+        fits: [iterations, rows, 3 E + 3, JP].
         coefficients: [iterations, rows, 3 E + 1, JP].
         normalisers, dots: [iterations - 1, images, below, types], where children compete EVERYWHERE.
         log_sums: [iterations - 1, rows, children]; see `triton_backward.retrace`.
@@ -125,7 +125,7 @@ def scatter(  # noqa: PLR0915 - one loop over what every variant needs
         number = n * children + child
         activation = tl.load(activations + whole)
         pose = poses + whole * 16
-        fit = fits + n * ((2 * E + 3) * JP)
+        fit = fits + n * ((3 * E + 3) * JP)
         bend = coefficients + n * ((3 * E + 1) * JP)
         # The first iteration, whose couplings are the same for all parents.
         away = vote(-load_rows(fit, j, 4, 4, JP, VEC), pose, weight, j, JP, VEC)
@@ -145,7 +145,7 @@ def scatter(  # noqa: PLR0915 - one loop over what every variant needs
             logit = load_rows(fit + (2 * E + 2) * JP, j, 1, 1, JP, VEC) - total(away * pull)
             if E > 16:
                 logit -= total(beside * beside * load_rows(fit + (E + 16) * JP, j, 2, 1, JP, VEC))
-            fit += rows.to(tl.int64) * ((2 * E + 3) * JP)
+            fit += rows.to(tl.int64) * ((3 * E + 3) * JP)
             bend += rows.to(tl.int64) * ((3 * E + 1) * JP)
             away -= load_rows(bend + 2 * E * JP, j, 4, 4, JP, VEC)
             level = load_rows(bend + 3 * E * JP, j, 1, 1, JP, VEC)

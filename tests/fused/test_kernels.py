@@ -24,6 +24,20 @@ from capsbench_fused.task import Arrays, Parents
 EXTREMES = {
     "one position": Layer(side=2),
     "one child": Layer(side=1, types=1, kernel=1),
+    # Its gradients cancel but for what the mean was rounded by.
+    "one child of eight parents": Layer(
+        routing=EMRouting(
+            iterations=3,
+            activation="softmax",
+            cost_scale=10.0,
+            variance_floor=1e-3,
+            inverse_temperature=InverseTemperature(final=0.3, decay=0.5),
+        ),
+        side=1,
+        types=1,
+        parents=8,
+        kernel=1,
+    ),
     "one parent": Layer(parents=1),
     "33 parents": Layer(parents=33, types=3),
     "50 parents": Layer(parents=50, types=3),
