@@ -78,7 +78,7 @@ _COLUMNS: Final = (
     Column("compiling", group="compiled", shared="compiling {}"),
     Column("first\nstep", group="compiled"),
     Column("later\nsteps", group="compiled"),
-    Column("against", "value", "left", group="other"),
+    Column("against", "key", "left"),
     Column("first\nstep", group="other"),
     Column("later\nsteps", group="other"),
     Column("speed-up", group="verdict"),
