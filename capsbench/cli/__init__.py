@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from capsbench import __version__
-from capsbench.cli import backends, data, doctor, figures, forecast, networks, parity, run, schema, show
+from capsbench.cli import backends, data, doctor, fetch, figures, forecast, networks, parity, run, schema, show
 from capsbench.cli.options import EXIT_INTERRUPTED
 from capsbench.errors import EXIT_BAD_INPUT, BadInput, unknown_name
 
@@ -55,8 +55,9 @@ _add(app, backends.backends, backends.EXAMPLE)
 _add(app, doctor.doctor, doctor.EXAMPLE)
 _add(app, schema.schema, schema.EXAMPLE)
 
-_data = _typer("What data sets are here, are sound, can be made.", data.EXAMPLES["list"])
+_data = _typer("What data sets are here, are sound, can be fetched or made.", data.EXAMPLES["list"])
 _add(_data, data.list_, data.EXAMPLES["list"])
+_add(_data, fetch.fetch, fetch.EXAMPLE)
 _add(_data, data.make, data.EXAMPLES["make"])
 _add(_data, data.verify, data.EXAMPLES["verify"])
 app.add_typer(_data, name="data")

@@ -1,0 +1,109 @@
+"""`capsbench data fetch`: data sets from where they were published, checked, and taken up after an interruption."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsbench.cli.options import DataOption, unique
+from capsbench.errors import BadInput, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from capsbench.dataset.download import Fetched
+
+EXAMPLE = "capsbench data fetch mnist smallnorb --data ~/datasets"
+
+
+def fetch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME", help="Data sets: fashion-mnist, kmnist, mnist, smallnorb.", show_default=False),
+    ] = None,
+    data: DataOption = Path("data"),
+    mirror: Annotated[
+        str | None,
+        typer.Option("--from", metavar="URL", help="Folder on the web to fetch from instead.", show_default=False),
+    ] = None,
+) -> None:
+    """Fetch published data sets, check them by SHA-256 and put them into DIR/NAME.
+
+    What is there already is not fetched again, and what was interrupted goes on where it broke off.
+    """
+    from capsbench.dataset import download
+    from capsbench.dataset.mirror import check_mirror
+    from capsbench.dataset.sources import read_sources
+
+    sources = read_sources()
+    wanted = unique(names or ())
+    for name in wanted:
+        if name not in sources:
+            raise unknown_name("published data set", name, sources)
+    if not wanted:
+        raise BadInput(f"name the data sets to fetch, legal are {', '.join(sorted(sources))}")
+    if mirror is not None and len(wanted) > 1:
+        raise BadInput("a mirror holds the files of one data set, name only that one", "--from")
+    mirrors = () if mirror is None else (check_mirror(mirror, "--from"),)
+    failures = []
+    for name in wanted:
+        fetched: list[Fetched] = []
+        try:
+            with _progress(name) as (progress, say):
+                manner = download.Manner(
+                    mirrors=mirrors,
+                    progress=progress,
+                    waiting=lambda file: say(f"another process is fetching {file}; waiting for it"),
+                )
+                fetched.extend(download.fetch(name, sources[name], data, manner))
+        except BadInput as error:
+            failures.append(str(error))
+        except KeyboardInterrupt:
+            typer.echo("what came so far is kept, and the same command goes on from there", err=True)
+            raise
+        finally:
+            _report(name, data / name, fetched, len(sources[name].files))
+    if failures:
+        raise BadInput("; ".join(failures))
+
+
+def _report(name: str, folder: Path, fetched: list[Fetched], total: int) -> None:
+    """Name each file and how it came, and last the folder, once all of them are there."""
+    from capsbench.report.format import size
+
+    for each in fetched:
+        how = "was there" if each.mirror is None else f"from {each.mirror}"
+        plain = each.path.with_suffix("")
+        shadow = f"; {plain.name} lies beside it and is read first" if plain.exists() else ""
+        typer.echo(f"{name}: {each.path.name}, {size(each.bytes)}, {how}, SHA-256 right{shadow}")
+    if len(fetched) == total:
+        typer.echo(f"{name}: all {total} files are in {folder}")
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], None]]]:
+    """A bar on a terminal's standard error, else a line for each file; and what says a sentence there."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    console = Console(stderr=True, markup=False, highlight=False)
+    shown = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    columns = (shown, BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
+    files: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as bar:
+
+        def say(sentence: str) -> None:
+            console.print(f"{name}: {sentence}", soft_wrap=True)
+
+        def advance(file: str, done: int, total: int) -> None:
+            if file not in files:
+                files[file] = bar.add_task(file, total=total, completed=done)  # what was there has no part in the pace
+                if not console.is_terminal:
+                    say(f"fetching {file}, {total:,} bytes")
+            bar.update(files[file], completed=done)
+
+        yield advance, say
