@@ -52,7 +52,7 @@ def fetch(
     for name in wanted:
         fetched: list[Fetched] = []
         try:
-            with _progress(name) as (progress, say):
+            with _progress(name, [file.name for file in sources[name].files]) as (progress, say):
                 manner = download.Manner(
                     mirrors=mirrors,
                     progress=progress,
@@ -84,26 +84,25 @@ def _report(name: str, folder: Path, fetched: list[Fetched], total: int) -> None
 
 
 @contextmanager
-def _progress(name: str) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], None]]]:
-    """A bar on a terminal's standard error, else a line for each file; and what says a sentence there."""
+def _progress(name: str, files: list[str]) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], None]]]:
+    """A bar a file on a terminal's standard error, else a line when it begins; and what says a sentence there."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-    from rich.table import Column
 
     console = Console(stderr=True, markup=False, highlight=False)
-    shown = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    columns = (shown, BarColumn(bar_width=None), DownloadColumn(), TimeRemainingColumn())
-    files: dict[str, TaskID] = {}
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
 
         def say(sentence: str) -> None:
             console.print(f"{name}: {sentence}", soft_wrap=True)
 
         def advance(file: str, done: int, total: int) -> None:
-            if file not in files:
-                files[file] = bar.add_task(file, total=total, completed=done)  # what was there has no part in the pace
+            if file not in bars:
+                which = f"{name}, file {files.index(file) + 1} of {len(files)}"
+                bars[file] = progress.add_task(which, total=total, completed=done)
                 if not console.is_terminal:
                     say(f"fetching {file}, {total:,} bytes")
-            bar.update(files[file], completed=done)
+            progress.update(bars[file], completed=done)
 
         yield advance, say

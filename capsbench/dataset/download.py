@@ -89,7 +89,7 @@ def _is_here(file: SourceFile, path: Path) -> bool:
     """Whether the published file is in its place; another file there is the user's, and is not touched."""
     if not path.exists():
         return False
-    if not pooch.hash_matches(path, file.sha256):
+    if pooch.file_hash(path) != file.sha256:
         raise BadInput(f"{path} is there but is not the published file, whose SHA-256 is {file.sha256}; move it away")
     return True
 
@@ -134,7 +134,7 @@ def _complete(
 ) -> str | None:
     """Bring a partial file to the published bytes; the mirror that did, None if they were all there."""
     if _size(part) >= file.bytes:
-        if pooch.hash_matches(hidden, file.sha256):
+        if pooch.file_hash(hidden) == file.sha256:
             return None
         part.truncate(0)
     failures = []
@@ -165,7 +165,7 @@ def _ask(session: requests.Session, file: SourceFile, part: FileIO, hidden: Path
             if _size(part) <= before or attempt == manner.patience.tries:
                 raise
             continue
-        if pooch.hash_matches(hidden, file.sha256):
+        if pooch.file_hash(hidden) == file.sha256:
             return
         part.truncate(0)
         if not kept:  # else what was there before may be what is wrong

@@ -156,7 +156,7 @@ def _is_allowed(url: str, *, plain: bool) -> bool:
 def _reason(error: Exception) -> str:
     match error:
         case requests.exceptions.SSLError():
-            return "has no certificate that is trusted here"
+            return "has no TLS connection that can be trusted"
         case requests.Timeout():
             return "does not answer"
         case _:

@@ -148,7 +148,15 @@ def test_processes_exit_with_64_and_no_traceback(arguments, tmp_path, capsbench_
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["doctor", "--help"], ["data", "verify", "--help"], ["--version"]]
+    "arguments",
+    [
+        ["--help"],
+        ["run", "--help"],
+        ["doctor", "--help"],
+        ["data", "verify", "--help"],
+        ["data", "fetch", "--help"],
+        ["--version"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments, tmp_path, capsbench_environment):
     """Help comes without a framework, and without anything else that takes long to import."""
@@ -175,7 +183,8 @@ COMMANDS = ["run", "show", "parity", "forecast", "networks", "backends", "doctor
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in COMMANDS), ["data"], *(["data", n] for n in ("list", "make", "verify"))]
+    "command",
+    [[], *([name] for name in COMMANDS), ["data"], *(["data", n] for n in ("list", "fetch", "make", "verify"))],
 )
 def test_every_help_has_an_example(call, command):
     """`--help` of each command shows how it is used."""
