@@ -90,6 +90,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(CONTENT[start : start + 30_000])
             time.sleep(0.05)
 
+    def halting(self, begin):
+        self.sound(begin, stop=(begin + len(CONTENT)) // 2)
+        self.server.go_on.wait(30.0)
+        self.wfile.write(CONTENT[(begin + len(CONTENT)) // 2 :])
+
     def encoded(self, _begin):
         self.answer(200, CONTENT, Content_Encoding="gzip")
 
@@ -111,13 +116,18 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Faulty(ThreadingHTTPServer):
-    """The server; `seen` is what it was asked for, as (fault, first byte), in order."""
+    """The server.
+
+    `seen` is what it was asked for, as (fault, first byte), in order; `go_on` is what a halting mirror waits for in the
+    middle of a file.
+    """
 
     daemon_threads = True
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen = []
+        self.go_on = threading.Event()
 
     def mirror(self, fault):
         """The address of the folder whose files come with this fault; `sound` is none."""

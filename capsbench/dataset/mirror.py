@@ -51,7 +51,7 @@ def check_mirror(url: str, where: str) -> str:
         BadInput: it is not https (on this machine, http will do), or is no folder's.
     """
     if not _is_allowed(url, plain=True) or re.search(r"[\s?#]", url):
-        raise BadInput(f"{url!r} is no mirror, legal is the https:// address of a folder with the files", where)
+        raise BadInput(f"{shown(url)!r} is no mirror, legal is the https:// address of a folder with the files", where)
     return url.rstrip("/") + "/"
 
 

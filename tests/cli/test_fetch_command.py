@@ -80,6 +80,17 @@ def test_fetched_files_and_their_folder_are_named(call, tmp_path, server):
     assert out.count("was there") == 2
 
 
+def test_a_terminal_shows_a_bar_and_the_same_lines(call, monkeypatch):
+    """The bar says which file of how many, on standard error alone; standard output reads as in a pipe."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    code, out, err = call("two")
+    assert code == 0
+    assert "two, file 2 of 2" in err
+    assert "307.2/307.2 kB" in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", err)
+    assert [line.partition(",")[0] for line in out.splitlines()] == ["two: a.gz", "two: b.gz", out.splitlines()[-1]]
+    assert "\x1b" not in out
+
+
 def test_one_data_set_that_fails_does_not_keep_others_away(call):
     """What can be fetched is fetched; the sentence says what could not be, and the exit code is 64."""
     code, out, err = call("gone", "one")
@@ -145,10 +156,11 @@ def test_help_names_what_can_be_fetched(monkeypatch, capsys):
 
 def test_an_interrupt_ends_with_130_and_can_be_taken_up(server, tmp_path, capsbench_environment):
     """Ctrl-C leaves the beginning, says so and ends with 130; the same command goes on from there."""
-    arguments = [server.mirror("gentle"), NAME, str(len(CONTENT)), SHA256]
+    arguments = [server.mirror("halting"), NAME, str(len(CONTENT)), SHA256]
     command = [sys.executable, "-P", "-c", PROCESS, *arguments]
     environment = {**capsbench_environment, "NO_PROXY": "127.0.0.1"}
     server.seen.clear()
+    server.go_on.clear()
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
     part = tmp_path / "data" / "one" / f".{NAME}.part"
     wait_for_part(part)
@@ -158,7 +170,8 @@ def test_an_interrupt_ends_with_130_and_can_be_taken_up(server, tmp_path, capsbe
     assert "the same command goes on from there" in err
     assert "Traceback" not in err
     there = part.stat().st_size
+    server.go_on.set()
     subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=20)
-    assert server.seen == [("gentle", 0), ("gentle", there)]
+    assert server.seen == [("halting", 0), ("halting", there)]
     assert (part.parent / NAME).read_bytes() == CONTENT
     assert not part.exists()
