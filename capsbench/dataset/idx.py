@@ -4,25 +4,17 @@ The format is described on the MNIST page of LeCun, Cortes and Burges: two zero 
 one for the number of dimensions, each dimension as a big-endian 32-bit integer, then the elements in C order.
 """
 
-import gzip
-import math
 import struct
-import zlib
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.dataset.atomic import whole_file
+from capsbench.dataset.elements import MAX_DIMENSIONS, Source, open_source, read_elements, write_elements
 from capsbench.errors import BadInput
 
 _ELEMENTS = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK_BYTES = 1 << 20
-_MAX_DIMENSIONS = 32  # what the oldest supported NumPy can hold
-# Deflate's shortest code for its longest match: 258 bytes from a length bit and a distance bit.
-_MAX_DEFLATE_RATIO = 1032
 
 
 def read_idx(path: Path) -> NDArray[Any]:
@@ -38,48 +30,13 @@ def read_idx(path: Path) -> NDArray[Any]:
         BadInput: the file is missing, unreadable, no IDX file, of an unknown element type, truncated, corrupt, or
             holds more or fewer bytes than its header promises.
     """
-    if not path.is_file():
-        raise BadInput(f"no file {path}; expected an IDX file, plain or gzip")
-    try:
-        with path.open("rb") as file:
-            compressed = file.read(2) == _GZIP_MAGIC
-            file.seek(0)
-            file_bytes = path.stat().st_size
-            if not compressed:
-                return _read(file, path, file_bytes)
-            with gzip.open(file) as stream:
-                return _read(stream, path, file_bytes * _MAX_DEFLATE_RATIO)
-    except EOFError as error:
-        raise BadInput(f"{path} is truncated: its gzip stream ends early; fetch or copy it again") from error
-    except (zlib.error, gzip.BadGzipFile) as error:
-        raise BadInput(f"{path} is corrupt: {error}; fetch or copy it again") from error
-    except OSError as error:
-        raise BadInput(f"cannot read {path}: {error.strerror or error}") from error
+    with open_source(path, "an IDX file") as source:
+        return read_elements(source, *_read_header(source))
 
 
-def _read(stream: BinaryIO | gzip.GzipFile, path: Path, most_bytes: int) -> NDArray[Any]:
-    """Read header and elements from `stream`, which cannot hold more than `most_bytes`."""
-    element, shape = _read_header(stream, path)
-    expected_bytes = math.prod(shape) * element.itemsize
-    if expected_bytes > most_bytes:
-        raise BadInput(
-            f"{path} promises {expected_bytes:,} bytes of elements (shape {shape}), more than its size can hold"
-        )
-    content = bytearray()
-    while len(content) <= expected_bytes:
-        chunk = stream.read(min(_CHUNK_BYTES, expected_bytes + 1 - len(content)))
-        if not chunk:
-            break
-        content += chunk
-    if len(content) != expected_bytes:
-        there = f"only {len(content):,}" if len(content) < expected_bytes else "more"
-        raise BadInput(f"{path} promises {expected_bytes:,} bytes of elements (shape {shape}) but holds {there}")
-    array = np.frombuffer(content, element).reshape(shape)
-    return array.astype(element.newbyteorder("="), copy=False)
-
-
-def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _read_header(source: Source) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """Read the element type and the shape."""
+    path, stream = source.path, source.stream
     magic = stream.read(4)
     if not magic:
         raise BadInput(f"{path} is empty; expected an IDX file")
@@ -89,8 +46,8 @@ def _read_header(stream: BinaryIO | gzip.GzipFile, path: Path) -> tuple[np.dtype
     if code not in _ELEMENTS:
         legal = ", ".join(f"{known:02x}" for known in _ELEMENTS)
         raise BadInput(f"{path} has the unknown IDX element type {code:02x}, legal are {legal}")
-    if not 1 <= rank <= _MAX_DIMENSIONS:
-        raise BadInput(f"{path} claims {rank} dimensions, legal are 1 to {_MAX_DIMENSIONS}")
+    if not 1 <= rank <= MAX_DIMENSIONS:
+        raise BadInput(f"{path} claims {rank} dimensions, legal are 1 to {MAX_DIMENSIONS}")
     dimensions = stream.read(4 * rank)
     if len(dimensions) < 4 * rank:
         raise BadInput(f"{path} ends inside its header: {rank} dimensions promised, {len(dimensions) // 4} there")
@@ -111,18 +68,7 @@ def write_idx(path: Path, array: NDArray[Any]) -> None:
     if big_endian not in codes:
         legal = ", ".join(dtype.name for dtype in codes)
         raise BadInput(f"cannot write {path}: IDX holds no {array.dtype.name}, legal are {legal}")
-    if not 1 <= array.ndim <= _MAX_DIMENSIONS or array.size == 0 or max(array.shape) >= 1 << 32:
+    if not 1 <= array.ndim <= MAX_DIMENSIONS or array.size == 0 or max(array.shape) >= 1 << 32:
         raise BadInput(f"cannot write {path}: IDX holds no array of shape {array.shape}")
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, codes[big_endian], array.ndim, *array.shape)
-    elements = np.ascontiguousarray(array, big_endian).reshape(-1).view(np.uint8)
-    try:
-        with whole_file(path) as file:
-            if path.suffix != ".gz":
-                file.write(header)
-                file.write(elements.data)
-                return
-            with gzip.GzipFile("", "wb", fileobj=file, mtime=0) as stream:
-                stream.write(header)
-                stream.write(elements.data)
-    except OSError as error:
-        raise BadInput(f"cannot write {path}: {error.strerror or error}") from error
+    write_elements(path, header, (array.astype(big_endian, copy=False),))
