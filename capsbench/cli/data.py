@@ -47,7 +47,10 @@ def list_(data: DataOption = Path("data")) -> None:
         Column("folder", align="left"),
         Column("state", "status", "left"),
     )
-    notes = ("a folder holds the four IDX files of its data set, plain or .gz; train and test are the full counts.",)
+    notes = (
+        "a folder holds the four IDX files of its data set, or smallNORB's six .mat files, plain or .gz.",
+        "train and test are the full counts; toys are synthetic.",
+    )
     print_table(Table("Data sets", columns, tuple(rows), notes=notes), console())
 
 
@@ -56,21 +59,30 @@ def make(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Images a split; all without it.", show_default=False)
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Only draw some of its images into this PNG.", show_default=False),
+    ] = None,
 ) -> None:
-    """Generate a data set into the user's cache folder."""
+    """Generate a data set into the user's cache folder, or show what it looks like."""
     from rich.console import Console
 
-    from capsbench.dataset import catalog
+    from capsbench.dataset.catalog import DATASETS
+    from capsbench.dataset.contactsheet import draw_sheet
+    from capsbench.dataset.loading import load, split_sha256
     from capsbench.report.format import count
 
-    made = [known for known, about in catalog.DATASETS.items() if about.synthetic]
+    made = [known for known, about in DATASETS.items() if about.synthetic]
     if name not in made:
         raise unknown_name("generated data set", name, made)
+    if sheet is not None:
+        typer.echo(f"{sheet}: {draw_sheet(sheet)}")
+        return
     for split in _SPLITS:
         with Console(stderr=True).status("") as status:
             progress = partial(_show, status, f"{name} {split}")
-            found = catalog.load(name, None, split=split, limit=limit, progress=progress)
-        typer.echo(f"{name} {split}: {count(len(found.labels))} images, SHA-256 {found.sha256}")
+            found = load(name, None, split=split, limit=limit, progress=progress)
+        typer.echo(f"{name} {split}: {count(len(found.labels))} synthetic images, SHA-256 {split_sha256(found)}")
 
 
 def verify(
@@ -83,10 +95,11 @@ def verify(
 
     2 is the exit code where there is one.
     """
-    from capsbench.dataset import catalog
+    from capsbench.dataset.catalog import DATASETS, locate
+    from capsbench.dataset.verify import verify as find_problems
 
-    here = [name for name in catalog.DATASETS if any(found for _, found in catalog.locate(name, data))]
-    problems = {name: catalog.verify(name, data) for name in unique(names or here)}
+    here = [name for name in DATASETS if any(found for _, found in locate(name, data))]
+    problems = {name: find_problems(name, data) for name in unique(names or here)}
     for name, found in problems.items():
         typer.echo(f"{name}: {_verdict(found)}")
         for problem in found:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.dataset.catalog import Split
+from capsbench.dataset.loading import Split
 from capsbench.dataset.transform import Transform, augment, prepare
 from capsbench.errors import BadInput
 
@@ -83,7 +83,7 @@ def fixed_batch(split: Split, transform: Transform, *, batch: int) -> Batch:
 
 
 def _training_batch(split: Split, transform: Transform, which: NDArray[np.int64], rng: np.random.Generator) -> Batch:
-    images = augment(prepare(split.images[which], transform), transform, rng, training=True)
+    images = augment(prepare(_taken(split, which), transform), transform, rng, training=True)
     return Batch(images, split.labels[which])
 
 
@@ -96,8 +96,13 @@ def _padded_batch(split: Split, transform: Transform, start: int, batch: int) ->
 
 def _plain_batch(split: Split, transform: Transform, which: NDArray[np.int64]) -> Batch:
     unused = _generator(0)
-    images = augment(prepare(split.images[which], transform), transform, unused, training=False)
+    images = augment(prepare(_taken(split, which), transform), transform, unused, training=False)
     return Batch(images, split.labels[which])
+
+
+def _taken(split: Split, which: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Copy some images out of a split, in the memory order that sums over pixels are taken in."""
+    return np.ascontiguousarray(split.images[which])
 
 
 def _check_batch(batch: int) -> None:

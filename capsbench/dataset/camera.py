@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from capsbench.dataset.smallnorb import SIDE
 from capsbench.dataset.solids import (
     Floats,
     Solid,
@@ -23,12 +24,12 @@ from capsbench.dataset.solids import (
     meet,
     minus,
     placed,
+    plus,
     scaled,
     turn,
     unit,
 )
 
-SIDE = 96  # pixels
 _SAMPLES = 2  # rays a pixel, each way
 _DISTANCE, _EYES_APART = 7.0, 0.7  # in radii of the toy
 _PICTURE_HALF = 1.04 / _DISTANCE  # tangent of half the field of view; the whole unit ball is in the picture
@@ -44,7 +45,6 @@ _LIGHTINGS = (
     (0.20, 0.40, 0.00, 0.15, 0.00),
     (0.20, 0.00, 0.40, 0.15, 0.00),
 )
-LIGHTINGS = len(_LIGHTINGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,23 @@ class Turntable:
     scale: float
     shift: Vector
     middle_height: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pose:
+    """How a toy happens to lie in the picture.
+
+    Attributes:
+        size: of the toy, 1 for one that just fits the picture from every side.
+        right: where its middle is, in radii of a toy of size 1, to the right of the picture's middle.
+        away: the same on the table, away from the camera.
+        roll: of the camera about its line of sight, in degrees.
+    """
+
+    size: float = 1.0
+    right: float = 0.0
+    away: float = 0.0
+    roll: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +93,9 @@ def on_turntable(solids: Sequence[Solid]) -> Turntable:
     return Turntable(tuple(solids), scale, shift, scale * half[2])
 
 
-def photograph(toy: Turntable, elevation: float, azimuth: float, lightings: Sequence[int]) -> NDArray[np.uint8]:
+def photograph(
+    toy: Turntable, elevation: float, azimuth: float, lightings: Sequence[int], pose: Pose
+) -> NDArray[np.uint8]:
     """Take one stereo pair per lighting.
 
     Args:
@@ -84,14 +103,17 @@ def photograph(toy: Turntable, elevation: float, azimuth: float, lightings: Sequ
         elevation: of the camera above the table, in degrees.
         azimuth: by which the toy is turned, in degrees.
         lightings: each 0 to 5.
+        pose: how the toy lies in the picture.
 
     Returns:
         uint8 [len(lightings), 2, 96, 96], left eye first.
     """
-    solids = [placed(solid, toy.scale, toy.shift, azimuth) for solid in toy.solids]
+    solids = [placed(solid, pose.size * toy.scale, toy.shift, azimuth) for solid in toy.solids]
+    # The toy stays where the turntable is and the camera looks past it: lamps are far away, so it comes to the same.
+    target = (-pose.right, -pose.away, pose.size * toy.middle_height)
     pictures = np.empty((len(lightings), 2, SIDE, SIDE), np.uint8)
     for i, side in enumerate((-0.5, 0.5)):
-        view = _look_at((0.0, 0.0, toy.middle_height), elevation, side * _EYES_APART)
+        view = _look_at(target, elevation, side * _EYES_APART, pose.roll)
         hit, normal, height = _trace(solids, view)
         table = _table_light(solids, view)
         cover = _pixel_mean(hit.astype(np.float64))
@@ -103,13 +125,17 @@ def photograph(toy: Turntable, elevation: float, azimuth: float, lightings: Sequ
     return pictures
 
 
-def _look_at(target: Vector, elevation: float, aside: float) -> _View:
-    """Place an eye at `elevation` degrees, `aside` of the middle, turned towards `target`."""
+def _look_at(target: Vector, elevation: float, aside: float, roll: float) -> _View:
+    """Place an eye at `elevation` degrees, `aside` of the middle, turned towards `target`, rolled by `roll` degrees."""
     cosine, sine = turn(elevation)
-    eye = (aside, -_DISTANCE * cosine, target[2] + _DISTANCE * sine)
+    eye = plus(target, (aside, -_DISTANCE * cosine, _DISTANCE * sine))
     forward = unit(minus(target, eye))
     right = unit(cross(forward, (0.0, 0.0, 1.0)))
-    return _View(eye, (forward, right, cross(right, forward)))
+    up = cross(right, forward)
+    cosine, sine = turn(roll)
+    return _View(
+        eye, (forward, plus(scaled(right, cosine), scaled(up, sine)), plus(scaled(up, cosine), scaled(right, -sine)))
+    )
 
 
 def _grid(samples: int) -> Floats:

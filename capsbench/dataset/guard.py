@@ -6,7 +6,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.dataset.catalog import Split
+from capsbench.dataset.loading import Split
 
 
 def identical_images(train: Split, test: Split) -> int:

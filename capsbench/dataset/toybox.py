@@ -11,15 +11,12 @@ import numpy as np
 
 from capsbench.dataset.solids import Solid, ball, beam, rod
 
-CATEGORIES = ("animal", "human", "airplane", "truck", "car")
-INSTANCES = 10
-
 # Draws a proportion between two bounds.
 _Between = Callable[[float, float], float]
 
 
 def build(category: int, instance: int) -> tuple[Solid, ...]:
-    """Return the solids of one toy: `category` 0 to 4 as in CATEGORIES, `instance` 0 to 9."""
+    """Return the solids of one toy: `category` 0 to 4 as in smallNORB, `instance` 0 to 9."""
     # Only raw uniform numbers are drawn: their stream is the same in every NumPy.
     uniform = np.random.Generator(np.random.PCG64([category, instance])).random
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from capsbench.backend import LayerState, Realization, RoutingState
 from capsbench.dataset.batches import fixed_batch, test_batches
-from capsbench.dataset.catalog import Split
+from capsbench.dataset.loading import Split
 from capsbench.measure.distribution import Quantity, RoutingIteration
 from capsbench.measure.histogram import Counter, write_histograms
 from capsbench.network.shapes import BoundNetwork, Capsules

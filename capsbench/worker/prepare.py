@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from capsbench import plugins
 from capsbench.backend import Backend, Probe, Realization, Step
 from capsbench.dataset.batches import fixed_batch
-from capsbench.dataset.catalog import Split, SplitName, load
+from capsbench.dataset.catalog import SplitName
+from capsbench.dataset.loading import Split, load
 from capsbench.network.parameters import draw_parameters, dropout_masks
 from capsbench.network.shapes import BoundNetwork
 from capsbench.suite.cases import Case

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from capsbench import plugins
-from capsbench.dataset.catalog import Split, describe_count, load
 from capsbench.dataset.guard import identical_images
+from capsbench.dataset.loading import Split, describe_count, load, split_sha256
 from capsbench.errors import BadInput
 from capsbench.network.network import Network
 from capsbench.network.parameters import draw_parameters
@@ -117,7 +117,7 @@ def _describe_data(job: DataJob, send: Send) -> None:
 
 
 def _facts(split: Split) -> SplitFacts:
-    return SplitFacts(count=len(split.labels), full_count=split.full_count, sha256=split.sha256)
+    return SplitFacts(count=len(split.labels), full_count=split.full_count, sha256=split_sha256(split))
 
 
 def _parity(job: ParityJob, sized: SizedNetwork) -> ParityPart:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from capsbench.backend import Realization, Step
 from capsbench.dataset.atomic import whole_file
 from capsbench.dataset.batches import Batch, test_batches, training_batches
-from capsbench.dataset.catalog import Split
+from capsbench.dataset.loading import Split
 from capsbench.network.parameters import dropout_masks
 from capsbench.network.text import plain
 from capsbench.record.schema import Direction, Metric

@@ -74,6 +74,7 @@ def call(monkeypatch, capsys, tmp_path):
         (["networks", "--dataset", "minst"], "did you mean 'mnist'?"),
         (["networks", "--batch", "-1"], "--batch"),
         (["data", "make", "mnist"], "unknown generated data set 'mnist', legal are toys"),
+        (["data", "make", "toys", "--sheet", "toys.jpg"], "cannot write toys.jpg: the contact sheet is a PNG"),
         (["data", "make", "toys", "--limit", "99999"], "cannot be limited to 99,999"),
         (["data", "verify", "minst"], "did you mean 'mnist'?"),
         (["schema", "sweet"], "unknown schema 'sweet'"),

@@ -330,8 +330,23 @@ def test_data_make_generates_into_the_cache(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     code, out, _ = call(capsys, "data", "make", "toys", "--limit", "6")
     assert code == 0
-    assert out.startswith("toys train: 6 images, SHA-256 ")
-    assert list(tmp_path.rglob("toys-*-train-6.npz"))
+    assert out.startswith("toys train: 6 synthetic images, SHA-256 ")
+    assert len(list(tmp_path.rglob("toys-*-6/smallnorb-*-training-*.mat"))) == 3
+    assert call(capsys, "data", "verify", "toys")[:2] == (0, "toys: sound\n")
+    next(tmp_path.rglob("*-training-cat.mat")).write_bytes(b"")
+    code, out, _ = call(capsys, "data", "verify", "toys")
+    assert code == 2
+    assert "-training-cat.mat is empty" in out
+
+
+def test_data_make_draws_a_contact_sheet(tmp_path, capsys, monkeypatch):
+    """A contact sheet is drawn without making the data set, and the line about it says that the toys are synthetic."""
+    monkeypatch.setattr("capsbench.dataset.contactsheet._INSTANCES", (3,))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    code, out, _ = call(capsys, "data", "make", "toys", "--sheet", tmp_path / "toys.png")
+    assert code == 0
+    assert "synthetic" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["toys.png"]
 
 
 NETWORKS = [LINEAR, *sorted(Path(zoo.__file__).parent.glob("*.yaml"))]

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 
-from capsbench.dataset.catalog import DATASETS, describe_count, info, load, locate, verify
+from capsbench.dataset.catalog import DATASETS, info, locate
 from capsbench.dataset.idx import write_idx
+from capsbench.dataset.loading import describe_count, load, split_sha256
+from capsbench.dataset.verify import verify
 from capsbench.errors import BadInput
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -32,6 +34,7 @@ def test_the_catalogue_is_consistent(name):
     assert len(about.class_names) == len(set(about.class_names)) == about.classes
     assert set(about.full_counts) == {"train", "test"}
     assert len(about.image_shape) == 3
+    assert set(about.files) == (set() if about.synthetic else {"train", "test"})
 
 
 def test_unknown_names_are_refused(root):
@@ -65,15 +68,15 @@ def test_a_limit_takes_the_first_images(root):
 
 def test_the_hash_tells_splits_apart(root):
     """Equal content has an equal hash; another limit, another pixel or another label changes it."""
-    first = load("mnist", root, split="train").sha256
-    assert first == load("mnist", root, split="train", limit=30).sha256
-    assert first != load("mnist", root, split="train", limit=29).sha256
+    first = split_sha256(load("mnist", root, split="train"))
+    assert first == split_sha256(load("mnist", root, split="train", limit=30))
+    assert first != split_sha256(load("mnist", root, split="train", limit=29))
     changed = images(30)
     changed[5, 3, 3] ^= 1
     write_idx(root / "mnist" / FILES[0], changed)
-    second = load("mnist", root, split="train").sha256
+    second = split_sha256(load("mnist", root, split="train"))
     write_idx(root / "mnist" / (FILES[1] + ".gz"), labels(30)[::-1])
-    third = load("mnist", root, split="train").sha256
+    third = split_sha256(load("mnist", root, split="train"))
     assert len({first, second, third}) == 3
 
 
@@ -81,7 +84,7 @@ def test_the_hash_is_pinned(tmp_path):
     """The hash of known content never changes, for records of different versions are compared by it."""
     write_idx(tmp_path / "mnist" / FILES[0], np.arange(28 * 28 * 2).astype(np.uint8).reshape(2, 28, 28))
     write_idx(tmp_path / "mnist" / FILES[1], np.array([3, 9], np.uint8))
-    digest = load("mnist", tmp_path, split="train").sha256
+    digest = split_sha256(load("mnist", tmp_path, split="train"))
     assert digest == "859d20ad4241011053ca3de6590813debcf179fd581d2ac08fe72936f2c72460"
 
 
@@ -134,7 +137,7 @@ def test_locate_says_what_is_there(root):
 def test_verify_finds_nothing_wrong_with_a_sound_part(root):
     """A sound part of a data set has no problem."""
     assert verify("mnist", root) == []
-    assert verify("toys", root) == []
+    assert verify("toys", root, cache=root / "cache") == []
 
 
 def test_verify_lists_every_problem(root):
@@ -168,4 +171,13 @@ def test_toys_are_made_and_limited(tmp_path):
     assert describe_count(split) == "30 of 24,300"
     assert calls[-1] == (30, 30)
     assert list(tmp_path.iterdir())
-    assert load("toys", None, split="train", limit=30, cache=tmp_path).sha256 == split.sha256
+    again = load("toys", None, split="train", limit=30, cache=tmp_path)
+    assert split_sha256(again) == split_sha256(split)
+
+
+def test_kmnist_lies_in_files_named_as_mnists(root):
+    """Kuzushiji-MNIST is read from MNIST's file names in its own folder, and told apart from MNIST's images."""
+    (root / "mnist").rename(root / "kmnist")
+    assert load("kmnist", root, split="test").images.shape == (20, 28, 28, 1)
+    assert verify("kmnist", root) == []
+    assert info("kmnist").class_names[2:4] == ("su", "tsu")

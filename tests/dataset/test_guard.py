@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from capsbench.dataset.catalog import Split
 from capsbench.dataset.guard import identical_images
+from capsbench.dataset.loading import Split
 
 
 def split_of(images):
-    return Split(images, np.zeros(len(images), np.int64), len(images), "")
+    return Split(images, np.zeros(len(images), np.int64), len(images))
 
 
 @pytest.fixture
