@@ -54,7 +54,7 @@ def make_case(mode="fast", **changes):
         id="",
         suite="tests",
         network=zoo.load(str(FAKE / "linear.yaml")),
-        dataset=DatasetChoice(name="mnist"),
+        dataset=DatasetChoice(name="mnist").use(),
         backend="fake",
         mode=mode,
         device="cpu",

@@ -94,7 +94,7 @@ def _check_data(cases: Iterable[Case], data: Path) -> None:
     """
     from capsbench.dataset import catalog
 
-    for name in dict.fromkeys(case.dataset.name for case in cases):
+    for name in dict.fromkeys(case.dataset.protocol.data for case in cases):
         missing = [path for path, here in catalog.locate(name, data) if not here]
         if missing:
             raise BadInput(

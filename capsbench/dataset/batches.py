@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.dataset.loading import Split
-from capsbench.dataset.transform import Transform, augment, prepare
+from capsbench.dataset.transform import Transform, augment, distort, prepare
 from capsbench.errors import BadInput
 
 # The first word of each seed sequence, so that order and augmentation never share their numbers.
@@ -96,7 +96,8 @@ def _padded_batch(split: Split, transform: Transform, start: int, batch: int) ->
 
 def _plain_batch(split: Split, transform: Transform, which: NDArray[np.int64]) -> Batch:
     unused = _generator(0)
-    images = augment(prepare(_taken(split, which), transform), transform, unused, training=False)
+    images = distort(prepare(_taken(split, which), transform), transform, which)
+    images = augment(images, transform, unused, training=False)
     return Batch(images, split.labels[which])
 
 

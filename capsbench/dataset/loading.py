@@ -28,7 +28,7 @@ class Split:
 
     Attributes:
         images: uint8 [n, h, w, c]; perhaps a read-only view of a file's memory map, in an order of axes that is not
-            the memory's: who needs values takes a batch of images at a time.
+            the memory's, or a `Chosen`: who needs values takes a batch of images at a time.
         labels: int64 [n], each in [0, classes).
         full_count: how many images the complete split has.
         factors: under which each image was taken, where that is known.

@@ -82,6 +82,12 @@ def make(
     return _read(shelf, split, count)
 
 
+def factors(split: str) -> Factors:
+    """The factors of all 24,300 toys of a split, in their order, without making any."""
+    views = list(viewpoints(split))
+    return _described(views, len(views) * LIGHTINGS)[1]
+
+
 def problems(cache: Path | None = None) -> list[str]:
     """Name what is wrong with the toys in the cache; an empty list where nothing is, or nothing is there.
 

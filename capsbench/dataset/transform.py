@@ -1,8 +1,9 @@
 """What happens to an image between the file and the network.
 
-`prepare` is the part without chance: scale to [0, 1] and resize. `augment` is the rest, in this order: shift, crop,
-brightness, contrast, standardise. Both work on one batch at a time, so that a split stays uint8 in memory whatever
-its transform; resizing a batch costs a millisecond or two.
+`prepare` is the part without chance: scale to [0, 1], resize, put on a canvas. `distort` is for evaluation only, where
+a protocol asks for it: one affine map an image, the same in every run. `augment` is the rest, in this order: shift,
+crop, brightness, contrast, standardise. All work on one batch at a time, so that a split stays uint8 in memory
+whatever its transform; resizing a batch costs a millisecond or two.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from capsbench.dataset.affine import Affine, draw_maps, warp
 from capsbench.errors import BadInput
 
 Images = NDArray[np.float32]
@@ -30,6 +32,7 @@ class Transform:
     Attributes:
         resize: side of the square that images are resized to: by the mean over areas where the side divides the
             image's, else bilinearly between pixel centres.
+        canvas: side of the square of zeros in whose middle the resized image is put.
         crop: side of the square cut out: anywhere in training, from the centre in test.
         standardise: bring each image to mean 0 and variance 1 over all its pixels and channels; a standard deviation
             below 1e-6 counts as 1e-6, so that a blank image becomes zeros.
@@ -37,27 +40,33 @@ class Transform:
         contrast: training stretches each image about the mean of each channel by a factor from
             [1 - contrast, 1 + contrast].
         shift: training moves each image by up to so many pixels along either axis and fills with zeros.
+        affine: evaluation shows each image under one affine map, drawn from the image's place in its split.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     resize: _Pixels | None = None
+    canvas: _Pixels | None = None
     crop: _Pixels | None = None
     standardise: bool = False
     brightness: _Unit = 0.0
     contrast: _Unit = 0.0
     shift: Annotated[int, Field(ge=0, le=4096)] = 0
+    affine: Affine | None = None
 
 
 def output_shape(transform: Transform, shape: Shape) -> Shape:
     """Return the shape [h, w, c] of an image of `shape` after the transform.
 
     Raises:
-        BadInput: the crop is larger than the resized image, or the shift as large as the image.
+        BadInput: the canvas is smaller than the resized image, the crop larger than either, or the shift as large.
     """
     height, width, channels = shape
     if transform.resize is not None:
         height = width = transform.resize
+    if transform.canvas is not None:
+        _check_canvas(transform.canvas, height, width)
+        height = width = transform.canvas
     smaller = min(height, width)
     if transform.shift >= smaller:
         raise BadInput(
@@ -74,10 +83,22 @@ def output_shape(transform: Transform, shape: Shape) -> Shape:
 
 
 def prepare(images: NDArray[np.uint8], transform: Transform) -> Images:
-    """Scale uint8 [n, h, w, c] to float32 in [0, 1] and resize.
+    """Scale uint8 [n, h, w, c] to float32 in [0, 1], resize, and put on the canvas.
 
     The area mean is exact up to one rounding: sums of whole grey levels, divided once.
+
+    Raises:
+        BadInput: the canvas is smaller than the image.
     """
+    return _on_canvas(_resized(images, transform), transform.canvas)
+
+
+def distort(images: Images, transform: Transform, places: NDArray[np.int64]) -> Images:
+    """Prepared images [n, h, w, c], which stand at `places` [n] of their split, under their affine maps."""
+    return images if transform.affine is None else warp(images, draw_maps(transform.affine, places))
+
+
+def _resized(images: NDArray[np.uint8], transform: Transform) -> Images:
     side, (height, width) = transform.resize, images.shape[1:3]
     if side is None or side == height == width:
         return images.astype(np.float32) / np.float32(255.0)
@@ -107,7 +128,7 @@ def augment(images: Images, transform: Transform, rng: np.random.Generator, trai
         BadInput: as `output_shape`.
     """
     shape: Shape = (images.shape[1], images.shape[2], images.shape[3])
-    out_shape = output_shape(replace(transform, resize=None), shape)
+    out_shape = output_shape(replace(transform, resize=None, canvas=None), shape)
     images = _windows(images, out_shape, transform.shift, rng if training else None)
     if training and transform.brightness:
         images = images + _draw(rng, len(images), -transform.brightness, transform.brightness)
@@ -115,6 +136,23 @@ def augment(images: Images, transform: Transform, rng: np.random.Generator, trai
         mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
         images = (images - mean) * _draw(rng, len(images), 1.0 - transform.contrast, 1.0 + transform.contrast) + mean
     return _standardised(images) if transform.standardise else images
+
+
+def _check_canvas(side: int, height: int, width: int) -> None:
+    if side < max(height, width):
+        raise BadInput(
+            f"transform: canvas {side} is smaller than the image of {height}x{width}, "
+            f"legal is {max(height, width)} or more"
+        )
+
+
+def _on_canvas(images: Images, side: int | None) -> Images:
+    """The images [n, h, w, c] in the middle of a square of zeros, towards the upper left where there is no middle."""
+    if side is None:
+        return images
+    _check_canvas(side, *images.shape[1:3])
+    spare = [side - size for size in images.shape[1:3]]
+    return np.pad(images, ((0, 0), *((each // 2, each - each // 2) for each in spare), (0, 0)))
 
 
 def _windows(images: Images, out_shape: Shape, shift: int, rng: np.random.Generator | None) -> Images:

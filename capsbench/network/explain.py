@@ -76,10 +76,12 @@ def _descend(spot: Schema, part: int | str, schema: Schema) -> Schema:
 
 
 def _resolve(spot: Schema, schema: Schema) -> Schema:
+    """What a reference stands for; of something that may be left out, what it is where it is given."""
     if "$ref" in spot:
         found: Schema = schema["$defs"][spot["$ref"].rsplit("/", 1)[-1]]
         return found
-    return spot
+    given = [option for option in spot.get("anyOf", []) if option != {"type": "null"}]
+    return _resolve(given[0], schema) if len(given) == 1 else spot
 
 
 def _short(given: object) -> str:

@@ -8,7 +8,7 @@ from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
 
-SCHEMA = 2
+SCHEMA = 3
 
 Status = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash"]
 Direction = Literal["lower", "higher", "none"]
@@ -37,6 +37,25 @@ class CaseKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rounding:
+    """What tells rounding from a mistake where float32 lies beyond its limits on the case's own images.
+
+    On flat background all votes for a parent coincide, its variance is next to nothing, and gradients are differences
+    of nearly equal numbers: no formulation is then exact in float32. One that agrees in float64 on the same images,
+    and in float32 on images without such backgrounds, computes the right thing.
+
+    Attributes:
+        float64_error: the worse of both errors in float64 on the same images.
+        drawn_forward_error: in float32, on images of random pixels.
+        drawn_gradient_error: likewise.
+    """
+
+    float64_error: float
+    drawn_forward_error: float
+    drawn_gradient_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
     """How far the realization lies from the float64 oracle on a small batch.
 
@@ -47,7 +66,8 @@ class Parity:
         gradient_relative_error: error of the gradient along random directions, against the oracle's exact derivative.
         forward_limit: what the first may be.
         gradient_limit: what the second may be.
-        passed: both within their limits.
+        passed: both within their limits, or beyond them by what is known to be rounding.
+        rounding: how that is known, where it is so.
     """
 
     oracle: str
@@ -56,6 +76,7 @@ class Parity:
     forward_limit: float
     gradient_limit: float
     passed: bool
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,10 +33,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """What is known of a case's data set: facts by split, and what a reader must know."""
+    """What is known of a case's data set: facts by part, what a reader must know, what its protocol forbids."""
 
     splits: dict[str, SplitFacts]
     notes: tuple[str, ...]
+    violations: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from capsbench import plugins
 from capsbench.dataset.atomic import whole_file
+from capsbench.dataset.protocol import DataUse
 from capsbench.errors import BadInput
 from capsbench.measure.environment import Machine, describe_machine
 from capsbench.network.text import plain
@@ -20,7 +21,6 @@ from capsbench.runner.assemble import DataFacts, Draft, assemble
 from capsbench.runner.interrupt import ending_on_sigterm
 from capsbench.runner.launch import Worker, receive, worker_environment
 from capsbench.suite.cases import Case, comparable_group
-from capsbench.suite.schema import DatasetChoice
 from capsbench.worker.limits import limits_of
 from capsbench.worker.messages import (
     AccuracyJob,
@@ -133,7 +133,13 @@ def _groups(cases: Iterable[Case]) -> list[list[Case]]:
 
 def _run_group(run: _Run, drafts: list[Draft]) -> Iterator[Record]:
     for draft in drafts:
-        _perform(run, draft, CheckJob(case=draft.case, place=_place(run, draft)))
+        if draft.data.violations:
+            # A score on images that trained would be worse than none.
+            draft.end = Done(
+                status="unsupported", reason=f"the split may not be used: {'; '.join(draft.data.violations)}"
+            )
+        else:
+            _perform(run, draft, CheckJob(case=draft.case, place=_place(run, draft)))
         if draft.failed:
             yield _finish(run, draft)
     timed = [draft for draft in drafts if "time" in draft.case.measure and not draft.failed]
@@ -185,17 +191,17 @@ def _write(path: Path, text: str) -> None:
         file.write(text.encode("utf-8", "replace"))
 
 
-def _describe_data(run: _Run, cases: Iterable[Case]) -> dict[DatasetChoice, DataFacts]:
+def _describe_data(run: _Run, cases: Iterable[Case]) -> dict[DataUse, DataFacts]:
     """Load every data set that the cases use, each once and in a worker; the first that cannot be used ends the run."""
     first = {case.dataset: case for case in reversed(list(cases))}
     facts = {}
     for choice, case in first.items():
         received = _one_off(DataJob(dataset=choice, place=run.place), _teller(run, case))
-        data = next((part.data for part in received.parts if isinstance(part, DataPart)), None)
+        data = next((part for part in received.parts if isinstance(part, DataPart)), None)
         if data is None:
             raise BadInput(received.done.reason)
         notes = tuple(note for part in received.parts if isinstance(part, NotesPart) for note in part.notes)
-        facts[choice] = DataFacts(data, notes)
+        facts[choice] = DataFacts(data.data, notes, data.violations)
     return facts
 
 

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 
 from capsbench.backend import Precision, Setting
 from capsbench.dataset import catalog
-from capsbench.dataset.transform import output_shape
+from capsbench.dataset.protocol import DataUse
 from capsbench.errors import BadInput, unknown_name
 from capsbench.network import zoo
 from capsbench.network.layers import STRICT
@@ -21,7 +21,7 @@ from capsbench.network.shapes import BoundNetwork, bind
 from capsbench.network.text import plain
 from capsbench.network.training import Recipe
 from capsbench.record.schema import CaseKey
-from capsbench.suite.schema import DatasetChoice, LimitChoice, Measure, Suite, TimeChoice, TrainChoice
+from capsbench.suite.schema import LimitChoice, Measure, Suite, TimeChoice, TrainChoice
 
 _Realization = tuple[str, str, tuple[Measure, ...]]
 
@@ -34,7 +34,7 @@ class Case:
     id: str
     suite: str
     network: Network
-    dataset: DatasetChoice
+    dataset: DataUse
     backend: str
     mode: str
     device: str
@@ -69,8 +69,8 @@ class Case:
 
     def bind(self) -> BoundNetwork:
         """The network at the size of the prepared images."""
-        info = catalog.info(self.dataset.name)
-        return bind(self.network, output_shape(self.dataset.transform, info.image_shape), info.classes)
+        protocol = self.dataset.protocol
+        return bind(self.network, protocol.image_shape(), catalog.info(protocol.data).classes)
 
     def key(self) -> CaseKey:
         """How records name the case."""
@@ -112,9 +112,9 @@ def expand(
     """
     realizations = [(*_mode(use, modes, path), measure) for use, measure in suite.realizations()]
     points = [
-        (dataset, network, batch, seed, realization)
-        for dataset in suite.datasets()
-        for network, batches in _networks(suite, path, dataset)
+        (use, network, batch, seed, realization)
+        for use in _uses(suite, path)
+        for network, batches in _networks(suite, path, use)
         for batch, seed, realization in product(batches, suite.seeds, realizations)
     ]
     placed = {each[0]: (devices or {}).get(each[0], suite.device) for each in realizations}
@@ -152,15 +152,20 @@ def _mode(text: str, modes: Mapping[str, tuple[str, ...]], path: Path) -> tuple[
     return backend, mode
 
 
-def _networks(
-    suite: Suite, path: Path, dataset: DatasetChoice
-) -> Iterator[tuple[tuple[Network, str], tuple[int, ...]]]:
+def _uses(suite: Suite, path: Path) -> Iterator[DataUse]:
+    """What the suite's data sets come to, images of a possible size."""
+    for choice in suite.datasets():
+        try:
+            use = choice.use()
+            use.protocol.image_shape()
+        except BadInput as error:
+            raise BadInput(str(error), f"{path}:dataset") from None
+        yield use
+
+
+def _networks(suite: Suite, path: Path, use: DataUse) -> Iterator[tuple[tuple[Network, str], tuple[int, ...]]]:
     """The suite's networks, each once, with their hashes and batch sizes; all of them fit the data set."""
-    try:
-        info = catalog.info(dataset.name)
-        image = output_shape(dataset.transform, info.image_shape)
-    except BadInput as error:
-        raise BadInput(str(error), f"{path}:dataset") from None
+    image, classes = use.protocol.image_shape(), catalog.info(use.protocol.data).classes
     seen: set[tuple[str, int | None]] = set()
     for (name, batches), iterations in product(suite.batches(), suite.routing_iterations or (None,)):
         network = with_routing_iterations(_load(name, path), iterations)
@@ -169,9 +174,9 @@ def _networks(
             continue
         seen.add(key)
         try:
-            bind(network, image, info.classes)
+            bind(network, image, classes)
         except BadInput as error:
-            raise BadInput(f"{error} (data set {dataset.name})", f"{path}:networks") from None
+            raise BadInput(f"{error} (data set {use.name})", f"{path}:networks") from None
         yield (network, content_hash(network)), batches
 
 
@@ -185,7 +190,7 @@ def _load(name: str, path: Path) -> Network:
 
 def _case(
     suite: Suite,
-    dataset: DatasetChoice,
+    dataset: DataUse,
     named: tuple[Network, str],
     batch: int,
     seed: int,

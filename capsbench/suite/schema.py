@@ -10,6 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from capsbench.backend import Precision
+from capsbench.dataset import protocols
+from capsbench.dataset.protocol import DataUse
 from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
 from capsbench.network.layers import STRICT, Positive
@@ -26,13 +28,35 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetChoice:
-    """A data set, how much of each split is used (None: all that is there), and how images are prepared."""
+    """A protocol by its name, and how much of it is used.
+
+    Attributes:
+        name: of a protocol; `capsbench data list` has them.
+        train_limit: the first so many training images; None for all that are there.
+        test_limit: likewise.
+        transform: how images are prepared, in place of what the protocol says.
+        identical_images: how many test images may be training images, in place of what the protocol says.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Label
     train_limit: Count | None = None
     test_limit: Count | None = None
-    transform: Transform = Transform()
+    transform: Transform | None = None
+    identical_images: Annotated[int, Field(ge=0)] | None = None
+
+    def use(self) -> DataUse:
+        """What it comes to.
+
+        Raises:
+            BadInput: there is no such protocol.
+        """
+        protocol = protocols.load(self.name)
+        if self.transform is not None:
+            protocol = replace(protocol, transform=self.transform)
+        if self.identical_images is not None:
+            protocol = replace(protocol, identical_images=self.identical_images)
+        return DataUse(protocol=protocol, train_limit=self.train_limit, test_limit=self.test_limit)
 
 
 Batches = Annotated[tuple[Count, ...], Field(min_length=1)]

@@ -114,7 +114,7 @@ def _look_at_all(prepared: Prepared, realization: Realization, test: Split, laye
     """All test images, once; those that only fill up the last batch do not count."""
     case, total, done, pace = prepared.case, len(test.labels), 0, Pace()
     send(Progress(stage=STAGE, done=0, total=total, detail="looking into the layers"))
-    for batch, real in test_batches(test, case.dataset.transform, batch=case.batch):
+    for batch, real in test_batches(test, prepared.transform("test"), batch=case.batch):
         for name, state in realization.inspect(realization.place(batch.images, batch.labels, {})).items():
             layers[name].add(state, real)
         done += real
@@ -124,7 +124,7 @@ def _look_at_all(prepared: Prepared, realization: Realization, test: Split, laye
 
 def _look_at_votes(prepared: Prepared, realization: Realization, test: Split, layers: _Layers) -> None:
     """Votes of the first test images, one by one: votes have any shape, and only so is it known whose they are."""
-    first = fixed_batch(test, prepared.case.dataset.transform, batch=min(VOTE_IMAGES, len(test.labels)))
+    first = fixed_batch(test, prepared.transform("test"), batch=min(VOTE_IMAGES, len(test.labels)))
     for number in range(len(first.labels)):
         one = slice(number, number + 1)
         placed = realization.place(first.images[one], first.labels[one], {})

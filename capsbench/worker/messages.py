@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from capsbench.backend import Setting
+from capsbench.dataset.protocol import DataUse
 from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.clock import Timing
 from capsbench.measure.distribution import Distribution, RoutingIteration
@@ -21,7 +22,6 @@ from capsbench.network.network import Network
 from capsbench.network.text import plain
 from capsbench.record.schema import Metric, Parity, SplitFacts
 from capsbench.suite.cases import Case
-from capsbench.suite.schema import DatasetChoice
 
 Outcome = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash", "bad_input"]
 
@@ -45,10 +45,10 @@ class ProbeJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataJob:
-    """Load a data set, say what it is and whether its splits overlap."""
+    """Load a data set, say what it is and whether it keeps to its protocol."""
 
     kind: Literal["data"] = "data"
-    dataset: DatasetChoice
+    dataset: DataUse
     place: Place
 
 
@@ -203,10 +203,11 @@ class RoundPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataPart:
-    """Which images were used, by split."""
+    """Which images were used, by part, and what its protocol forbids of them."""
 
     kind: Literal["data"] = "data"
     data: dict[str, SplitFacts]
+    violations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

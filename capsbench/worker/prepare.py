@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from capsbench import plugins
 from capsbench.backend import Backend, Probe, Realization, Step
 from capsbench.dataset.batches import fixed_batch
-from capsbench.dataset.catalog import SplitName
-from capsbench.dataset.loading import Split, load
+from capsbench.dataset.loading import Split
+from capsbench.dataset.parts import load_part
+from capsbench.dataset.protocol import DataUse, Part
+from capsbench.dataset.transform import Transform
 from capsbench.network.parameters import draw_parameters, dropout_masks
 from capsbench.network.shapes import BoundNetwork
 from capsbench.suite.cases import Case
@@ -55,14 +57,18 @@ class Prepared:
         """A fresh realization."""
         return self.backend.realize(self.bound, self.parameters, self.case.setting)
 
-    def split(self, name: SplitName) -> Split:
-        """One split of the case's data set, as far as the case uses it."""
-        return load_split(self.case, self.place, name)
+    def split(self, part: Part) -> Split:
+        """The images of one part, as far as the case uses them."""
+        return load_images(self.case.dataset, self.place, part)
+
+    def transform(self, part: Part) -> Transform:
+        """How they are prepared."""
+        return self.case.dataset.protocol.transform_of(part)
 
     def training_batch(self, realization: Realization) -> object:
         """The first training images, always the same, with the masks of step 0, on the device."""
         case = self.case
-        batch = fixed_batch(self.split("train"), case.dataset.transform, batch=case.batch)
+        batch = fixed_batch(self.split("train"), self.transform("train"), batch=case.batch)
         masks = dropout_masks(self.bound, case.batch, case.seed, 0)
         placed: object = realization.place(batch.images, batch.labels, masks)
         return placed
@@ -98,16 +104,15 @@ def prepare(case: Case, place: Place, send: Send) -> Prepared:
     return Prepared(case, place, backend, bound, draw_parameters(bound, case.seed))
 
 
-def load_split(case: Case, place: Place, name: SplitName) -> Split:
-    """One split of a case's data set.
+def load_images(use: DataUse, place: Place, part: Part, progress: Callable[[int, int], None] | None = None) -> Split:
+    """The images of one part; `progress` hears of images that must be made.
 
     Raises:
         BadInput: the files are missing or broken.
     """
-    limit = case.dataset.train_limit if name == "train" else case.dataset.test_limit
     root = None if place.data_root is None else Path(place.data_root)
     cache = None if place.cache is None else Path(place.cache)
-    return load(case.dataset.name, root, split=name, limit=limit, cache=cache)
+    return load_part(use, part, root, cache=cache, progress=progress)
 
 
 def has_device(probe: Probe, device: str) -> bool:

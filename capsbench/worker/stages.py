@@ -1,20 +1,17 @@
 """From a job to its end: whatever happens becomes a status and a reason."""
 
 import traceback
-from pathlib import Path
 
 import numpy as np
 
 from capsbench import plugins
-from capsbench.dataset.guard import identical_images
-from capsbench.dataset.loading import Split, describe_count, load, split_sha256
 from capsbench.errors import BadInput
 from capsbench.network.network import Network
 from capsbench.network.parameters import draw_parameters
 from capsbench.network.shapes import bind
-from capsbench.record.schema import SplitFacts
 from capsbench.worker import parity
 from capsbench.worker.check import check_case
+from capsbench.worker.data import describe_data
 from capsbench.worker.histograms import measure_histograms
 from capsbench.worker.messages import (
     AccuracyJob,
@@ -22,19 +19,15 @@ from capsbench.worker.messages import (
     CeilingsPart,
     CheckJob,
     DataJob,
-    DataPart,
     Done,
     Job,
-    NotesPart,
     ParityJob,
     ParityPart,
     ProbeJob,
     ProbePart,
-    Progress,
     SizedNetwork,
     TimeJob,
 )
-from capsbench.worker.pace import Pace
 from capsbench.worker.prepare import Prepared, Send, Stopped, prepare
 from capsbench.worker.timing import time_round
 from capsbench.worker.training import train_case
@@ -69,7 +62,7 @@ def _perform(job: Job, send: Send) -> None:
             found = plugins.load(job.backend).probe()
             send(ProbePart(versions=dict(found.versions), devices=tuple(found.devices)))
         case DataJob():
-            _describe_data(job, send)
+            describe_data(job, send)
         case ParityJob():
             for sized in job.networks:
                 send(_parity(job, sized))
@@ -90,34 +83,6 @@ def _train_and_look(prepared: Prepared, send: Send) -> None:
     realization = train_case(prepared, send) if trained else prepared.realize()
     if "histograms" in measure:
         measure_histograms(prepared, realization, send, trained=trained)
-
-
-def _describe_data(job: DataJob, send: Send) -> None:
-    choice = job.dataset
-    root = None if job.place.data_root is None else Path(job.place.data_root)
-    cache = None if job.place.cache is None else Path(job.place.cache)
-    pace = Pace()
-
-    def progress(done: int, total: int) -> None:
-        if pace.due():
-            send(Progress(stage="data", done=done, total=total, detail=f"making {choice.name}"))
-
-    train = load(choice.name, root, split="train", limit=choice.train_limit, cache=cache, progress=progress)
-    test = load(choice.name, root, split="test", limit=choice.test_limit, cache=cache, progress=progress)
-    send(DataPart(data={"train": _facts(train), "test": _facts(test)}))
-    notes = [
-        f"{name}: {describe_count(split)} images"
-        for name, split in (("train", train), ("test", test))
-        if len(split.labels) != split.full_count
-    ]
-    same = identical_images(train, test)
-    if same:
-        notes.append(f"{same:,} test images are identical to training images")
-    send(NotesPart(notes=tuple(notes)))
-
-
-def _facts(split: Split) -> SplitFacts:
-    return SplitFacts(count=len(split.labels), full_count=split.full_count, sha256=split_sha256(split))
 
 
 def _parity(job: ParityJob, sized: SizedNetwork) -> ParityPart:

@@ -132,7 +132,9 @@ def _train_epoch(run: _Run, number: int) -> Epoch:
 def _steps(run: _Run, number: int) -> Iterator[tuple[Batch, Masks, Step]]:
     """The batches of an epoch with their dropout masks, learning rates and margins."""
     case, bound = run.prepared.case, run.prepared.bound
-    batches = training_batches(run.train, case.dataset.transform, batch=case.batch, seed=case.seed, epoch=number)
+    batches = training_batches(
+        run.train, run.prepared.transform("train"), batch=case.batch, seed=case.seed, epoch=number
+    )
     for step, batch in enumerate(batches, number * run.steps_per_epoch):
         rate = case.network.recipe.learning_rate_at(step, run.total_steps)
         margin = case.network.objective.margin_at(step, run.total_steps)
@@ -162,7 +164,7 @@ def _evaluate(run: _Run) -> float:
     """Share of the test images whose highest score is their class's."""
     case = run.prepared.case
     right = 0
-    for batch, real in test_batches(run.test, case.dataset.transform, batch=case.batch):
+    for batch, real in test_batches(run.test, run.prepared.transform("test"), batch=case.batch):
         placed = run.realization.place(batch.images, batch.labels, {})
         scores = run.realization.forward(placed).scores[:real]
         right += int((scores.argmax(axis=1) == batch.labels[:real]).sum())

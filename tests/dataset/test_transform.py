@@ -19,6 +19,7 @@ def pictures(count=3, height=12, width=12, channels=2, seed=0):
 transforms = st.builds(
     Transform,
     resize=st.none() | st.integers(1, 20),
+    canvas=st.none() | st.integers(1, 30),
     crop=st.none() | st.integers(1, 20),
     standardise=st.booleans(),
     brightness=st.floats(0.0, 1.0),
@@ -53,6 +54,17 @@ def test_resize_keeps_bounds_and_flat_images(side, height, width, level):
     assert out.min() >= images.min() / 255 - 1e-6
     assert out.max() <= images.max() / 255 + 1e-6
     assert out[1] == pytest.approx(level / 255, abs=1e-6)
+
+
+@given(side=st.integers(9, 20))
+def test_a_canvas_frames_with_zeros(side):
+    """The image stands in the middle of its canvas, to the bit, and zeros are all around it."""
+    images = pictures(2, 8, 9)
+    out = prepare(images, Transform(canvas=side))
+    top, left = (side - 8) // 2, (side - 9) // 2
+    np.testing.assert_array_equal(out[:, top : top + 8, left : left + 9], images.astype(np.float32) / np.float32(255))
+    out[:, top : top + 8, left : left + 9] = 0.0
+    assert not out.any()
 
 
 def test_area_mean_by_hand():

@@ -228,6 +228,7 @@ def test_a_run_of_schema_1_stays_readable(store):
     for old, line in zip((failed, fine), lines, strict=True):
         known = json.loads(line)
         again = json.loads(encode(old))
+        (again["parity"] or {}).pop("rounding", None)
         assert {key: again[key] for key in known if key != "ops"} == {k: v for k, v in known.items() if k != "ops"}
         unknown = {field.name for field in fields(old)} - set(known)
         assert unknown == {"step_bare_seconds", "alive_at_peak", "forward_profile"} | {

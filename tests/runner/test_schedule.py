@@ -7,6 +7,7 @@ import safetensors.numpy
 from conftest import write_mnist
 from recorder import MemoryStore, Recorder
 
+from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
 from capsbench.record.store import decode, encode
 from capsbench.runner.assemble import DataFacts, Draft
@@ -228,14 +229,26 @@ def test_unknown_backend_is_a_record(run, make_case):
 def test_notes_say_what_the_data_hide(run, make_case, tmp_path):
     """Subset and overlap of the splits stand beside the numbers."""
     root = write_mnist(tmp_path / "data", overlap=3)
-    case = make_case(measure=("parity",), dataset=DatasetChoice(name="mnist", train_limit=30))
-    ((record),) = run(case, root=root)[0]
+    choice = DatasetChoice(name="mnist", train_limit=30, identical_images=3, transform=Transform(resize=28))
+    ((record),) = run(make_case(measure=("parity",), dataset=choice.use()), root=root)[0]
     assert record.notes == (
         "train: 30 of 60,000 images",
         "test: 20 of 10,000 images",
-        "3 test images are identical to training images",
+        "images are prepared otherwise than mnist says",
+        "3 test images are identical to training images, and mnist allows 3",
     )
     assert record.data["train"].count == 30
+
+
+def test_a_split_that_breaks_its_protocol_stops_the_case(run, make_case, tmp_path):
+    """A case whose test images trained is a record with the reason and no number; no worker is started for it."""
+    root = write_mnist(tmp_path / "data", overlap=3)
+    records, _, listener = run(make_case(), make_case(id="other", batch=4), root=root)
+    for record in records:
+        assert (record.status, record.metrics) == ("unsupported", {})
+        said = "3 test images are identical to training images, and mnist allows 0"
+        assert record.reason == f"the split may not be used: {said}"
+    assert listener.starts() == []
 
 
 def test_recipe_of_the_suite_wins(run, make_case):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
 from capsbench.suite.cases import comparable_group, expand, select
 from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, NetworkChoice, Suite
@@ -41,7 +42,7 @@ def test_cases_are_the_product_of_the_axes(datasets, networks, backends, batch, 
     cases = expand(suite, PATH, MODES)
     uses = [use if ":" in use else f"{use}:{MODES[use][0]}" for use, _ in suite.realizations()]
     points = [(c.dataset, c.network.name, c.batch, c.seed, f"{c.backend}:{c.mode}") for c in cases]
-    assert points == list(product(suite.datasets(), networks, batch, seeds, uses))
+    assert points == list(product([choice.use() for choice in suite.datasets()], networks, batch, seeds, uses))
     assert len({case.id for case in cases}) == len(cases)
 
 
@@ -94,10 +95,10 @@ def test_every_data_set_is_checked():
     """An unknown data set, and a network that does not fit one of several, are refused with the file's name."""
     with pytest.raises(BadInput, match=r"suite\.yaml:dataset: unknown data set 'minst'.*did you mean 'mnist'"):
         expand(suite_of(dataset=("toys", "minst")), PATH, MODES)
-    tiny = DatasetChoice(name="toys", transform=replace(TOYS.transform, resize=4))
+    tiny = DatasetChoice(name="toys", transform=Transform(resize=4))
     with pytest.raises(BadInput, match=r"suite\.yaml:networks: .*\(data set toys\)"):
         expand(suite_of(dataset=("mnist", tiny)), PATH, MODES)
-    cropped = DatasetChoice(name="mnist", transform=replace(TOYS.transform, crop=99))
+    cropped = DatasetChoice(name="mnist", transform=Transform(crop=99))
     with pytest.raises(BadInput, match=r"suite\.yaml:dataset: transform: crop 99"):
         expand(suite_of(dataset=cropped), PATH, MODES)
 

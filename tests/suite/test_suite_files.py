@@ -83,14 +83,14 @@ backends: [torch, {use: "tensorflow:tiled", measure: [ops]}]
     [
         ("dataset: 3", "suite.yaml:2:dataset: input should be a valid string, not 3"),
         ("dataset: []", "suite.yaml:2:dataset: tuple should have at least 1 item"),
-        ("dataset: {nam: mnist}", "suite.yaml:2:dataset.nam: unknown key 'nam', legal are name, test_limit"),
+        ("dataset: {nam: mnist}", "suite.yaml:2:dataset.nam: unknown key 'nam', legal are identical_images, name"),
         ("dataset: {name: mnist, train_limit: 0}", "suite.yaml:2:dataset.train_limit: input should be greater"),
-        ("dataset: [mnist, {nam: toys}]", "suite.yaml:2:dataset[1].nam: unknown key 'nam', legal are name"),
+        ("dataset: [mnist, {nam: toys}]", "suite.yaml:2:dataset[1].nam: unknown key 'nam', legal are identical_images"),
         ("dataset: [mnist, 3]", "suite.yaml:2:dataset[1]: input should be a valid string, not 3"),
         ("dataset: [mnist, [toys]]", "suite.yaml:2:dataset[1]: input should be a valid string, not ['toys']"),
         (
             "dataset:\n- mnist\n- {name: toys, transform: {resiz: 28}}",
-            "suite.yaml:4:dataset[1].transform.resiz: unknown key 'resiz', legal are brightness",
+            "suite.yaml:4:dataset[1].transform.resiz: unknown key 'resiz', legal are affine, brightness",
         ),
         ("dataset: [mnist, {name: mnist}]", "suite.yaml:dataset: a data set comes twice with the same choices"),
     ],

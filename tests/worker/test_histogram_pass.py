@@ -63,7 +63,7 @@ def look(mnist_root, tmp_path):
 
     def look(realize, **dataset):
         prepared = prepare(make_case(), Place(data_root=str(mnist_root)), lambda _message: None)
-        case = replace(prepared.case, network=zoo.load("em-tiny"), dataset=DatasetChoice(name="mnist", **dataset))
+        case = replace(prepared.case, network=zoo.load("em-tiny"), dataset=DatasetChoice(name="mnist", **dataset).use())
         place = replace(prepared.place, artifacts=str(tmp_path))
         prepared = replace(prepared, case=case, bound=case.bind(), place=place)
         sent = []
@@ -78,7 +78,7 @@ def test_the_trained_network_is_looked_at(train, mnist_root, tmp_path):
     sent = train("accuracy", "histograms")
     final = safetensors.numpy.load_file(tmp_path / "parameters.safetensors")
     prepared = prepare(make_case(), Place(data_root=str(mnist_root)), lambda _message: None)
-    images = fixed_batch(prepared.split("test"), prepared.case.dataset.transform, batch=20).images
+    images = fixed_batch(prepared.split("test"), prepared.case.dataset.protocol.transform, batch=20).images
     scores = images.reshape(20, -1) @ final["logits.weights"] + final["logits.biases"]
     (found,) = part_of(sent, DistributionsPart).distributions
     assert (found.layer, found.quantity, found.images, found.count) == ("logits", "activations", 20, 200)
@@ -230,7 +230,7 @@ def test_a_capsule_network_from_end_to_end(look, tmp_path):
     routed = [(layer, kind) for layer in ("conv_caps1", "class_caps") for kind in ("activations", "poses", "votes")]
     assert keys == [("conv1", "activations"), ("primary", "activations"), ("primary", "poses"), *routed]
     assert list(read_histograms(tmp_path / "histograms.npz")) == keys
-    batch = fixed_batch(prepared.split("test"), prepared.case.dataset.transform, batch=10)
+    batch = fixed_batch(prepared.split("test"), prepared.case.dataset.protocol.transform, batch=10)
     states = oracles[0].inspect(oracles[0].place(batch.images, batch.labels, {}))
     for each in part.distributions:
         if each.quantity != "votes":

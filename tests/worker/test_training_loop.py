@@ -150,7 +150,7 @@ def test_timing_leaves_the_parameters_alone(mnist_root):
 
 def test_a_small_split_fills_the_batch(mnist_root):
     """A timing batch larger than the split begins again from its first image."""
-    case = make_case(batch=20, dataset=DatasetChoice(name="mnist", train_limit=12))
+    case = make_case(batch=20, dataset=DatasetChoice(name="mnist", train_limit=12).use())
     prepared = prepare(case, Place(data_root=str(mnist_root)), lambda _message: None)
     images, labels = prepared.training_batch(Spy())
     assert images.shape == (20, 28, 28, 1)
