@@ -20,8 +20,8 @@ from capsbench.errors import BadInput
 
 GENERATOR_VERSION = 2  # raise it with every change of a pixel: the cache is keyed by it
 
-_SIZES = (0.8, 1.0)  # of a toy in the picture; what it leaves of the picture is where it may lie
-_MOST_ROLL = 6.0  # degrees
+_SIZES = (0.76, 1.0)  # of a toy in the picture; what it leaves of the picture is where it may lie
+_MOST_ROLL = 8.0  # degrees
 _POSES, _ORDER = 1, 2  # the first words of the seed sequences
 
 
