@@ -22,7 +22,8 @@ GENERATOR_VERSION = 2  # raise it with every change of a pixel: the cache is key
 
 _SIZES = (0.76, 1.0)  # of a toy in the picture; what it leaves of the picture is where it may lie
 _MOST_ROLL = 8.0  # degrees
-_POSES, _ORDER = 1, 2  # the first words of the seed sequences
+_MOST_GRAIN = 4  # grey levels
+_POSES, _ORDER, _GRAIN = 1, 2, 3  # the first words of the seed sequences
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +64,35 @@ def render(
     for factor, value, values in legal:
         if value not in values:
             raise BadInput(f"the toys have no {factor} {value!r}, legal are {', '.join(map(str, values))}")
-    pose = _pose(category, instance, elevation, azimuth)
-    return photograph(_toy(category, instance), elevation, azimuth, lightings, pose)
+    viewpoint = Viewpoint(category, instance, elevation, azimuth)
+    pictures = photograph(_toy(category, instance), elevation, azimuth, lightings, _pose(viewpoint))
+    return _grainy(pictures, viewpoint, lightings)
 
 
-def _pose(category: int, instance: int, elevation: int, azimuth: int) -> Pose:
-    """Return how a toy lies in the pictures of one viewpoint; every number has its own stream, alike in every NumPy."""
-    uniform = np.random.Generator(np.random.PCG64([_POSES, category, instance, elevation, azimuth])).random(4)
+def _pose(viewpoint: Viewpoint) -> Pose:
+    """Return how a toy lies in the pictures of one viewpoint."""
+    uniform = _uniform(_POSES, viewpoint, (4,))
     size = _SIZES[0] + (_SIZES[1] - _SIZES[0]) * float(uniform[0])
     right, away, roll = (2.0 * float(number) - 1.0 for number in uniform[1:])
     free = 1.0 - size
     return Pose(size, free * right, free * away, _MOST_ROLL * roll)
+
+
+def _grainy(pictures: NDArray[np.uint8], viewpoint: Viewpoint, lightings: Sequence[int]) -> NDArray[np.uint8]:
+    """Add the grain of a camera's sensor, so that no part of a picture is perfectly flat.
+
+    On flat background all children of a capsule agree, and a float32 gradient is rounding more than anything else."""
+    shape = pictures.shape[1:]
+    grain = np.stack([_uniform(_GRAIN, viewpoint, shape, lighting) for lighting in lightings])
+    levels = (grain * (2 * _MOST_GRAIN + 1)).astype(np.int16) - _MOST_GRAIN
+    grainy: NDArray[np.uint8] = np.clip(pictures + levels, 0, 255).astype(np.uint8)
+    return grainy
+
+
+def _uniform(purpose: int, viewpoint: Viewpoint, shape: tuple[int, ...], lighting: int = 0) -> NDArray[np.float64]:
+    """Return raw uniform numbers, alike in every NumPy, from a stream of one purpose, viewpoint and lighting alone."""
+    key = [purpose, viewpoint.category, viewpoint.instance, viewpoint.elevation, viewpoint.azimuth, lighting]
+    return np.random.Generator(np.random.PCG64(key)).random(shape)
 
 
 @remember
