@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from capsbench.backend import Backend
+    from capsbench.record.claims import Ledger
     from capsbench.record.schema import Record
     from capsbench.record.store import RunStore
     from capsbench.suite.cases import Case
@@ -51,6 +52,7 @@ def run(
     Figures and TensorBoard's files are drawn where the extra `plots` is installed.
     """
     from capsbench import plugins
+    from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.record.store import create, open_run
     from capsbench.suite.cases import select
 
@@ -61,10 +63,11 @@ def run(
     if dry_run:
         _list(cases, {name: found.backend for name, found in installed.items() if found.backend is not None})
         return
+    ledger = read_ledger(ledger_path(results))  # a mistake in it is said before hours are spent
     store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
     _run(cases, data, store, rounds)
     records = store.latest_records()
-    _print(records, store, results, _draw(records, store) if figures else "")
+    _print(records, store, results, ledger, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
     if any(record.status != "ok" for record in records if record.case.id in asked):
         raise typer.Exit(EXIT_SOME_FAILED)
@@ -156,15 +159,18 @@ def _draw(records: Sequence[Record], store: RunStore) -> str:
     return ""
 
 
-def _print(records: Sequence[Record], store: RunStore, results: Path, problem: str) -> None:
+def _print(records: Sequence[Record], store: RunStore, results: Path, ledger: Ledger, problem: str) -> None:
     from capsbench.cli.show import known_ceilings
+    from capsbench.report.claims import published_tables
     from capsbench.report.console import console, print_notes, print_report
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
 
     screen = console()
-    ceilings, seed_study = known_ceilings(store, results), is_seed_study(store.header())
-    print_report(report(records, ceilings=ceilings, seed_study=seed_study), screen)
+    ceilings, header = known_ceilings(store, results), store.header()
+    published = published_tables(records, ledger, header)
+    tables = report(records, ceilings=ceilings, seed_study=is_seed_study(header), published=published)
+    print_report(tables, screen)
     print_notes([problem] if problem else [], screen)
     screen.print(str(store.folder), soft_wrap=True)
 

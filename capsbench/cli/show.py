@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from capsbench.record.ceilings import DeviceCeilings
+    from capsbench.record.claims import Ledger
     from capsbench.record.schema import Record
     from capsbench.record.store import RunStore
     from capsbench.report.sections import Sections
@@ -39,6 +40,7 @@ def show(
     histograms: Annotated[
         bool, typer.Option("--histograms", help="Spread and sparsity of activations, poses.")
     ] = False,
+    claims: Annotated[bool, typer.Option("--claims", help="Published numbers on the networks, with sources.")] = False,
     forward: Annotated[bool, typer.Option("--forward", help="An evaluation, not the train step.")] = False,
     phase: PhaseOption = None,
     sort: SortOption = "share",
@@ -47,6 +49,7 @@ def show(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Print the tables of a stored run, and those of its sections that are asked for."""
+    from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.record.store import open_run
     from capsbench.report.sections import Sections
 
@@ -60,16 +63,18 @@ def show(
         iterations=iterations,
         peak=peak,
         histograms=histograms,
+        claims=claims,
         top=top,
         sort=sort,
         phase=phase,
         which="forward" if forward else "train_step",
     )
     store = open_run(results, run)
-    _print(store.latest_records(case), asked, store, results)
+    _print(store.latest_records(case), asked, store, results, read_ledger(ledger_path(results)))
 
 
-def _print(records: Sequence[Record], asked: Sections, store: RunStore, results: Path) -> None:
+def _print(records: Sequence[Record], asked: Sections, store: RunStore, results: Path, ledger: Ledger) -> None:
+    from capsbench.report.claims import published_tables
     from capsbench.report.console import console, print_notes, print_report, print_table
     from capsbench.report.sections import section_tables
     from capsbench.report.seed import is_seed_study
@@ -79,10 +84,17 @@ def _print(records: Sequence[Record], asked: Sections, store: RunStore, results:
     if not records:
         print_notes([f"no case of {store.run_id} has ended yet."], screen)
     else:
-        seed_study = is_seed_study(store.header())
-        tables = report(records, ceilings=ceilings, top=asked.top, sort=asked.sort, seed_study=seed_study)
+        header = store.header()
+        tables = report(
+            records,
+            ceilings=ceilings,
+            top=asked.top,
+            sort=asked.sort,
+            seed_study=is_seed_study(header),
+            published=published_tables(records, ledger, header),
+        )
         print_report(tables, screen)
-    for table in section_tables(records, asked, ceilings):
+    for table in section_tables(records, asked, ceilings, ledger):
         print_table(table, screen)
     if store.damaged_lines:
         numbers = ", ".join(map(str, store.damaged_lines))

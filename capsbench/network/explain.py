@@ -48,6 +48,8 @@ def _sentence(item: ErrorDetails, where: str, schema: Schema) -> BadInput:
             return BadInput(f"the key {context.get('discriminator', 'kind')} is required here", where)
         case "literal_error":
             return BadInput(f"{given!r} is not legal, legal are {context.get('expected')}", where)
+        case "value_error":  # raised by the dataclass itself, as a whole sentence
+            return BadInput(str(context.get("error")), where)
         case "dataclass_type":
             return BadInput(f"a mapping of keys to values is expected, not {_short(given)}", where)
     message = item["msg"][0].lower() + item["msg"][1:]

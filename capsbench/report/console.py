@@ -19,7 +19,7 @@ _GAP: Final = 2
 _SENTENCE: Final = 24
 # A line under the header and one above the total; an ASCII box takes its place where the encoding has no such line.
 _BOX: Final = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
-_GREEN, _YELLOW = ("ok", "yes", "holds"), ("unsupported", "cannot be checked here")
+_GREEN, _YELLOW = ("ok", "yes", "holds", "agrees"), ("unsupported", "cannot be checked here", "not comparable")
 _STYLES: Final = dict.fromkeys(_GREEN, "green") | dict.fromkeys(_YELLOW, "yellow")
 
 

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from capsbench.measure.optable import Phase
 from capsbench.record.ceilings import DeviceCeilings
+from capsbench.record.claims import Ledger
 from capsbench.record.schema import Record
+from capsbench.report.claims import claims_table
 from capsbench.report.distributions import distribution_tables
 from capsbench.report.groups import Which
 from capsbench.report.iterations import iteration_tables
@@ -26,6 +28,7 @@ class Sections:
         iterations: routing iterations, the slope, the routing metrics.
         peak: what is alive when memory is at its peak.
         histograms: distributions of activations and poses.
+        claims: what was published on the networks, in full.
         top: rows of ops, layers and tensors before the others are summed up.
         sort: order of ops and layers.
         phase: the only one of the step that is taken apart.
@@ -37,6 +40,7 @@ class Sections:
     iterations: bool = False
     peak: bool = False
     histograms: bool = False
+    claims: bool = False
     top: int = 10
     sort: Sort = "share"
     phase: Phase | None = None
@@ -44,7 +48,10 @@ class Sections:
 
 
 def section_tables(
-    records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings] = ()
+    records: Sequence[Record],
+    asked: Sections,
+    ceilings: Sequence[DeviceCeilings] = (),
+    ledger: Ledger | None = None,
 ) -> Iterator[Table]:
     """The tables asked for, one after another.
 
@@ -52,6 +59,7 @@ def section_tables(
         records: of a run.
         asked: which.
         ceilings: of the machine that the run was on, for the layers.
+        ledger: the published numbers, for the claims.
     """
     top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
     if asked.ops:
@@ -67,3 +75,5 @@ def section_tables(
         yield from peak_tables(records, top=top, which=which)
     if asked.histograms:
         yield from distribution_tables(records)
+    if asked.claims and ledger is not None:
+        yield from claims_table(records, ledger)

@@ -5,6 +5,7 @@ from typing import Final
 
 from capsbench.measure.optable import StepProfile
 from capsbench.network.cost import LayerCost
+from capsbench.record.claims import packaged_ledger
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.finding import Finding, verdict
@@ -15,14 +16,7 @@ TOLERANCE: Final = 0.05
 
 _WHICH: Final = "em-seed, mnist, tensorflow:tiled, batch 50, 2 iterations"
 _WANTED: Final = ("em-seed", "mnist", "tensorflow", "tiled", 50, 2)
-_MEGABYTES: Final = {
-    "BatchMatMul": 297.25,
-    "Mul": 513.12,
-    "Sum": 21.48,
-    "Sub": 163.70,
-    "Conv2D": 14.56,
-    "Tile": 326.25,
-}
+_BYTES_CLAIMS: Final = "seed-bytes-"
 _PRODUCT, _PRODUCT_TIME_SHARE = "BatchMatMul", 0.957
 _FIRST_CAPSULES: Final = "conv_caps1"
 _TAIL: Final = frozenset({"loss", "decoder"})
@@ -30,16 +24,17 @@ _TAIL: Final = frozenset({"loss", "decoder"})
 
 def profile_findings(records: Sequence[Record]) -> Iterator[Finding]:
     """The op table, the share of the vote product in the time, and how memory and time go from layer to layer."""
+    published = {claim.op: claim.value for claim in packaged_ledger().claims if claim.id.startswith(_BYTES_CLAIMS)}
     record = next((record for record in records if _is_wanted(record)), None)
     profile = None if record is None else record.forward_profile
     if record is None or profile is None:
         why = f"this run has no profiled evaluation of {_WHICH}"
-        yield Finding(claim="bytes, op by op", theirs=_megabytes(sum(_MEGABYTES.values())), why=why)
+        yield Finding(claim="bytes, op by op", theirs=_megabytes(sum(published.values())), why=why)
         yield Finding(claim=_TIME_CLAIM, theirs=_percent(_PRODUCT_TIME_SHARE), why=why)
         yield Finding(claim=_MEMORY_CLAIM, theirs=_FIRST_CAPSULES, why=why)
         yield Finding(claim=_GROWTH_CLAIM, theirs="grows", why=why)
         return
-    yield from (_op_finding(op, theirs, record, profile) for op, theirs in _MEGABYTES.items())
+    yield from (_op_finding(op, theirs, record, profile) for op, theirs in published.items() if op)
     yield _time_finding(profile)
     layers = _layers(record.equations, profile)
     yield _memory_finding(layers)

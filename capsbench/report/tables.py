@@ -44,6 +44,7 @@ def report(
     top: int = 10,
     sort: Sort = "share",
     seed_study: bool = False,
+    published: Sequence[Table] = (),
 ) -> Report:
     """The tables that a run ends with, cases in the order of their axes.
 
@@ -53,6 +54,7 @@ def report(
         top: rows of an op table before the others are summed up.
         sort: order of those rows.
         seed_study: whether the run's suites include `seed`, whose claims then have a table.
+        published: the tables that set published numbers beside those of the run.
     """
     ordered = sorted(records, key=_order)
     notes = _Notes(ordered)
@@ -61,6 +63,7 @@ def report(
         cost_table(ordered, notes.status, ceilings),
         *compiled_tables(ordered),
         *op_tables(ordered, top=top, sort=sort),
+        *published,
         *([seed_table(ordered)] if seed_study else []),
     )
     return Report(tables, notes.numbered, notes.general)

@@ -1,0 +1,257 @@
+"""A published number beside what a run measured: whether the two may be compared at all, and what comes of it.
+
+Careful on purpose: unless the claim's network, protocol, sizes of the splits and preparation are known and the run's
+own, the verdict is `not comparable`, with the reasons.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from capsbench.dataset.transform import Transform
+from capsbench.record.claims import TIMES, Claim
+from capsbench.record.schema import Record
+from capsbench.report import format as fmt
+from capsbench.stats.interval import wilson_interval
+
+Verdict = Literal["agrees", "differs", "not comparable"]
+Transforms = Mapping[str, Transform | None]
+"""How a run's suites prepare each data set by name; None where they do so in several ways."""
+
+# A suite's data sets by the one that they are variants of, as the literature calls it.
+_FAMILIES: Final = {"affine-mnist": "affnist"}
+_VARIANTS: Final = ("smallnorb", "toys")
+_TOLD: Final = 2
+"""Reasons that are told before the others are counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A claim and the records of one realization that it concerns.
+
+    Attributes:
+        claim: what was published.
+        records: which differ in their seed only; for parameters all that have the same number, and where the two are
+            not comparable all of which that is true for the same reasons.
+        value: the mean of what they measured, in the claim's unit.
+        interval: what holds it, in the claim's unit; None where no interval is known.
+        verdict: of the two.
+        why: what it rests on.
+    """
+
+    claim: Claim
+    records: tuple[Record, ...]
+    value: float
+    interval: tuple[float, float] | None
+    verdict: Verdict
+    why: str
+
+    @property
+    def realization(self) -> str:
+        """`backend:mode`, or how many there are; parameters are the network's, whatever realizes it."""
+        if self.claim.metric == "parameters":
+            return fmt.NOTHING
+        names = {f"{record.case.backend}:{record.case.mode}" for record in self.records}
+        return names.pop() if len(names) == 1 else f"{len(names)} modes"
+
+
+def family(dataset: str) -> str:
+    """The data set that one of a suite is a variant of: smallnorb of smallnorb-novel-azimuth."""
+    for name in _VARIANTS:
+        if dataset == name or dataset.startswith(f"{name}-"):
+            return name
+    return _FAMILIES.get(dataset, dataset)
+
+
+def concerns(claim: Claim, record: Record) -> bool:
+    """Whether a claim is on the network of a record and on its data set, in any variant."""
+    named = record.case.network in {claim.zoo, claim.network}
+    return named and family(record.case.dataset) == family(claim.dataset)
+
+
+def transforms_of(header: Mapping[str, object]) -> dict[str, Transform | None]:
+    """How the suites of a run (run.json) prepare each data set; what is of another make is left out."""
+    found: dict[str, Transform | None] = {}
+    suites = header.get("suites")
+    for entry in suites if isinstance(suites, list) else ():
+        suite = entry.get("suite") if isinstance(entry, dict) else None
+        chosen = suite.get("dataset") if isinstance(suite, dict) else None
+        for choice in chosen if isinstance(chosen, list) else [chosen]:
+            written = {"name": choice} if isinstance(choice, str) else choice
+            if isinstance(written, dict) and isinstance(name := written.get("name"), str):
+                transform = _transform(written.get("transform", {}))
+                found[name] = transform if found.get(name, transform) == transform else None
+    return found
+
+
+def compare(claims: Sequence[Claim], records: Sequence[Record], transforms: Transforms) -> Iterator[Comparison]:
+    """Every claim beside every realization that measured what it claims, in the order of the claims.
+
+    Args:
+        claims: any.
+        records: of a run.
+        transforms: how that run prepared its images.
+    """
+    for claim in claims:
+        measured = [record for record in records if concerns(claim, record) and math.isfinite(_value(claim, record))]
+        groups: dict[tuple[object, ...], list[Record]] = {}
+        for record in measured:
+            groups.setdefault(_group(claim, record), []).append(record)
+        yield from _merged(claim, [_comparison(claim, tuple(group), transforms) for group in groups.values()])
+
+
+def _merged(claim: Claim, found: Sequence[Comparison]) -> Iterator[Comparison]:
+    """Realizations that cannot be compared for the same reasons as one, in the place of the first."""
+    alike: dict[tuple[object, ...], list[Comparison]] = {}
+    for number, each in enumerate(found):
+        case = each.records[0].case
+        apart = () if each.verdict == "not comparable" else (number,)
+        alike.setdefault((each.why, case.network, case.dataset, *apart), []).append(each)
+    for same in alike.values():
+        if len(same) == 1:
+            yield same[0]
+            continue
+        records = tuple(record for each in same for record in each.records)
+        value = fmean(_value(claim, record) for record in records)
+        yield replace(same[0], records=records, value=value, interval=_interval(claim, records))
+
+
+def _comparison(claim: Claim, records: tuple[Record, ...], transforms: Transforms) -> Comparison:
+    value = fmean(_value(claim, record) for record in records)
+    interval = _interval(claim, records)
+    reasons = list(_differences(claim, records, transforms))
+    if reasons:
+        verdict, why = _not_comparable(reasons)
+    elif claim.metric == "parameters":
+        agrees = abs(value - claim.value) <= claim.slack
+        verdict, why = ("agrees" if agrees else "differs"), f"published to the nearest {claim.resolution:,.0f}"
+    elif interval is None:
+        verdict, why = _not_comparable(["how sure the measured number is cannot be told"])
+    else:
+        low, high = interval
+        agrees = low <= claim.value + claim.slack and claim.value - claim.slack <= high
+        verdict, why = ("agrees" if agrees else "differs"), _basis(claim, records)
+    return Comparison(claim=claim, records=records, value=value, interval=interval, verdict=verdict, why=why)
+
+
+def _not_comparable(reasons: Sequence[str]) -> tuple[Verdict, str]:
+    more = len(reasons) - _TOLD
+    rest = [f"and {more} more"] if more > 0 else []
+    return "not comparable", "; ".join([*reasons[:_TOLD], *rest])
+
+
+def _basis(claim: Claim, records: Sequence[Record]) -> str:
+    """What the interval rests on, and what of the training the source leaves open."""
+    seeds = len({record.case.seed for record in records})
+    images = fmt.count(records[0].data["test"].count)
+    told = "one seed" if seeds == 1 else f"{seeds} seeds"
+    length = "" if claim.epochs else "; how long the published one was trained is not told"
+    return f"{told}, by chance on {images} test images{length}"
+
+
+def _differences(claim: Claim, records: Sequence[Record], transforms: Transforms) -> Iterator[str]:
+    """Why the two cannot be compared, what weighs most first."""
+    first = records[0]
+    yield from claim.reasons
+    protocol = claim.protocol or claim.dataset
+    if protocol != first.case.dataset:
+        yield f"on {protocol}, not on {first.case.dataset}"
+    if claim.variant:
+        yield f"another variant: {claim.variant}"
+    if claim.metric == "parameters":
+        return
+    ours, theirs = first.case.routing_iterations, claim.routing_iterations
+    if ours is not None and ours != theirs:
+        yield f"routed {_times(ours)}, the claim's network {_times(theirs)}"
+    if claim.metric in TIMES:
+        if claim.batch != first.case.batch:
+            yield f"batch {first.case.batch}, the claim's {claim.batch or 'not told'}"
+        yield f"times of another device ({claim.device})"
+        return
+    yield from _split_differences("tested", "test", claim.tested_on, records)
+    yield from _split_differences("trained", "train", claim.trained_on, records)
+    yield from _preparation_difference(claim, transforms.get(first.case.dataset))
+    epochs = first.metrics["epoch_seconds"].samples if "epoch_seconds" in first.metrics else ()
+    if claim.epochs and len(epochs) != claim.epochs:
+        yield f"trained for {len(epochs) or 'an unknown number of'} epochs, the claim's for {claim.epochs}"
+
+
+def _split_differences(done: str, split: str, theirs: int | None, records: Sequence[Record]) -> Iterator[str]:
+    for facts in dict.fromkeys(record.data.get(split) for record in records):
+        if facts is None:
+            yield f"on how many images this was {done} is not recorded"
+        elif theirs is None:
+            yield f"on how many images the claim's was {done} is not told"
+        elif facts.count != theirs:
+            part = f" of {fmt.count(facts.full_count)}" if facts.count < facts.full_count else ""
+            yield f"{done} on {fmt.count(facts.count)}{part} images, the claim's on {fmt.count(theirs)}"
+        else:
+            continue
+        return
+
+
+def _preparation_difference(claim: Claim, ours: Transform | None) -> Iterator[str]:
+    """The same images in the test, and the same kinds of augmentation in training, whatever their amounts."""
+    theirs = claim.transform
+    if theirs is None:
+        how = f"in a way of its own ({claim.preparation})" if claim.preparation else "in a way that is not told"
+        yield f"the claim's images were prepared {how}"
+    elif ours is None:
+        yield "how this run's images were prepared is not recorded"
+    elif _kinds(ours) != _kinds(theirs):
+        yield f"images were prepared by {_words(ours)}, the claim's by {_words(theirs)}"
+
+
+def _kinds(transform: Transform) -> tuple[object, ...]:
+    augmentation = (transform.shift, transform.brightness, transform.contrast)
+    return (transform.resize, transform.crop, transform.standardise, *map(bool, augmentation))
+
+
+def _words(transform: Transform) -> str:
+    sizes = [f"{name} {size}" for name in ("resize", "crop") if (size := getattr(transform, name)) is not None]
+    kinds = [name for name in ("standardise", "shift", "brightness", "contrast") if getattr(transform, name)]
+    return ", ".join([*sizes, *kinds]) or "nothing"
+
+
+def _times(iterations: int | None) -> str:
+    if iterations is None:
+        return "as often as it does not tell"
+    return "once" if iterations == 1 else f"{iterations} times"
+
+
+def _value(claim: Claim, record: Record) -> float:
+    """What a record measured of a claim's metric, in the claim's unit; NaN where it did not."""
+    metric = record.metrics.get(claim.metric)
+    if metric is None:
+        return math.nan
+    return 100 * metric.value if claim.unit == "%" else float(metric.value)
+
+
+def _interval(claim: Claim, records: Sequence[Record]) -> tuple[float, float] | None:
+    """Wilson's of each seed's share of the test images, from the lowest end to the highest."""
+    if claim.unit != "%" or any("test" not in record.data for record in records):
+        return None
+    found = []
+    for record in records:
+        images = record.data["test"].count
+        found.append(wilson_interval(record.metrics[claim.metric].value * images, images))
+    return 100 * min(each.low for each in found), 100 * max(each.high for each in found)
+
+
+def _group(claim: Claim, record: Record) -> tuple[object, ...]:
+    case = record.case
+    if claim.metric == "parameters":
+        return case.network, case.dataset, _value(claim, record)
+    setting = (case.device, case.threads, case.precision, case.allocator)
+    return case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations, *setting
+
+
+def _transform(written: object) -> Transform | None:
+    try:
+        return TypeAdapter(Transform).validate_python(written)
+    except ValidationError:  # of a newer capsbench, or no transform at all
+        return None
