@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from capsbench.record.claims import Claim, Ledger
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.correspondence import Comparison, compare, concerns, transforms_of
+from capsbench.report.correspondence import Comparison, compare, concerns, transform_words, transforms_of
 from capsbench.report.seed import ACCURACY_CLAIMS, is_seed_study
 from capsbench.report.table import Cell, Column, Table, share, text_cell
 
@@ -105,8 +105,8 @@ def _settings(claim: Claim) -> Iterator[str]:
     ):
         if value:
             yield text.format(fmt.count(value))
-    if claim.preparation:
-        yield f"images: {claim.preparation}"
+    if claim.preparation or claim.transform:
+        yield f"images: {transform_words(claim.transform) if claim.transform else claim.preparation}"
     if claim.device:
         yield f"device: {claim.device}"
 

@@ -68,7 +68,7 @@ def family(dataset: str) -> str:
 
 
 def concerns(claim: Claim, record: Record) -> bool:
-    """Whether a claim is on the network of a record and on its data set, in any variant."""
+    """Whether a claim is on the network of a record and on its data set."""
     named = record.case.network in {claim.zoo, claim.network}
     return named and family(record.case.dataset) == family(claim.dataset)
 
@@ -86,6 +86,13 @@ def transforms_of(header: Mapping[str, object]) -> dict[str, Transform | None]:
                 transform = _transform(written.get("transform", {}))
                 found[name] = transform if found.get(name, transform) == transform else None
     return found
+
+
+def transform_words(transform: Transform) -> str:
+    """What a transform does, in the words of a suite, without the amounts of augmentation."""
+    sizes = [f"{name} {size}" for name in ("resize", "crop") if (size := getattr(transform, name)) is not None]
+    kinds = [name for name in ("standardise", "shift", "brightness", "contrast") if getattr(transform, name)]
+    return ", ".join([*sizes, *kinds]) or "as they are"
 
 
 def compare(claims: Sequence[Claim], records: Sequence[Record], transforms: Transforms) -> Iterator[Comparison]:
@@ -203,18 +210,12 @@ def _preparation_difference(claim: Claim, ours: Transform | None) -> Iterator[st
     elif ours is None:
         yield "how this run's images were prepared is not recorded"
     elif _kinds(ours) != _kinds(theirs):
-        yield f"images were prepared by {_words(ours)}, the claim's by {_words(theirs)}"
+        yield f"images: {transform_words(ours)}, the claim's: {transform_words(theirs)}"
 
 
 def _kinds(transform: Transform) -> tuple[object, ...]:
     augmentation = (transform.shift, transform.brightness, transform.contrast)
     return (transform.resize, transform.crop, transform.standardise, *map(bool, augmentation))
-
-
-def _words(transform: Transform) -> str:
-    sizes = [f"{name} {size}" for name in ("resize", "crop") if (size := getattr(transform, name)) is not None]
-    kinds = [name for name in ("standardise", "shift", "brightness", "contrast") if getattr(transform, name)]
-    return ", ".join([*sizes, *kinds]) or "nothing"
 
 
 def _times(iterations: int | None) -> str:

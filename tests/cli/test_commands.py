@@ -16,6 +16,7 @@ from capsbench import plugins
 from capsbench.cli import figures, main
 from capsbench.cli.forecast import largest_batch
 from capsbench.network import zoo
+from capsbench.record.claims import packaged_path
 from capsbench.record.store import open_run
 from capsbench.runner import schedule
 
@@ -349,19 +350,20 @@ def test_data_make_draws_a_contact_sheet(tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["toys.png"]
 
 
+LEDGERS = [packaged_path()]
 NETWORKS = [LINEAR, *sorted(Path(zoo.__file__).parent.glob("*.yaml"))]
 SUITES = sorted((Path(__file__).parents[2] / "suites").glob("*.yaml"))
 
 
-@pytest.mark.parametrize(("kind", "paths"), [("network", NETWORKS), ("suite", SUITES)])
+@pytest.mark.parametrize(("kind", "paths"), [("network", NETWORKS), ("suite", SUITES), ("claims", LEDGERS)])
 def test_schemas_take_real_files(kind, paths, folder, capsys):
-    """The zoo's networks and the suites fit the printed schemas, and a wrong key does not."""
+    """The zoo's networks, the suites and the ledger fit the printed schemas, and a wrong key does not."""
     code, out, _ = call(capsys, "schema", kind)
     assert code == 0
     schema = json.loads(out)
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
-    for path in paths if kind == "network" else [folder / "suite.yaml", *paths]:
+    for path in [folder / "suite.yaml", *paths] if kind == "suite" else paths:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         validator.validate(data)
         assert not validator.is_valid({**data, "nosuch": 1})

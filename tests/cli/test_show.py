@@ -179,3 +179,28 @@ def test_nothing_profiled_prints_no_table(samples, tmp_path, capsys):
     code, out, _ = show(capsys, tmp_path, *TITLES, "--forward")
     assert code == 0
     assert titles(out) == []
+
+
+def test_published_numbers_stand_beside_the_measured_ones(results, capsys):
+    """Without a flag those that concern the run's networks, with --claims also where they stand and their caveats."""
+    _, out, _ = show(capsys, results)
+    assert "Measured beside published" in out
+    assert "upstream-mnist, accuracy" in out
+    assert "Published claims" not in out
+    _, out, _ = show(capsys, results, "--claims")
+    assert "Published claims" in out
+    assert "https://github.com/www0wwwjs1/Matrix-Capsules-EM-Tensorflow" in out.replace("\n", "")
+    assert "em-2018-smallnorb" not in out
+
+
+def test_the_ledger_of_the_results_folder_goes_first(results, capsys):
+    """Where there is one, capsbench's own is not asked; where it is broken, the file and line are told."""
+    own = results / "claims.yaml"
+    own.write_text("sources: {}\nclaims: []\n", encoding="utf-8")
+    code, out, err = show(capsys, results)
+    assert code == 0, err
+    assert "Measured beside published" not in out
+    own.write_text("sources: {}\nclaims: [{}]\n", encoding="utf-8")
+    code, _, err = show(capsys, results)
+    assert code == 64
+    assert f"{own}:2:claims[0]" in err
