@@ -81,7 +81,8 @@ def _pose(viewpoint: Viewpoint) -> Pose:
 def _grainy(pictures: NDArray[np.uint8], viewpoint: Viewpoint, lightings: Sequence[int]) -> NDArray[np.uint8]:
     """Add the grain of a camera's sensor, so that no part of a picture is perfectly flat.
 
-    On flat background all children of a capsule agree, and a float32 gradient is rounding more than anything else."""
+    On flat background all children of a capsule agree, and a float32 gradient is rounding more than anything else.
+    """
     shape = pictures.shape[1:]
     grain = np.stack([_uniform(_GRAIN, viewpoint, shape, lighting) for lighting in lightings])
     levels = (grain * (2 * _MOST_GRAIN + 1)).astype(np.int16) - _MOST_GRAIN

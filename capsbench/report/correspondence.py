@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from capsbench.dataset import protocols
 from capsbench.dataset.transform import Transform
 from capsbench.record.claims import TIMES, Claim
 from capsbench.record.schema import Record
@@ -83,14 +84,14 @@ def transforms_of(header: Mapping[str, object]) -> dict[str, Transform | None]:
         for choice in chosen if isinstance(chosen, list) else [chosen]:
             written = {"name": choice} if isinstance(choice, str) else choice
             if isinstance(written, dict) and isinstance(name := written.get("name"), str):
-                transform = _transform(written.get("transform", {}))
+                transform = _transform(name, written.get("transform"))
                 found[name] = transform if found.get(name, transform) == transform else None
     return found
 
 
 def transform_words(transform: Transform) -> str:
     """What a transform does, in the words of a suite, without the amounts of augmentation."""
-    sizes = [f"{name} {size}" for name in ("resize", "crop") if (size := getattr(transform, name)) is not None]
+    sizes = [f"{name} {getattr(transform, name)}" for name in ("resize", "canvas", "crop") if getattr(transform, name)]
     kinds = [name for name in ("standardise", "shift", "brightness", "contrast") if getattr(transform, name)]
     return ", ".join([*sizes, *kinds]) or "as they are"
 
@@ -215,7 +216,7 @@ def _preparation_difference(claim: Claim, ours: Transform | None) -> Iterator[st
 
 def _kinds(transform: Transform) -> tuple[object, ...]:
     augmentation = (transform.shift, transform.brightness, transform.contrast)
-    return (transform.resize, transform.crop, transform.standardise, *map(bool, augmentation))
+    return (transform.resize, transform.canvas, transform.crop, transform.standardise, *map(bool, augmentation))
 
 
 def _times(iterations: int | None) -> str:
@@ -251,7 +252,10 @@ def _group(claim: Claim, record: Record) -> tuple[object, ...]:
     return case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations, *setting
 
 
-def _transform(written: object) -> Transform | None:
+def _transform(name: str, written: object) -> Transform | None:
+    """What a suite says, or its protocol where it says nothing."""
+    if written is None:
+        return protocols.load(name).transform if name in protocols.names() else None
     try:
         return TypeAdapter(Transform).validate_python(written)
     except ValidationError:  # of a newer capsbench, or no transform at all

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from capsbench.dataset import catalog
+from capsbench.dataset import protocols
 from capsbench.errors import BadInput
 from capsbench.network import zoo
 from capsbench.record.claims import TIMES, UNITS, ledger_path, packaged_ledger, packaged_path, read_ledger
 
 CHECKOUT = Path(__file__).parents[2] / "results" / "claims.yaml"
 PLANNED = {"dynamic", "efficient", "em-ibm", "em-official", "em-yl", "vb"}
-# Those that suites will have once their data sets can be read.
-PLANNED_PROTOCOLS = {"smallnorb", "smallnorb-single", "smallnorb-novel-azimuth", "smallnorb-novel-elevation", "kmnist"}
 SOURCE = "{citation: Somebody and others 2018, url: 'https://example.org/paper', read_in: the paper}"
 CLAIM = {
     "id": "some-error",
@@ -148,7 +146,7 @@ def test_networks_are_those_of_the_zoo():
 def test_protocols_are_those_of_suites():
     """What a claim on a network of the zoo was tested on has a suite's name for it, or says what capsbench lacks."""
     named = {claim.protocol or claim.dataset for claim in CLAIMS if claim.zoo}
-    others = {name for name in named if " " not in name} - set(catalog.DATASETS) - PLANNED_PROTOCOLS
+    others = {name for name in named if " " not in name} - set(protocols.names())
     assert others == set()
 
 

@@ -8,6 +8,7 @@ from printing import approved, printed_tables
 from sample_records import case, exact, record, run
 from sample_seed import seed_run
 
+from capsbench.dataset import protocols
 from capsbench.dataset.transform import Transform
 from capsbench.record.claims import Claim, Ledger, Source, packaged_ledger
 from capsbench.record.schema import SplitFacts
@@ -18,6 +19,7 @@ FULL = {
     "train": SplitFacts(count=60_000, full_count=60_000, sha256="a"),
     "test": SplitFacts(count=10_000, full_count=10_000, sha256="b"),
 }
+TOYS = protocols.load("toys").transform
 PLAIN = {"mnist": Transform()}
 CLAIM = Claim(
     id="some-error",
@@ -215,9 +217,11 @@ def test_what_is_no_number_is_left_out(error):
     [
         ([{"suite": {"dataset": "mnist"}}], {"mnist": Transform()}),
         ([{"suite": {"dataset": {"name": "mnist", "transform": {"shift": 2}}}}], {"mnist": Transform(shift=2)}),
-        ([{"suite": {"dataset": ["mnist", {"name": "toys"}]}}], {"mnist": Transform(), "toys": Transform()}),
+        ([{"suite": {"dataset": ["mnist", {"name": "toys"}]}}], {"mnist": Transform(), "toys": TOYS}),
         ([{"suite": {"dataset": ["mnist", {"name": "mnist", "transform": {"crop": 24}}]}}], {"mnist": None}),
         ([{"suite": {"dataset": {"name": "mnist", "transform": {"whirl": 2}}}}], {"mnist": None}),
+        ([{"suite": {"dataset": {"name": "toys", "transform": None}}}], {"toys": TOYS}),
+        ([{"suite": {"dataset": "unheard-of"}}], {"unheard-of": None}),
         ([{"suite": {"dataset": {"name": 3}}}, {"suite": None}, "mnist", {}], {}),
         ("mnist", {}),
         (None, {}),
