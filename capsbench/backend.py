@@ -163,6 +163,23 @@ class Realization(Protocol):
     def parameters(self) -> dict[str, Floats]:
         """Every parameter and moving statistic, as they are now."""
 
+    def optimizer_state(self) -> dict[str, Floats]:
+        """What the optimizer remembers between steps, in names and shapes that are the same for every backend.
+
+        `first_moment/layer.tensor` and `second_moment/layer.tensor` of Adam and AdamW, `velocity/layer.tensor` of SGD
+        with momentum, for every trainable parameter and shaped like it, zeros before the first step; `step_count` of
+        Adam and AdamW, a single number.
+
+        A backend may lack this and `restore`: its trainings then leave no checkpoints, and begin again when killed.
+        """
+
+    def restore(self, parameters: Mapping[str, Floats], optimizer_state: Mapping[str, Floats]) -> None:
+        """Go on from what `parameters` and `optimizer_state` of another realization of the network handed back.
+
+        The next train steps are then those that the other would have taken; on a CPU, and with arrays of the same
+        precision, to the bit.
+        """
+
     def memory(self, placed: Any, step: Step) -> MemoryUse:  # noqa: ANN401 - see place
         """What one train step asks of the framework's allocator, counted while nothing else is."""
 

@@ -15,7 +15,6 @@ from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, PrimaryCaps
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Features, RoutingShape
-from capsbench.network.training import Adam
 from capsbench_fused.engine import KERNEL_MODES
 from capsbench_fused.forecast import held as held_by_kernels
 from capsbench_fused.task import task_of
@@ -53,8 +52,7 @@ def _resident(bound: BoundNetwork) -> int:
     """Numbers in parameters, statistics, gradients and optimizer state; most gradients wait for the end of the step."""
     specs = parameter_specs(bound)
     trainable = sum(spec.size for spec in specs if spec.trainable)
-    optimizer = bound.network.recipe.optimizer
-    states = 2 if isinstance(optimizer, Adam) else int(optimizer.momentum > 0)
+    states = len(bound.network.recipe.optimizer.state)
     return sum(spec.size for spec in specs) + (1 + states) * trainable
 
 

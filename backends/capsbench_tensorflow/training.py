@@ -21,7 +21,7 @@ from capsbench_tensorflow.fused import fused
 from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.layers import Result, forward
 from capsbench_tensorflow.objective import DECODER, LOSS, loss
-from capsbench_tensorflow.optimizer import create_optimizer
+from capsbench_tensorflow.optimizer import STEP_COUNT, clip, create_optimizer
 from capsbench_tensorflow.origins import Origins
 from capsbench_tensorflow.profiling import trace_step
 
@@ -97,6 +97,21 @@ class TensorFlowRealization:
         """Copies of all variables of the network."""
         return {name: np.array(variable.numpy()) for name, variable in self._variables.items()}
 
+    def optimizer_state(self) -> dict[str, Floats]:
+        """What the optimizer remembers; see the contract."""
+        state = {name: np.array(variable.numpy()) for name, variable in self._optimizer_tensors()}
+        count = {STEP_COUNT: np.array(float(self._optimizer.steps))} if self._optimizer.counts else {}
+        return {**state, **count}
+
+    def restore(self, parameters: Mapping[str, Floats], optimizer_state: Mapping[str, Floats]) -> None:
+        """Go on where another realization stood; see the contract."""
+        with self._on_device():
+            for name, variable in self._variables.items():
+                variable.assign(self._own_copy(parameters[name]))
+            for name, variable in self._optimizer_tensors():
+                variable.assign(self._own_copy(optimizer_state[name]))
+        self._optimizer.steps = int(optimizer_state.get(STEP_COUNT, 0))
+
     def memory(self, placed: Placed, step: Step) -> MemoryUse:
         """What one train step asks of the allocator: bytes asked for, without the allocator's own rounding.
 
@@ -141,11 +156,15 @@ class TensorFlowRealization:
         float(self.train_step(placed, step))
         self.synchronize()
 
+    def _optimizer_tensors(self) -> Iterator[tuple[str, tf.Variable]]:
+        for tensor, variables in self._optimizer.state.items():
+            yield from ((f"{tensor}/{name}", each) for name, each in zip(self._trainable, variables, strict=True))
+
     def _resident(self, placed: Placed) -> dict[str, int]:
         """Bytes that are alive before a step, by what they are."""
         alive = {
             "parameters": self._variables.values(),
-            "optimizer state": self._optimizer.state,
+            "optimizer state": [variable for _, variable in self._optimizer_tensors()],
             "batch": (placed.images, placed.labels, *placed.masks.values()),
         }
         return {
@@ -188,7 +207,9 @@ class TensorFlowRealization:
     ) -> tf.Tensor:
         total, gradients, result = self._loss_graph(images, labels, masks, margin)
         with tf.name_scope("optimizer"):
-            self._optimizer.apply([gradients[name] for name in self._trainable], scalars)
+            ordered = [gradients[name] for name in self._trainable]
+            norm = self._bound.network.recipe.clip_norm
+            self._optimizer.apply(clip(ordered, norm) if norm else ordered, scalars)
             self._move_statistics(result)
         return total
 
@@ -204,7 +225,7 @@ class TensorFlowRealization:
     def _traced(self, function: Callable[..., Any], compiled: bool) -> Any:  # noqa: ANN401 - TensorFlow has no public type for it
         return tf.function(function, autograph=False, jit_compile=True if compiled else None)
 
-    def _own_copy(self, values: NDArray[np.float32]) -> tf.Tensor:
+    def _own_copy(self, values: Floats) -> tf.Tensor:
         """The values on the device; TensorFlow may otherwise share the memory of the NumPy array."""
         return tf.raw_ops.DeepCopy(x=tf.constant(values, self._dtype))
 

@@ -14,7 +14,6 @@ from capsbench.network.layers import BatchNorm, Conv, Dropout, MaxPool, PrimaryC
 from capsbench.network.parameters import decoder_sizes, parameter_specs
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork
-from capsbench.network.training import SGD
 from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_fused.forecast import held
 from capsbench_fused.task import task_of
@@ -35,20 +34,13 @@ def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> in
         return None
     layers = [*(_layer(bound, layer, setting, batch) for layer in bound.layers), _decoder(bound, batch)]
     gradients = sum(layer.gradients for layer in layers)
-    lasting = gradients * (1 + _states(bound)) + batch * bound.image.values
+    lasting = gradients * (1 + len(bound.network.recipe.optimizer.state)) + batch * bound.image.values
     peak, kept, made = 0.0, sum(layer.kept for layer in layers), 0
     for layer in reversed(layers):
         made += layer.gradients
         peak = max(peak, kept + layer.working + made)
         kept -= layer.kept
     return round((lasting + peak) * (8 if setting.precision == "float64" else 4))
-
-
-def _states(bound: BoundNetwork) -> int:
-    optimizer = bound.network.recipe.optimizer
-    if isinstance(optimizer, SGD):
-        return int(optimizer.momentum > 0)
-    return 2
 
 
 def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int) -> _Layer:

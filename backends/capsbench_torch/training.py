@@ -14,13 +14,13 @@ from capsbench.measure.steptrace import StepTrace
 from capsbench.network.layers import BatchNorm
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.shapes import BoundNetwork
-from capsbench.network.training import SGD, Adam
 from capsbench_fused.engine import KERNEL_MODES
 from capsbench_torch import profiling
 from capsbench_torch.fused import fused
 from capsbench_torch.inspection import inspect
 from capsbench_torch.layers import Context, Signal, constants, null_scope, run
 from capsbench_torch.objective import loss
+from capsbench_torch.optimizer import clip, create_optimizer, read_state, write_state
 from capsbench_torch.routing import Scope
 
 
@@ -57,7 +57,8 @@ class TorchRealization:
         engine = setting.mode if setting.mode in KERNEL_MODES else None
         self._kernels = fused(bound, engine, setting.threads, self._device) if engine else {}
         self._indices = constants(bound, self._device, self._dtype)
-        self._optimizer = _optimizer(bound, list(self._trained.values()))
+        self._recipe = bound.network.recipe
+        self._optimizer = create_optimizer(self._recipe.optimizer, list(self._trained.values()))
         self._compiled = setting.mode == "compile"
         self._loss_of = torch.compile(self._loss, dynamic=False) if self._compiled else self._loss
         self._evaluate = torch.compile(self._forward, dynamic=False) if self._compiled else self._forward
@@ -100,6 +101,17 @@ class TorchRealization:
         """Every parameter and moving statistic, as they are now."""
         return {name: _array(value) for name, value in self._parameters.items()}
 
+    def optimizer_state(self) -> dict[str, Floats]:
+        """What the optimizer remembers; see the contract."""
+        return read_state(self._recipe.optimizer, self._optimizer, self._trained)
+
+    def restore(self, parameters: Mapping[str, Floats], optimizer_state: Mapping[str, Floats]) -> None:
+        """Go on where another realization stood; see the contract."""
+        with torch.no_grad():
+            for name, value in self._parameters.items():
+                value.copy_(torch.from_numpy(parameters[name]))
+            write_state(self._recipe.optimizer, self._optimizer, self._trained, optimizer_state)
+
     def memory(self, placed: Placed, step: Step) -> MemoryUse:
         """Peak and allocated bytes of one train step; see the contract."""
         self._drop_gradients()
@@ -141,6 +153,8 @@ class TorchRealization:
         with scope("phase::optimizer"), torch.no_grad():
             for group in self._optimizer.param_groups:
                 group["lr"] = step.learning_rate
+            if self._recipe.clip_norm:
+                clip(self._trained.values(), self._recipe.clip_norm)
             self._optimizer.step()
             for name, value in statistics.items():
                 self._parameters[name].lerp_(value, 1.0 - self._momentum[name.partition(".")[0]])
@@ -186,23 +200,6 @@ class TorchRealization:
                 "constants": self._indices.values(),
             }
         )
-
-
-def _optimizer(bound: BoundNetwork, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    match bound.network.recipe.optimizer:
-        case Adam() as adam:
-            return torch.optim.Adam(
-                parameters,
-                lr=adam.learning_rate,
-                betas=(adam.beta1, adam.beta2),
-                eps=adam.epsilon,
-                weight_decay=adam.weight_decay,
-                fused=True,
-            )
-        case SGD() as sgd:
-            return torch.optim.SGD(
-                parameters, lr=sgd.learning_rate, momentum=sgd.momentum, weight_decay=sgd.weight_decay, fused=True
-            )
 
 
 def _array(value: Tensor | None) -> Floats:

@@ -28,7 +28,7 @@ from capsbench.network.objective import CrossEntropy
 from capsbench.network.parameters import decoder_sizes, parameter_specs
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Features, RoutingShape
-from capsbench.network.training import Adam
+from capsbench.network.training import Adam, AdamW
 
 _SIGMOID = 4
 _M_STEP_PER_VOTE = 6  # weigh, sum; subtract the mean, square, weigh, sum
@@ -113,8 +113,8 @@ def _layer(
 ) -> LayerCost:
     forward, backward = flops
     flow = batch * sum(values)
-    optimizer = _ADAM if isinstance(bound.network.recipe.optimizer, Adam) else _SGD
-    state = 2 if isinstance(bound.network.recipe.optimizer, Adam) else 1
+    optimizer = _ADAM if isinstance(bound.network.recipe.optimizer, Adam | AdamW) else _SGD
+    state = len(bound.network.recipe.optimizer.state)
     forward_bytes = (flow + parameters) * item_bytes
     backward_bytes = (flow + batch * values[0] + 2 * parameters) * item_bytes
     optimizer_bytes = (2 * (1 + state) + 1) * parameters * item_bytes

@@ -61,10 +61,12 @@ class Case:
     @property
     def recipe(self) -> Recipe:
         """The network's recipe with what the suite overrides."""
-        own = self.network.recipe
+        own, train = self.network.recipe, self.train
         return Recipe(
-            optimizer=self.train.optimizer or own.optimizer,
-            learning_rate_schedule=self.train.learning_rate_schedule or own.learning_rate_schedule,
+            optimizer=train.optimizer or own.optimizer,
+            learning_rate_schedule=train.learning_rate_schedule or own.learning_rate_schedule,
+            warm_up=own.warm_up if train.warm_up is None else train.warm_up,
+            clip_norm=own.clip_norm if train.clip_norm is None else train.clip_norm,
         )
 
     def bind(self) -> BoundNetwork:

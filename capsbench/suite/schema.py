@@ -14,7 +14,7 @@ from capsbench.dataset import protocols
 from capsbench.dataset.protocol import DataUse
 from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
-from capsbench.network.layers import STRICT, Positive
+from capsbench.network.layers import STRICT, NotNegative, Positive, Rate
 from capsbench.network.text import parse, read_text
 from capsbench.network.training import Optimizer, Schedule
 
@@ -82,12 +82,22 @@ class BackendChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainChoice:
-    """How long a case trains; optimizer and schedule override the network's own recipe."""
+    """How long and how a case trains.
+
+    Attributes:
+        epochs: the most that are trained; schedules are stretched over all of them, even if training stops early.
+        optimizer: overrides that of the network's own recipe, as the next three do their namesakes.
+        learning_rate_schedule: see optimizer.
+        warm_up: see optimizer; 0 takes the network's away.
+        clip_norm: see optimizer; 0 takes the network's away.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     epochs: Count = 1
     optimizer: Optimizer | None = None
     learning_rate_schedule: Schedule | None = None
+    warm_up: Rate | None = None
+    clip_norm: NotNegative | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,18 +15,24 @@ from capsbench.network.layers import (
 from capsbench.network.network import Network
 from capsbench.network.objective import CrossEntropy, LinearMargin, Objective, Reconstruction, SigmoidMargin, SpreadLoss
 from capsbench.network.routing import EMRouting, InverseTemperature
-from capsbench.network.training import SGD, Adam, Constant, CosineDecay, ExponentialDecay, Recipe
+from capsbench.network.training import SGD, Adam, AdamW, Constant, CosineDecay, ExponentialDecay, Recipe, StepDecay
 
 small = st.floats(1e-6, 10.0)
 share = st.floats(0.0, 0.99)
 optimizers = st.one_of(
     st.builds(Adam, learning_rate=small, beta1=share, weight_decay=small),
-    st.builds(SGD, learning_rate=small, momentum=share),
+    st.builds(AdamW, learning_rate=small, beta2=share, weight_decay=small),
+    st.builds(SGD, learning_rate=small, momentum=share, nesterov=st.booleans()),
 )
 schedules = st.one_of(
-    st.just(Constant()), st.builds(ExponentialDecay, rate=st.floats(0.1, 1.0)), st.builds(CosineDecay, floor=share)
+    st.just(Constant()),
+    st.builds(ExponentialDecay, rate=st.floats(0.1, 1.0)),
+    st.builds(CosineDecay, floor=share),
+    st.builds(StepDecay, milestones=st.lists(st.floats(0.01, 0.99), min_size=1, max_size=3).map(tuple)),
 )
-recipes = st.builds(Recipe, optimizer=optimizers, learning_rate_schedule=schedules)
+recipes = st.builds(
+    Recipe, optimizer=optimizers, learning_rate_schedule=schedules, warm_up=share, clip_norm=st.just(0.0) | small
+)
 margins = st.one_of(st.builds(LinearMargin, ramp=st.floats(0.01, 1.0)), st.just(SigmoidMargin()))
 losses = st.one_of(st.builds(SpreadLoss, margin=margins), st.just(CrossEntropy()))
 reconstructions = st.none() | st.builds(

@@ -1,0 +1,41 @@
+"""Optimizers, clipping and restoring against float64 NumPy, over 20 steps that both frameworks take."""
+
+import numpy as np
+import optimizers_by_hand as by_hand
+import pytest
+
+pytest.importorskip("torch")
+
+from capsbench.backend import Setting
+from capsbench_torch.backend import BACKEND
+
+pytestmark = pytest.mark.torch
+
+DOUBLE, SINGLE = (Setting("eager", precision=precision, threads=2) for precision in ("float64", "float32"))
+
+
+@pytest.mark.parametrize("recipe", by_hand.RECIPES)
+def test_optimizers_follow_their_papers(recipe):
+    """In float64 all parameters are those of NumPy after 20 steps."""
+    bound = by_hand.bound_for(recipe)
+    expected, norms = by_hand.train_by_hand(bound)
+    assert max(norms) > bound.network.recipe.clip_norm
+    for name, value in by_hand.train(BACKEND, bound, DOUBLE).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("after", [0, 7])
+@pytest.mark.parametrize("recipe", by_hand.RECIPES)
+def test_another_realization_can_go_on(recipe, after):
+    """Bit for bit, whatever it did before, from the first step as from a later one."""
+    bound = by_hand.bound_for(recipe)
+    whole = by_hand.train(BACKEND, bound, SINGLE)
+    resumed, state = by_hand.interrupted(BACKEND, bound, SINGLE, after)
+    for name, value in whole.items():
+        np.testing.assert_array_equal(resumed[name], value)
+    optimizer = bound.network.recipe.optimizer
+    shapes = {f"{tensor}/{name}": value.shape for tensor in optimizer.state for name, value in whole.items()}
+    counted = {} if "velocity" in optimizer.state or not optimizer.state else {"step_count": ()}
+    assert {name: array.shape for name, array in state.items()} == {**shapes, **counted}
+    assert state.get("step_count", after) == after
+    assert all(array.any() == (after > 0) for name, array in state.items())
