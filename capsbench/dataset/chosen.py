@@ -1,6 +1,7 @@
 """Some images of an array, without a copy of them."""
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,3 +36,10 @@ class Chosen:
         """A copy of some of the images."""
         taken: NDArray[np.uint8] = self.images[self.places[which]]
         return taken
+
+
+def choose(images: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The images at some places, as something that stands in for an array where images are taken and counted."""
+    if isinstance(images, Chosen):
+        images, places = images.images, images.places[places]
+    return cast("NDArray[np.uint8]", Chosen(images, places))

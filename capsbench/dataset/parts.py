@@ -2,14 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.dataset import toyshelf
 from capsbench.dataset.catalog import SplitName, info
-from capsbench.dataset.chosen import Chosen
+from capsbench.dataset.chosen import choose
 from capsbench.dataset.loading import Split, load
 from capsbench.dataset.protocol import DataUse, Part, View
 from capsbench.dataset.smallnorb import AZIMUTHS, ELEVATIONS, Factors
@@ -64,7 +63,7 @@ def _chosen(whole: Split, use: DataUse, part: Part) -> Split:
     full = whole.full_count * _share(view.azimuths_degrees, AZIMUTHS) * _share(view.elevations_degrees, ELEVATIONS)
     return replace(
         whole,
-        images=cast("NDArray[np.uint8]", Chosen(whole.images, places)),
+        images=choose(whole.images, places),
         labels=whole.labels[places],
         factors=whole.factors[places],
         full_count=round(full),

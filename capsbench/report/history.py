@@ -19,10 +19,11 @@ class EpochResult:
         epoch: counted from 1.
         train_loss: mean over the train steps.
         test_accuracy: share of the test images that were classified right after it.
+        validation_accuracy: of the held-out training images, likewise; None where none were held out.
         learning_rate: of the last step.
         margin: of the last step; 0 for a loss without one.
         seconds: wall time of the train steps.
-        evaluation_seconds: wall time of the evaluation.
+        evaluation_seconds: wall time of the evaluations.
     """
 
     epoch: int
@@ -32,6 +33,7 @@ class EpochResult:
     margin: float
     seconds: float
     evaluation_seconds: float
+    validation_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

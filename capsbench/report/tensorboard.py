@@ -82,6 +82,8 @@ def _epoch_scalars(epoch: EpochResult) -> Iterator[Any]:
     yield _scalar("train/learning_rate", epoch.learning_rate)
     yield _scalar("train/margin", epoch.margin)
     yield _scalar("test/accuracy", epoch.test_accuracy)
+    if epoch.validation_accuracy is not None:
+        yield _scalar("validation/accuracy", epoch.validation_accuracy)
 
 
 def _scalar(tag: str, value: float) -> Any:  # noqa: ANN401 - protocol buffers have no types

@@ -81,6 +81,19 @@ class BackendChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EarlyStop:
+    """Ends training after `patience` epochs in a row that did not gain `least_gain` on the best epoch before them.
+
+    The validation accuracy is watched, a share from 0 to 1, or the train loss where no images are held out; never the
+    test split.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    patience: Count = 3
+    least_gain: NotNegative = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainChoice:
     """How long and how a case trains.
 
@@ -90,6 +103,12 @@ class TrainChoice:
         learning_rate_schedule: see optimizer.
         warm_up: see optimizer; 0 takes the network's away.
         clip_norm: see optimizer; 0 takes the network's away.
+        validation: the share of the training images that is held out and evaluated after each epoch; the same images
+            for every backend and seed.
+        early_stop: when to train fewer epochs.
+        target_accuracy: a test accuracy, from 0 to 1, whose first time is measured: train steps, images and seconds.
+        evaluate_every: test the target after so many train steps of an epoch too, not only after each epoch.
+        stop_at_target: end training after the epoch that reached the target.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -98,6 +117,11 @@ class TrainChoice:
     learning_rate_schedule: Schedule | None = None
     warm_up: Rate | None = None
     clip_norm: NotNegative | None = None
+    validation: Rate = 0.0
+    early_stop: EarlyStop | None = None
+    target_accuracy: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    evaluate_every: Count | None = None
+    stop_at_target: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,6 +237,9 @@ def load_suite(path: Path) -> Suite:
     for number, each in enumerate(suite.backends):
         if isinstance(each, BackendChoice) and each.measure is not None:
             _check_narrowed(each.measure, suite.measure, f"{path}:backends[{number}].measure")
+    for key, asked in (("stop_at_target", suite.train.stop_at_target), ("evaluate_every", suite.train.evaluate_every)):
+        if asked and suite.train.target_accuracy is None:
+            raise BadInput("it needs a target_accuracy beside it", f"{path}:train.{key}")
     if suite.limits.memory is not None:
         memory_bytes(suite.limits.memory, f"{path}:limits.memory")
     return suite

@@ -1,7 +1,7 @@
 """What every job on a case begins with: the backend, the network at its size, its parameters, its images."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,7 @@ class Prepared:
         backend: the one asked for.
         bound: the network at the size of the prepared images.
         parameters: drawn from the case's seed.
+        versions: of the backend and what it stands on.
     """
 
     case: Case
@@ -47,6 +48,7 @@ class Prepared:
     backend: Backend
     bound: BoundNetwork
     parameters: dict[str, NDArray[np.float32]]
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def item_bytes(self) -> int:
@@ -101,7 +103,7 @@ def prepare(case: Case, place: Place, send: Send) -> Prepared:
         raise Stopped("unsupported", problem)
     if hasattr(backend, "notes"):
         send(NotesPart(notes=backend.notes(bound, case.setting)))
-    return Prepared(case, place, backend, bound, draw_parameters(bound, case.seed))
+    return Prepared(case, place, backend, bound, draw_parameters(bound, case.seed), probe.versions)
 
 
 def load_images(use: DataUse, place: Place, part: Part, progress: Callable[[int, int], None] | None = None) -> Split:

@@ -1,0 +1,51 @@
+"""Which training images are held out."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capsbench.dataset.catalog import Split
+from capsbench.dataset.holdout import hold_out
+from capsbench.errors import BadInput
+
+
+def split_of(count, seed=0):
+    """A split whose label says which image it is."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(0, 256, (count, 2, 2, 1), dtype=np.uint8)
+    return Split(images, np.arange(count), 1_000, hashlib.sha256(images.tobytes()).hexdigest())
+
+
+@given(st.integers(2, 60), st.floats(0.001, 0.98))
+def test_every_image_is_in_one_part(count, share):
+    """Both parts together are the split, each in its order, images beside their labels; the share is rounded up."""
+    split = split_of(count)
+    if np.ceil(share * count) == count:
+        return
+    train, held_out = hold_out(split, share)
+    assert len(held_out.labels) == np.ceil(share * count)
+    assert sorted([*train.labels, *held_out.labels]) == list(range(count))
+    for part in (train, held_out):
+        assert list(part.labels) == sorted(part.labels)
+        np.testing.assert_array_equal(part.images, split.images[part.labels])
+        assert part.full_count == 1_000
+    assert len({split.sha256, train.sha256, held_out.sha256}) == 3
+
+
+def test_the_data_alone_decide():
+    """The same data part alike, others otherwise, and not at the front or end."""
+    first, again, other = (hold_out(split_of(100, seed), 0.2)[1] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.labels, again.labels)
+    assert first.sha256 == again.sha256
+    assert set(first.labels) != set(other.labels)
+    assert {0, 1, 2, 3, 4} != set(range(5)) & set(first.labels)
+    assert 20 < first.labels.mean() < 80
+
+
+def test_something_must_remain():
+    """A share that leaves nothing to train on is refused."""
+    with pytest.raises(BadInput, match="holding out 2 of 2 training images leaves none"):
+        hold_out(split_of(2), 0.9)
