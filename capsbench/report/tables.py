@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from capsbench.record.ceilings import DeviceCeilings
 from capsbench.record.schema import Metric, Record
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
+from capsbench.report.fields import KEYS, SEED, SETTINGS, Field, exact_cell, metric_cell, table_of
 from capsbench.report.ops import Sort, op_tables
 from capsbench.report.roofline import best_ceilings
 from capsbench.report.seed import seed_table
-from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
+from capsbench.report.seeds import seeds_tables
+from capsbench.report.table import Cell, Column, Table
+from capsbench.report.target import target_tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +29,6 @@ class Report:
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
     general: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """A column and where its cells come from."""
-
-    column: Column
-    cell: Callable[[Record], Cell]
 
 
 def report(
@@ -60,6 +54,8 @@ def report(
     notes = _Notes(ordered)
     tables = (
         accuracy_table(ordered, notes.status),
+        *seeds_tables(ordered),
+        *target_tables(ordered, notes.status),
         cost_table(ordered, notes.status, ceilings),
         *compiled_tables(ordered),
         *op_tables(ordered, top=top, sort=sort),
@@ -71,51 +67,39 @@ def report(
 
 def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
     """What the networks reached, a row a case."""
+    held_out = (Field(Column("validation %"), lambda r: metric_cell(r, "validation_accuracy", fmt.percent)),)
     fields = (
-        *_KEYS,
-        _Field(Column("seed", "key", shared="seed {}"), lambda r: _exact(r.case.seed)),
-        *_SETTINGS,
-        _Field(Column("accuracy %"), lambda r: _metric(r, "accuracy", fmt.percent)),
-        _Field(Column("error %"), lambda r: _metric(r, "error_rate", fmt.percent)),
-        _Field(Column("epochs", shared="epochs {}"), lambda r: _samples(r.metrics.get("epoch_seconds"))),
-        _Field(Column("trained on", shared="trained on {}"), lambda r: _split(r, "train")),
-        _Field(Column("tested on", shared="tested on {}"), lambda r: _split(r, "test")),
-        _Field(Column("status", "status", "left"), status),
+        *KEYS,
+        SEED,
+        *SETTINGS,
+        Field(Column("accuracy %"), lambda r: metric_cell(r, "accuracy", fmt.percent)),
+        Field(Column("error %"), lambda r: metric_cell(r, "error_rate", fmt.percent)),
+        *(held_out if any("validation_accuracy" in record.metrics for record in records) else ()),
+        Field(Column("epochs", shared="epochs {}"), lambda r: _samples(r.metrics.get("epoch_seconds"))),
+        Field(Column("trained on", shared="trained on {}"), lambda r: _split(r, "train")),
+        Field(Column("tested on", shared="tested on {}"), lambda r: _split(r, "test")),
+        Field(Column("status", "status", "left"), status),
     )
-    return _table("Accuracy", fields, records, tuple(_over_seeds(records)))
+    return table_of("Accuracy", fields, records)
 
 
 def cost_table(
     records: Sequence[Record], status: Callable[[Record], Cell], ceilings: Sequence[DeviceCeilings] = ()
 ) -> Table:
     """What the networks cost, a row a case; beside the ceilings of the machine, where they are known."""
-    peak = (_Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
+    peak = (Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
     has_peak = any(known.ceilings.fma_flops_per_second for known in ceilings)
     fields = (
-        *_KEYS,
-        _Field(Column("seed", "key", shared="seed {}"), lambda r: _exact(r.case.seed)),
-        *_SETTINGS,
+        *KEYS,
+        SEED,
+        *SETTINGS,
         *_cost_fields(),
         *(peak if has_peak else ()),
-        _Field(Column("status", "status", "left"), status),
+        Field(Column("status", "status", "left"), status),
     )
-    return _table("Cost", fields, records, (*_COST_NOTES, *([_PEAK_NOTE] if has_peak else [])))
+    return table_of("Cost", fields, records, (*_COST_NOTES, *([_PEAK_NOTE] if has_peak else [])))
 
 
-_KEYS = (
-    _Field(Column("network", "key", "left"), lambda r: text_cell(r.case.network)),
-    _Field(Column("backend:mode", "key", "left"), lambda r: text_cell(f"{r.case.backend}:{r.case.mode}")),
-    _Field(Column("batch", "key", shared="batch {}"), lambda r: _exact(r.case.batch)),
-    _Field(Column("iters", "key", shared="routing iterations {}"), lambda r: text_cell(r.case.routing_iterations)),
-)
-_SETTING_CELLS: tuple[Callable[[Record], Cell], ...] = (
-    lambda r: text_cell(r.case.dataset),
-    lambda r: text_cell(r.case.device),
-    lambda r: _exact(r.case.threads),
-    lambda r: text_cell(r.case.precision),
-    lambda r: text_cell(r.case.allocator),
-)
-_SETTINGS = tuple(map(_Field, SETTING_COLUMNS, _SETTING_CELLS))
 _COST_NOTES = (
     "interval: holds the true median with about 95 % confidence, or is the range of the rounds where they are too few.",
     "peak: the most bytes alive at once in a train step; allocated: all that it asked for, freed or not.",
@@ -126,20 +110,20 @@ _COST_NOTES = (
 _PEAK_NOTE = "% of FMA: FLOPs of the equations a second, of the multiply-adds this machine can do (`capsbench doctor`)."
 
 
-def _cost_fields() -> tuple[_Field, ...]:
+def _cost_fields() -> tuple[Field, ...]:
     step = "train_step_seconds"
     return (
-        _Field(Column("params", group="size"), lambda r: _metric(r, "parameters", fmt.count)),
-        _Field(Column("train\nFLOPs", group="size"), lambda r: _metric(r, "train_step_flops", fmt.flops)),
-        _Field(Column("peak", group="size"), lambda r: _metric(r, "peak_bytes", fmt.size)),
-        _Field(Column("allocated", group="size"), lambda r: _metric(r, "allocated_bytes", fmt.size)),
-        _Field(Column("forward", group="time"), lambda r: _metric(r, "forward_seconds", fmt.seconds)),
-        _Field(Column("train\nstep", group="time"), lambda r: _metric(r, step, fmt.seconds)),
-        _Field(Column("its\ninterval", group="time"), lambda r: _interval(r.metrics.get(step))),
-        _Field(Column("images\n/s", group="time"), lambda r: _metric(r, "images_per_second", fmt.plain_number)),
-        _Field(Column("rounds", group="time", shared="rounds {}"), lambda r: _samples(r.metrics.get(step))),
-        _Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
-        _Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
+        Field(Column("params", group="size"), lambda r: metric_cell(r, "parameters", fmt.count)),
+        Field(Column("train\nFLOPs", group="size"), lambda r: metric_cell(r, "train_step_flops", fmt.flops)),
+        Field(Column("peak", group="size"), lambda r: metric_cell(r, "peak_bytes", fmt.size)),
+        Field(Column("allocated", group="size"), lambda r: metric_cell(r, "allocated_bytes", fmt.size)),
+        Field(Column("forward", group="time"), lambda r: metric_cell(r, "forward_seconds", fmt.seconds)),
+        Field(Column("train\nstep", group="time"), lambda r: metric_cell(r, step, fmt.seconds)),
+        Field(Column("its\ninterval", group="time"), lambda r: _interval(r.metrics.get(step))),
+        Field(Column("images\n/s", group="time"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
+        Field(Column("rounds", group="time", shared="rounds {}"), lambda r: _samples(r.metrics.get(step))),
+        Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
+        Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
     )
 
 
@@ -150,20 +134,6 @@ def _order(record: Record) -> tuple[object, ...]:
     return (*axes, case.device, case.threads, case.precision, case.allocator)
 
 
-def _table(title: str, fields: Sequence[_Field], records: Sequence[Record], notes: tuple[str, ...]) -> Table:
-    rows = tuple(tuple(field.cell(record) for field in fields) for record in records)
-    return share(Table(title, tuple(field.column for field in fields), rows, notes=notes))
-
-
-def _exact(value: int) -> Cell:
-    return Cell(fmt.count(value), value)
-
-
-def _metric(record: Record, name: str, text: Callable[[float | None], str]) -> Cell:
-    metric = record.metrics.get(name)
-    return Cell(text(None)) if metric is None else Cell(text(metric.value), metric.value)
-
-
 def _interval(metric: Metric | None) -> Cell:
     bounds = None if metric is None else metric.interval
     text = fmt.interval(bounds, fmt.SECONDS)
@@ -172,7 +142,7 @@ def _interval(metric: Metric | None) -> Cell:
 
 def _samples(metric: Metric | None) -> Cell:
     """How many samples: one an epoch, or one a round."""
-    return _exact(len(metric.samples)) if metric and metric.samples else Cell(fmt.NOTHING)
+    return exact_cell(len(metric.samples)) if metric and metric.samples else Cell(fmt.NOTHING)
 
 
 def _parity(record: Record, name: str) -> Cell:
@@ -196,23 +166,6 @@ def _split(record: Record, name: str) -> Cell:
         return Cell(fmt.NOTHING)
     used, full = fmt.count(facts.count), fmt.count(facts.full_count)
     return Cell(used if facts.count == facts.full_count else f"{used} of {full}", facts.count)
-
-
-def _over_seeds(records: Iterable[Record]) -> Iterable[str]:
-    """A sentence on each group of records that differ in their seed only."""
-    groups: dict[tuple[object, ...], dict[int, float]] = {}
-    for record in records:
-        if "accuracy" in record.metrics:
-            case = record.case
-            setting = (case.device, case.threads, case.precision, case.allocator)
-            key = (case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations, *setting)
-            groups.setdefault(key, {})[case.seed] = record.metrics["accuracy"].value
-    for (network, _, backend, mode, batch, *_), by_seed in groups.items():
-        values = by_seed.values()
-        if len(values) > 1:
-            low, high = fmt.percent(min(values)), fmt.percent(max(values))
-            name = fmt.label(f"{network}, {backend}:{mode}, batch {batch}")
-            yield f"{name}: mean accuracy over {len(values)} seeds {fmt.percent(fmean(values))} % ({low} to {high} %)."
 
 
 class _Notes:

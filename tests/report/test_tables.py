@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_records import ALIVE, EVENTS, FORWARD, case, exact, failed, metrics, record, run, schema_1
+from sample_records import ALIVE, EVENTS, FORWARD, case, exact, failed, record, run, schema_1
 
 from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.optable import VIEW, OpEvent
@@ -262,14 +262,6 @@ def test_data_say_how_much_of_a_split_was_used():
     """A part of a split is never shown as if it were the whole."""
     table = report([record()]).tables[0]
     assert {"trained on 10,000 of 60,000", "tested on 10,000", "epochs 5"} <= set(table.context)
-
-
-def test_seeds_are_summed_up_in_words():
-    """Several seeds of one case give a sentence with mean and range."""
-    records = [record(case(seed=seed), metrics=metrics(accuracy=value)) for seed, value in enumerate((0.9, 0.92, 0.97))]
-    assert report(records).tables[0].notes == (
-        "em-seed, torch:eager, batch 50: mean accuracy over 3 seeds 93.00 % (90.00 to 97.00 %).",
-    )
 
 
 def test_numbers_that_are_not_finite_are_shown_as_what_they_are():

@@ -8,7 +8,8 @@ import yaml
 
 from capsbench.errors import BadInput
 from capsbench.network.text import json_schema, parse, plain
-from capsbench.suite.schema import MEASURES, DatasetChoice, Suite, load_suite
+from capsbench.network.training import AdamW, StepDecay
+from capsbench.suite.schema import MEASURES, DatasetChoice, EarlyStop, Suite, TrainChoice, load_suite
 
 REST = """
 name: tests
@@ -192,3 +193,46 @@ def test_networks_with_their_batch_sizes(tmp_path):
     path.write_text(f"name: t\ndataset: mnist\nbackends: [numpy]\nbatch: [8]\nnetworks: {networks}\n", encoding="utf-8")
     assert load_suite(path).batches() == (("em-tiny", (8,)), ("cnn-tiny", (2, 4)))
     assert jsonschema.Draft202012Validator(json_schema(Suite)).is_valid(yaml.safe_load(path.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("train", "says"),
+    [
+        ("{stop_at_target: true}", "suite.yaml:train.stop_at_target: it needs a target_accuracy beside it"),
+        ("{evaluate_every: 10}", "suite.yaml:train.evaluate_every: it needs a target_accuracy beside it"),
+        ("{target_accuracy: 98.5}", "train.target_accuracy"),
+        ("{validation: 1.0}", "train.validation"),
+        ("{early_stop: {patience: 0}}", "train.early_stop.patience"),
+        ("{clip_norm: -1}", "train.clip_norm"),
+        ("{optimizer: {name: adamv}}", "adamw"),
+        ("{learning_rate_schedule: {kind: steps, milestones: [1.0]}}", "milestones"),
+        ("{learning_rate_schedule: {kind: steps, milestones: []}}", "milestones"),
+        ("{optimizer: {name: adam, nesterov: true}}", "nesterov"),
+    ],
+)
+def test_impossible_trainings_are_refused(load, train, says):
+    """What cannot be meant is refused where it stands."""
+    with pytest.raises(BadInput) as error:
+        load(f"{BACKENDS}dataset: mnist\ntrain: {train}")
+    assert says in str(error.value)
+
+
+def test_trainings_are_read_whole(load):
+    """Every key of the training guide, with defaults for what is left out."""
+    suite = load(
+        f"{BACKENDS}dataset: mnist\n"
+        "train: {epochs: 9, optimizer: {name: adamw}, learning_rate_schedule: {kind: steps}, warm_up: 0.1,"
+        " clip_norm: 5, validation: 0.1, early_stop: {}, target_accuracy: 0.98, evaluate_every: 50, stop_at_target: true}"
+    )
+    assert suite.train == TrainChoice(
+        epochs=9,
+        optimizer=AdamW(),
+        learning_rate_schedule=StepDecay(),
+        warm_up=0.1,
+        clip_norm=5.0,
+        validation=0.1,
+        early_stop=EarlyStop(patience=3, least_gain=0.001),
+        target_accuracy=0.98,
+        evaluate_every=50,
+        stop_at_target=True,
+    )

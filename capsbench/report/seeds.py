@@ -1,0 +1,78 @@
+"""Accuracy over seeds: the mean of cases that differ in their seed only, and how sure it is."""
+
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Final
+
+from capsbench.record.schema import Record
+from capsbench.report import format as fmt
+from capsbench.report.fields import KEYS, SETTINGS
+from capsbench.report.table import Cell, Column, Table, share
+from capsbench.stats.student import mean_interval
+
+_INTERVAL: Final = (
+    "interval: holds the mean over all seeds with 95 % confidence (Student's t); the test images are the same for all "
+    "seeds, so that their choice is not in it."
+)
+_FEW: Final = (
+    "seeds without an accuracy did not come to their end; if the others were the lucky ones, the mean is too high."
+)
+
+
+def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
+    """One table with a row for each group of cases that differ in their seed only; none without several seeds.
+
+    A seed whose case failed is counted and has no accuracy. Cases that share even their seed differ in something that a
+    record does not tell apart, such as the epochs of two suites: their group is left out, with a note.
+    """
+    groups = [group for group in _groups(records) if len(group) > 1]
+    whole = [group for group in groups if len({record.case.seed for record in group}) == len(group)]
+    if not whole:
+        return ()
+    seeds = sorted({record.case.seed for group in whole for record in group})
+    columns = (
+        *(field.column for field in (*KEYS, *SETTINGS)),
+        Column("seeds"),
+        Column("mean %"),
+        Column("its 95 %\ninterval"),
+        *(Column(f"seed\n{seed}") for seed in seeds),
+    )
+    rows = tuple(tuple(_cells(group, seeds)) for group in whole)
+    some_failed = any("accuracy" not in record.metrics for group in whole for record in group)
+    notes = (_INTERVAL, *([_FEW] if some_failed else []), *_left_out(groups))
+    return (share(Table("Accuracy over seeds", columns, rows, notes=notes)),)
+
+
+def _groups(records: Sequence[Record]) -> list[list[Record]]:
+    """Records that differ in their seed only, where one of them at least has an accuracy."""
+    groups: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        case, images = record.case, tuple(sorted((name, facts.sha256) for name, facts in record.data.items()))
+        key = (case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations)
+        setting = (case.device, case.threads, case.precision, case.allocator)
+        groups.setdefault((*key, *setting, record.fingerprint.network, images), []).append(record)
+    return [group for group in groups.values() if any("accuracy" in record.metrics for record in group)]
+
+
+def _cells(group: Sequence[Record], seeds: Sequence[int]) -> Iterator[Cell]:
+    first = group[0]
+    yield from (field.cell(first) for field in (*KEYS, *SETTINGS))
+    by_seed = {record.case.seed: record.metrics["accuracy"].value for record in group if "accuracy" in record.metrics}
+    values = list(by_seed.values())
+    yield Cell(f"{len(values)}" if len(values) == len(group) else f"{len(values)} of {len(group)}", len(values))
+    yield Cell(fmt.percent(fmean(values)), fmean(values))
+    found = mean_interval(values)
+    if found is None:
+        yield Cell(fmt.NOTHING)
+    else:
+        text = f"{fmt.percent(max(0.0, found.low))}–{fmt.percent(min(1.0, found.high))}"  # a share lies between 0 and 1
+        yield Cell(text, text)
+    yield from (Cell(fmt.percent(by_seed.get(seed)), by_seed.get(seed)) for seed in seeds)
+
+
+def _left_out(groups: Sequence[Sequence[Record]]) -> Iterator[str]:
+    for group in groups:
+        case = group[0].case
+        if len({record.case.seed for record in group}) < len(group):
+            name = fmt.label(f"{case.network}, {case.backend}:{case.mode}, batch {case.batch}")
+            yield f"{name}: left out, because seeds come twice."
