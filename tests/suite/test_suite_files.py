@@ -222,7 +222,8 @@ def test_trainings_are_read_whole(load):
     suite = load(
         f"{BACKENDS}dataset: mnist\n"
         "train: {epochs: 9, optimizer: {name: adamw}, learning_rate_schedule: {kind: steps}, warm_up: 0.1,"
-        " clip_norm: 5, validation: 0.1, early_stop: {}, target_accuracy: 0.98, evaluate_every: 50, stop_at_target: true}"
+        " clip_norm: 5, validation: 0.1, early_stop: {}, target_accuracy: 0.98, evaluate_every: 50,"
+        " stop_at_target: true}"
     )
     assert suite.train == TrainChoice(
         epochs=9,
