@@ -53,6 +53,7 @@ _CANONICAL = {
     "Cast": "Cast",
     "OneHot": "OneHot",
     "CrossEntropy": "SparseSoftmaxCrossEntropyWithLogits SoftmaxCrossEntropyWithLogits",
+    "Norm": "L2Loss",
     "Adam": "ResourceApplyAdam",
     "SGD": "ResourceApplyMomentum ResourceApplyGradientDescent",
     "EMRouting": KERNEL,

@@ -6,7 +6,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from capsbench.backend import Setting
+from capsbench.backend import Setting, Step
+from capsbench.measure.steptrace import summarise
 from capsbench_torch.backend import BACKEND
 
 pytestmark = pytest.mark.torch
@@ -39,3 +40,16 @@ def test_another_realization_can_go_on(recipe, after):
     assert {name: array.shape for name, array in state.items()} == {**shapes, **counted}
     assert state.get("step_count", after) == after
     assert all(array.any() == (after > 0) for name, array in state.items())
+
+
+@pytest.mark.parametrize("recipe", ["clipped adamw", "nesterov", "adam, decay"])
+def test_every_op_of_a_step_has_a_name(recipe):
+    """Nothing that an optimizer or clipping calls is unknown to the op tables."""
+    bound = by_hand.bound_for(recipe)
+    parameters, images, labels = by_hand.start(bound)
+    realization = BACKEND.realize(bound, parameters, SINGLE)
+    placed, step = realization.place(images[0], labels[0], {}), Step(0, 0.1, 0.0)
+    realization.train_step(placed, step)
+    events = summarise(realization.profile(placed, step), {}).events
+    assert {event.op for event in events if event.phase == "optimizer"} & {"Adam", "SGD"}
+    assert not [event.native for event in events if event.op.startswith("Other:")]
