@@ -40,6 +40,6 @@ class Chosen:
 
 def choose(images: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
     """The images at some places, as something that stands in for an array where images are taken and counted."""
-    if isinstance(images, Chosen):
-        images, places = images.images, images.places[places]
-    return cast("NDArray[np.uint8]", Chosen(images, places))
+    given: object = images
+    chosen = Chosen(given.images, given.places[places]) if isinstance(given, Chosen) else Chosen(images, places)
+    return cast("NDArray[np.uint8]", chosen)

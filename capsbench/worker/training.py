@@ -114,8 +114,10 @@ def train_case(prepared: Prepared, send: Send) -> Realization:
 
 def _begin(prepared: Prepared, send: Send) -> _Run:
     """The training before its first epoch, or after the last that a checkpoint holds."""
-    train, others = prepared.split("train"), [part for part in prepared.case.dataset.protocol.parts() if part != "train"]
-    evaluated = {part: (prepared.split(part), prepared.transform(part)) for part in others}
+    train, parts = prepared.split("train"), prepared.case.dataset.protocol.parts()
+    evaluated: dict[str, tuple[Split, Transform]] = {
+        part: (prepared.split(part), prepared.transform(part)) for part in parts if part != "train"
+    }
     of = identity(prepared, train, evaluated["test"][0])
     share = prepared.case.train.validation
     if share:
