@@ -121,7 +121,7 @@ FOREIGN = {
     "seed": ({"seed": 1}, "is that of a case with other settings"),
     "batch": ({"batch": 12}, "is that of a case with other settings"),
     "learning": ({"train": TrainChoice(epochs=5)}, "is that of a case with other settings"),
-    "data": ({"dataset": DatasetChoice(name="mnist", train_limit=40)}, "is that of a case with other settings"),
+    "data": ({"dataset": DatasetChoice(name="mnist", train_limit=40).use()}, "is that of a case with other settings"),
     "id": ({"id": "other"}, "is that of another case"),
 }
 
