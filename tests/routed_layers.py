@@ -62,6 +62,7 @@ class Layer:
             softmax=routing.activation == "softmax",
             by_mass=routing.interim_activation == "softmax_of_mass",
             everywhere=routing.competition == "all_positions",
+            starts_everywhere=routing.starts_everywhere(),
         )
 
 
@@ -155,6 +156,7 @@ def layers(draw):
         variance_floor=1e-3,
         cost_scale=draw(st.sampled_from([None, 10.0])),
         competition=draw(st.sampled_from(["position", "all_positions"])),
+        first_assignments=draw(st.sampled_from(["competitors", "position"])),
         coordinates=draw(st.sampled_from(["none", "right_column", "first_row", "appended"])),
     )
     kernel = draw(st.integers(1, side))

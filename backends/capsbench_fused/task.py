@@ -39,6 +39,7 @@ class Task:
         softmax: whether parents are activated by a softmax over them, or by a sigmoid each.
         by_mass: whether the activation before the last iteration is a softmax of the parents' mass.
         everywhere: whether a child shares itself out over its parents at all positions, or at each anew.
+        starts_everywhere: whether it starts so.
     """
 
     below: int
@@ -56,6 +57,7 @@ class Task:
     softmax: bool
     by_mass: bool
     everywhere: bool
+    starts_everywhere: bool
 
     @property
     def positions(self) -> int:
@@ -131,6 +133,8 @@ def uncovered(routing: EMRouting | None) -> str | None:
         return None
     if routing.densities == "shifted":
         return "the fused formulation has no shifted densities (routing.densities); eager, graph and tiled have"
+    if routing.damping:
+        return "the fused formulation has no damped means (routing.damping); eager, graph and tiled have"
     if routing.renormalise_input and routing.competition == "all_positions":
         return (
             "the fused formulation does not renormalise the input of a competition over all positions "
@@ -160,6 +164,7 @@ def task_of(bound: BoundNetwork, layer: BoundLayer) -> Task:
     if reason is not None or routing is None or shape is None or not isinstance(below, Capsules):
         raise ValueError(reason or f"{layer.layer.name} does not route")
     spec, places = layer.layer, below.height * below.width
+    routing = routing.of(spec)
     placed: list[tuple[float, float]] = []
     if isinstance(spec, ConvCapsules):
         looks = patch_places(below.height, below.width, spec.kernel, spec.stride)
@@ -182,6 +187,7 @@ def task_of(bound: BoundNetwork, layer: BoundLayer) -> Task:
         softmax=routing.activation == "softmax",
         by_mass=routing.interim_activation == "softmax_of_mass",
         everywhere=routing.competition == "all_positions",
+        starts_everywhere=routing.starts_everywhere(),
     )
 
 
@@ -194,7 +200,7 @@ def look_table(task: Task) -> NDArray[np.int64]:
 def first_shares(task: Task) -> NDArray[np.float64]:
     """The coupling that each child at [positions, places looked at] starts with, the same for all of its parents."""
     looks = look_table(task)
-    if not task.everywhere:
+    if not task.starts_everywhere:
         return np.full(looks.shape, 1.0 / task.parents)
     counts = np.bincount(looks.ravel(), minlength=task.below)
     shares: NDArray[np.float64] = 1.0 / (task.parents * counts[looks])

@@ -17,7 +17,7 @@ from capsbench.network.layers import (
     MaxPool,
     PrimaryCapsules,
 )
-from capsbench.network.patches import patch_places
+from capsbench.network.patches import margins, patch_places
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
 from capsbench_numpy.inspection import Inspector
@@ -69,8 +69,8 @@ def _apply(
         case BatchNorm() as spec:
             return Signal(_batch_norm(spec, own, below.values, training=masks is not None))
         case Conv() as spec:
-            pad = spec.kernel // 2 if spec.padding == "same" else 0
-            maps = np.pad(below.values, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+            edges = [margins(spec.padding, side, spec.kernel, spec.stride) for side in below.values.shape[1:3]]
+            maps = np.pad(below.values, ((0, 0), *edges, (0, 0)))
             return Signal(_activate(_conv(maps, own["weights"], own["biases"], spec.stride), spec.activation))
         case MaxPool() as spec:
             return Signal(_max_pool(below.values, spec.size, spec.stride))
@@ -82,8 +82,9 @@ def _apply(
                 return below
             return Signal(below.values * masks[spec.name].reshape(below.values.shape))
         case PrimaryCapsules() as spec:
-            poses = _conv(below.values, own["pose_weights"], own["pose_biases"], spec.stride)
-            logits = _conv(below.values, own["activation_weights"], own["activation_biases"], spec.stride)
+            poses = _conv(below.values, own["pose_weights"], own.get("pose_biases"), spec.stride)
+            logits = _conv(below.values, own["activation_weights"], own.get("activation_biases"), spec.stride)
+            logits = logits + spec.activation_offset
             return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), np.exp(log_sigmoid(logits)))
         case ConvCapsules() as spec:
             return _conv_capsules(bound, layer, spec, own, below, inspector)
@@ -95,10 +96,11 @@ def _activate(values: Array, activation: str) -> Array:
     return np.where(values.real > 0, values, 0.0) if activation == "relu" else values
 
 
-def _conv(maps: Array, weights: Array, biases: Array, stride: int) -> Array:
+def _conv(maps: Array, weights: Array, biases: Array | None, stride: int) -> Array:
     kernel = weights.shape[0]
     windows = sliding_window_view(maps, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride]
-    return np.tensordot(windows, weights, ([4, 5, 3], [0, 1, 2])) + biases
+    products: Array = np.tensordot(windows, weights, ([4, 5, 3], [0, 1, 2]))
+    return products if biases is None else products + biases
 
 
 def _max_pool(maps: Array, size: int, stride: int) -> Array:
@@ -116,7 +118,7 @@ def _batch_norm(spec: BatchNorm, own: Mapping[str, Array], maps: Array, *, train
         mean, variance = own["moving_mean"], own["moving_variance"]
     normal = (maps - mean) / np.sqrt(variance + spec.epsilon)
     scaled: Array = normal * own.get("scale", np.ones(1)) + own.get("center", np.zeros(1))
-    return scaled
+    return _activate(scaled, spec.activation)
 
 
 def _conv_capsules(
@@ -136,7 +138,8 @@ def _conv_capsules(
     activations = below.activations.reshape(batch, height * width, types)[:, places]
     owner = (places[..., None] * types + np.arange(types)).reshape(len(places), -1)
     votes = vote(poses.reshape(batch, len(places), -1, 16), own["transforms"])
-    routed = _route(votes, activations.reshape(batch, len(places), -1), own, routing, owner, inspector)
+    activations = activations.reshape(batch, len(places), -1)
+    routed = _route(votes, activations, own, routing.of(spec), owner, inspector)
     grid = (batch, layer.output.height, layer.output.width, spec.capsules)
     return Signal(routed.poses.reshape(*grid, 16), routed.activations.reshape(grid))
 
@@ -161,7 +164,7 @@ def _class_capsules(
         votes = votes.reshape(batch, 1, -1, *votes.shape[3:])
         activations = activations.reshape(batch, 1, -1)
     owner = np.arange(height * width * types).reshape(activations.shape[1:])
-    routed = _route(votes, activations, own, routing, owner, inspector)
+    routed = _route(votes, activations, own, routing.of(spec), owner, inspector)
     mean = routed.activations.mean(1)
     scores = routed.logits[:, 0] if spec.positions == "joint" else mean
     return Signal(routed.poses.mean(1), mean, scores)
@@ -180,6 +183,7 @@ def _route(
     if inspector is not None:
         inspector.see_votes(votes)
         observe = inspector.see_iteration
+    own = routing.scaled(own)
     return route(votes, activations, own["beta_u"], own["beta_a"], routing, owner, observe)
 
 

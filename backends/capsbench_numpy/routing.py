@@ -56,7 +56,8 @@ def route(
     """
     children, parents = votes.shape[2:4]
     offsets = beta_u if beta_u.ndim == 2 else beta_u[:, None]
-    assignments = _compete(np.zeros(votes.shape[:4]), routing, owner)
+    previous, equal = np.zeros(1), np.zeros(votes.shape[:4])
+    assignments = _compete(equal, routing, owner) if routing.starts_everywhere() else np.exp(log_softmax(equal))
     for iteration in range(routing.iterations):
         last = iteration == routing.iterations - 1
         # M-step: every parent fits a Gaussian to the votes assigned to it.
@@ -65,7 +66,8 @@ def route(
             mass = mass / (mass.sum(3, keepdims=True) + routing.epsilon)
         total = mass.sum(2)
         weights = mass / (total[:, :, None] + routing.epsilon)
-        mean = (weights[..., None] * votes).sum(2)
+        mean = (1.0 - routing.damping) * (weights[..., None] * votes).sum(2) + routing.damping * previous
+        previous = mean
         distance = (votes - mean[:, :, None]) ** 2
         spread = (weights[..., None] * distance).sum(2)
         if observe is not None:

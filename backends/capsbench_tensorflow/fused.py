@@ -64,6 +64,7 @@ def route(
     if variant.renormalise_input:
         # A child's couplings sum to one, so what is left of their product with its activation is this.
         activations = activations / (activations + variant.epsilon)
+    own = variant.scaled(own)
     beta_u = tf.convert_to_tensor(own["beta_u"])
     beta_u = tf.reduce_sum(beta_u, 1) if beta_u.shape.rank == 2 else beta_u * task.elements
     batch = poses.shape[0]

@@ -18,6 +18,7 @@ from capsbench.network.layers import (
     MaxPool,
     PrimaryCapsules,
 )
+from capsbench.network.patches import Padding
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork
 from capsbench_tensorflow import fused
@@ -114,7 +115,7 @@ def _routing(bound: BoundNetwork) -> EMRouting:
 def _plain(layer: BoundLayer, own: Variables, maps: tf.Tensor) -> tf.Tensor:
     match layer.layer:
         case Conv() as spec:
-            values = _conv(maps, own["weights"], own["biases"], spec.stride, spec.padding.upper())
+            values = _conv(maps, own["weights"], own["biases"], spec.stride, spec.padding)
             return tf.nn.relu(values) if spec.activation == "relu" else values
         case MaxPool() as spec:
             return tf.nn.max_pool2d(maps, spec.size, spec.stride, "VALID")
@@ -126,8 +127,12 @@ def _plain(layer: BoundLayer, own: Variables, maps: tf.Tensor) -> tf.Tensor:
     raise AssertionError(layer.layer)
 
 
-def _conv(maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable, stride: int, padding: str) -> tf.Tensor:
-    return tf.nn.bias_add(tf.nn.conv2d(maps, weights, stride, padding), biases)
+def _conv(
+    maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable | None, stride: int, padding: Padding = "valid"
+) -> tf.Tensor:
+    around = padding.upper() if isinstance(padding, str) else [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
+    values = tf.nn.conv2d(maps, weights, stride, around)
+    return values if biases is None else tf.nn.bias_add(values, biases)
 
 
 def _moments(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -142,12 +147,14 @@ def _batch_norm(
     mean, variance = moments or (own["moving_mean"], own["moving_variance"])
     normal = (maps - mean) / tf.sqrt(variance + spec.epsilon)
     scaled = normal * own["scale"] if spec.scale else normal
-    return scaled + own["center"] if spec.center else scaled
+    scaled = scaled + own["center"] if spec.center else scaled
+    return tf.nn.relu(scaled) if spec.activation == "relu" else scaled
 
 
 def _primary(spec: PrimaryCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
-    poses = _conv(maps, own["pose_weights"], own["pose_biases"], spec.stride, "VALID")
-    logits = _conv(maps, own["activation_weights"], own["activation_biases"], spec.stride, "VALID")
+    poses = _conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride)
+    logits = _conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride)
+    logits = logits + spec.activation_offset if spec.activation_offset else logits
     return Capsules(tf.reshape(poses, (*poses.shape[:3], spec.capsules, POSE)), tf.sigmoid(logits))
 
 
@@ -164,6 +171,7 @@ def _conv_capsules(
         votes, activations = conv_votes(below, own["transforms"], spec, tiled=tiled)
     rivals = feeding(below, spec) if routing.competition == "all_positions" else None
     observer = None if watch is None else watch.observer(spec.name)
+    own = routing.scaled(own)
     routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, rivals, observer)
     grid = (below.batch, layer.output.height, layer.output.width, spec.capsules)
     return Capsules(tf.reshape(routed.poses, (*grid, POSE)), tf.reshape(routed.activations, grid))
@@ -182,7 +190,7 @@ def _route(
     keep: bool,
 ) -> Capsules | Result:
     """Capsules, or of class capsules the network's result; `keep` says whether a backward pass will follow."""
-    spec, routing = layer.layer, _routing(bound)
+    spec, routing = layer.layer, _routing(bound).of(layer.layer)
     if kernels is not None:
         if watch is not None:  # kernels have no votes and couplings to show
             _route(bound, layer, own, below, tiled, moments, watch, None, keep=keep)
@@ -228,7 +236,9 @@ def _class_capsules(
         votes, activations = class_votes(bound, layer, below, own["transforms"], joint=joint, tiled=tiled)
     # Each child feeds one position only, so the competition over all positions is the one at its own.
     observer = None if watch is None else watch.observer(spec.name)
-    routed = route(votes, activations, own["beta_u"], own["beta_a"], _routing(bound), None, observer)
+    routing = _routing(bound).of(spec)
+    own = routing.scaled(own)
+    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, None, observer)
     if joint:
         return Result(routed.logits, routed.activations, routed.poses, moments)
     places = (below.batch, int(np.prod(below.activations.shape[1:3])))

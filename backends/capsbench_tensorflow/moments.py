@@ -48,8 +48,11 @@ class Votes(ABC):
         self.values = values
 
     @abstractmethod
-    def fit(self, weights: tf.Tensor) -> Fit:
-        """Weighted mean and variance over the children; weights [.., 1] should sum to one."""
+    def fit(self, weights: tf.Tensor, damping: float = 0.0, previous: Fit | None = None) -> Fit:
+        """Weighted mean and variance over the children; weights [.., 1] should sum to one.
+
+        A share `damping` of the mean is that of the `previous` fit, 0 before the first.
+        """
 
     @abstractmethod
     def log_densities(self, gaussian: Gaussian) -> tf.Tensor:
@@ -79,9 +82,11 @@ class TiledVotes(Votes):
 
     children, parents = 1, 2
 
-    def fit(self, weights: tf.Tensor) -> Fit:
+    def fit(self, weights: tf.Tensor, damping: float = 0.0, previous: Fit | None = None) -> Fit:
         """See `Votes`."""
         mean = tf.reduce_sum(weights * self.values, 1, keepdims=True)
+        mean = (1.0 - damping) * mean if damping else mean
+        mean = mean if previous is None else mean + damping * previous.mean
         squares = tf.square(self.values - mean)
         return Fit(mean, tf.reduce_sum(weights * squares, 1, keepdims=True), mean, squares)
 
@@ -131,34 +136,44 @@ class FactoredVotes(Votes):
         # A scalar that every sum below depends on, so that the tape comes to the votes after all of them.
         self._token = self._enter(values)
 
-    def fit(self, weights: tf.Tensor) -> Fit:
+    def fit(self, weights: tf.Tensor, damping: float = 0.0, previous: Fit | None = None) -> Fit:
         """See `Votes`."""
         scope = backward_scope()
         n, j, i, _ = self.values.shape
         kept: list[tuple[tf.Tensor, tf.Tensor]] = []
+        before = () if previous is None else (previous.mean,)
 
         @tf.custom_gradient
-        def moments(token: tf.Tensor, column: tf.Tensor) -> Any:  # noqa: ANN401 - tensors and their gradient
+        def moments(token: tf.Tensor, column: tf.Tensor, *before: tf.Tensor) -> Any:  # noqa: ANN401 - tensors and their gradient
             row = tf.reshape(column, (n, j, 1, i))
             weight = tf.reduce_sum(column, 2, keepdims=True)
             missing = 1.0 - weight
             mean, offset, squares = self._centred(row, weight)
+            if damping:
+                mean, offset, squares = self._damped(mean, offset, damping, previous)
             kept.append((offset, squares))
 
-            def gradient(to_mean: tf.Tensor, to_variance: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            def gradient(to_mean: tf.Tensor, to_variance: tf.Tensor) -> tuple[tf.Tensor, ...]:
                 with tf.name_scope(scope):
-                    # The variance moves with the mean too, by the weighted sum of deviations: 0 but for epsilon.
-                    along = to_mean - 2.0 * to_variance * mean * missing
+                    # The variance moves with the mean too, by the weighted sum of deviations: 0 but for epsilon and
+                    # damping.
+                    if damping:
+                        drift = tf.matmul(row, self._deviations) - weight * offset
+                        along = to_mean - 2.0 * to_variance * drift
+                        to_before = (damping * along,) if before else ()
+                        along *= 1.0 - damping
+                    else:
+                        along, to_before = to_mean - 2.0 * to_variance * mean * missing, ()
                     to_column = tf.matmul(squares, to_variance, transpose_b=True)
                     self._readers.append(to_column)
                     to_column += tf.matmul(self._deviations, along, transpose_b=True)
                     to_column += tf.reduce_sum(self._origin * along, 3, keepdims=True)
                     self._terms.append((column, 2.0 * to_variance, along - 2.0 * to_variance * offset))
-                    return tf.zeros_like(token), to_column
+                    return tf.zeros_like(token), to_column, *to_before
 
             return (mean, tf.matmul(row, squares)), gradient
 
-        mean, variance = moments(self._token, weights)
+        mean, variance = moments(self._token, weights, *before)
         return Fit(mean, variance, *kept[0])
 
     def _centred(self, row: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -171,6 +186,17 @@ class FactoredVotes(Votes):
         offset = part - (1.0 - weight) * self._origin
         # Not origin + offset: where a parent has next to no mass, weights sum to little and so would the two.
         mean = part + weight * self._origin
+        return mean, offset, tf.math.squared_difference(self._deviations, self._spread(offset))
+
+    def _damped(
+        self, mean: tf.Tensor, offset: tf.Tensor, damping: float, previous: Fit | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Mean and offset with their share of those before, and squared deviations from that mean."""
+        mean, offset = (1.0 - damping) * mean, (1.0 - damping) * offset
+        if previous is None:  # the mean before the first is 0, which lies as far from the origin as that does from it
+            offset -= damping * self._origin
+        else:
+            mean, offset = mean + damping * previous.mean, offset + damping * previous.offset
         return mean, offset, tf.math.squared_difference(self._deviations, self._spread(offset))
 
     def _spread(self, row: tf.Tensor) -> tf.Tensor:

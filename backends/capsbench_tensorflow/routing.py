@@ -67,10 +67,12 @@ def route(
     shape = votes.values.shape
     factor = routing.cost_factor(shape[votes.children], shape[votes.parents])
     softmax = routing.activation == "softmax"
-    couplings = _first_couplings(votes, feeding)
+    couplings = _first_couplings(votes, feeding if routing.starts_everywhere() else None)
+    previous: Fit | None = None
     for iteration in range(routing.iterations):
         with tf.name_scope(f"iteration{iteration}"):
-            mass, gaussian = _m_step(votes, couplings, inputs, routing)
+            mass, gaussian = _m_step(votes, couplings, inputs, routing, previous)
+            previous = gaussian.fit if routing.damping else None
             if observer is not None:
                 observer(votes, couplings, mass, gaussian.fit)
             cost = mass * tf.reduce_sum(offsets + gaussian.half_logs, 3, keepdims=True)
@@ -117,13 +119,15 @@ def _first_couplings(votes: Votes, feeding: Feeding | None) -> tf.Tensor:
     return tf.broadcast_to(votes.child_values(shares), shape)
 
 
-def _m_step(votes: Votes, couplings: tf.Tensor, inputs: tf.Tensor, routing: EMRouting) -> tuple[tf.Tensor, Gaussian]:
-    """The mass assigned to each parent and the Gaussian of its votes."""
+def _m_step(
+    votes: Votes, couplings: tf.Tensor, inputs: tf.Tensor, routing: EMRouting, previous: Fit | None
+) -> tuple[tf.Tensor, Gaussian]:
+    """The mass assigned to each parent and the Gaussian of its votes, damped by the `previous` one if there is one."""
     assigned = couplings * inputs
     if routing.renormalise_input:
         assigned = assigned / (tf.reduce_sum(assigned, votes.parents, keepdims=True) + routing.epsilon)
     mass = tf.reduce_sum(assigned, votes.children, keepdims=True)
-    fit = votes.fit(assigned / (mass + routing.epsilon))
+    fit = votes.fit(assigned / (mass + routing.epsilon), routing.damping, previous)
     variance = fit.variance + routing.variance_floor
     return mass, Gaussian(fit, variance, 0.5 * tf.math.log(variance))
 

@@ -69,6 +69,7 @@ def route(
     if variant.renormalise_input:
         # A child's couplings sum to one, so what is left of their product with its activation is this.
         activations = activations / (activations + variant.epsilon)
+    own = variant.scaled(own)
     beta_u = own["beta_u"]
     beta_u = beta_u.sum(1) if beta_u.ndim == 2 else beta_u * how.elements
     inputs = (

@@ -22,7 +22,7 @@ from capsbench.network.layers import (
     MaxPool,
     PrimaryCapsules,
 )
-from capsbench.network.patches import patch_places
+from capsbench.network.patches import margins, patch_places
 from capsbench.network.routing import EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, coordinates
 from capsbench_torch import fused
@@ -134,8 +134,10 @@ def run(
 def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
     match layer.layer:
         case Conv() as spec:
-            pad = spec.kernel // 2 if spec.padding == "same" else 0
-            return Signal(_activate(_conv(values, own["weights"], own["biases"], spec.stride, pad), spec.activation))
+            before, after = margins(spec.padding, values.shape[2], spec.kernel, spec.stride)
+            if before != after:
+                values, before = functional.pad(values, (before, after, before, after)), 0
+            return Signal(_activate(_conv(values, own["weights"], own["biases"], spec.stride, before), spec.activation))
         case MaxPool() as spec:
             return Signal(functional.max_pool2d(values, spec.size, spec.stride))
         case Dense() as spec:
@@ -143,8 +145,9 @@ def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
             flat = values.permute(0, 2, 3, 1).flatten(1) if values.ndim == 4 else values
             return Signal(_activate(torch.addmm(own["biases"], flat, own["weights"]), spec.activation))
         case PrimaryCapsules() as spec:
-            poses = _conv(values, own["pose_weights"], own["pose_biases"], spec.stride)
-            activations = _conv(values, own["activation_weights"], own["activation_biases"], spec.stride).sigmoid()
+            poses = _conv(values, own["pose_weights"], own.get("pose_biases"), spec.stride)
+            logits = _conv(values, own["activation_weights"], own.get("activation_biases"), spec.stride)
+            activations = (logits + spec.activation_offset if spec.activation_offset else logits).sigmoid()
             poses = poses.permute(0, 2, 3, 1)
             return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), activations.permute(0, 2, 3, 1))
         case other:
@@ -155,7 +158,7 @@ def _activate(values: Tensor, activation: str) -> Tensor:
     return values.relu() if activation == "relu" else values
 
 
-def _conv(maps: Tensor, weights: Tensor, biases: Tensor, stride: int, pad: int = 0) -> Tensor:
+def _conv(maps: Tensor, weights: Tensor, biases: Tensor | None, stride: int, pad: int = 0) -> Tensor:
     return functional.conv2d(maps, weights.permute(3, 2, 0, 1), biases, stride, pad)
 
 
@@ -171,7 +174,7 @@ def _batch_norm(spec: BatchNorm, own: Parameters, maps: Tensor, statistics: Stat
         normal = normal * own["scale"][:, None, None]
     if "center" in own:
         normal = normal + own["center"][:, None, None]
-    return Signal(normal)
+    return Signal(_activate(normal, spec.activation))
 
 
 def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) -> Signal:
@@ -179,14 +182,14 @@ def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) 
     assert variant is not None  # noqa: S101 - check_structure has seen to it
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     assert below.activations is not None  # noqa: S101 - capsules stand below
-    name, watcher = layer.layer.name, context.watcher
+    name, watcher, variant = layer.layer.name, context.watcher, variant.of(layer.layer)
     if context.kernels:
         if watcher is not None:
             _route(replace(context, kernels={}), layer, own, below)  # kernels have no votes and couplings to show
         return _routed(
             layer, variant, *fused.route(context.kernels[name], variant, below.values, below.activations, own)
         )
-    owner = context.indices[f"{name}.owner"]
+    own, owner = variant.scaled(own), context.indices[f"{name}.owner"]
     observe = None if watcher is None else partial(watcher.m_step, name)
     routing = Routing(
         variant, own["beta_u"], own["beta_a"], shape.children, shape.parents, owner, context.scope, observe

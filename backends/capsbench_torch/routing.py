@@ -101,13 +101,13 @@ def vote_grouped(poses: Tensor, transforms: Tensor) -> Tensor:
 def route_tiled(votes: Tensor, activations: Tensor, routing: Routing) -> Parents:
     """Route votes [n, i, j, h] of children [n, i] operator by operator, as the seed does."""
     variant = routing.variant
-    assignments = _first_assignments(votes[..., 0], routing, parents=2)
+    assignments, previous = _first_assignments(votes[..., 0], routing, parents=2), None
     for iteration in range(variant.iterations):
         with routing.scope(f"iteration::{iteration}"):
             rho = _rho(assignments, activations[..., None], variant, 2)
             mass = rho.sum(1, keepdim=True)
             weights = (rho / (mass + variant.epsilon))[..., None]
-            mean = (votes * weights).sum(1, keepdim=True)
+            mean = previous = _damped((votes * weights).sum(1, keepdim=True), previous, variant.damping)
             variance = ((votes - mean).square() * weights).sum(1, keepdim=True)
             if routing.observe is not None:
                 routing.observe(assignments, mass[:, 0], variance[:, 0])
@@ -130,13 +130,14 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
     variant = routing.variant
     n, j, i, h = votes.shape
     matrices = votes.reshape(n * j, i, h)
-    assignments = _first_assignments(votes[..., 0], routing, parents=1)
+    assignments, previous = _first_assignments(votes[..., 0], routing, parents=1), None
     for iteration in range(variant.iterations):
         with routing.scope(f"iteration::{iteration}"):
             rho = _rho(assignments, activations[:, None], variant, 1)
             mass = rho.sum(2)
             weights = (rho / (mass[..., None] + variant.epsilon)).reshape(n * j, 1, i)
-            mean, variance, squares = Moments.apply(matrices, weights)
+            mean, variance, squares = Moments.apply(matrices, weights, previous, variant.damping)
+            previous = mean if variant.damping else None
             if routing.observe is not None:
                 routing.observe(assignments.transpose(1, 2), mass, variance.view(n, j, h))
             variance = variance + variant.variance_floor
@@ -159,19 +160,25 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
 
 
 class Moments(torch.autograd.Function):
-    """Weighted mean and variance [m, 1, h] of votes [m, i, h] under weights [m, 1, i], and the squared deviations."""
+    """Weighted mean and variance [m, 1, h] of votes [m, i, h] under weights [m, 1, i], and the squared deviations.
+
+    The mean is damped by the one before it, `previous` [m, 1, h], where there is one.
+    """
 
     @staticmethod
-    def forward(votes: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        votes: Tensor, weights: Tensor, previous: Tensor | None, damping: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """The mean, the weighted sum of squared deviations from it, and those squares [m, i, h]."""
-        mean = torch.bmm(weights, votes)
+        mean = _damped(torch.bmm(weights, votes), previous, damping)
         squares = _squares(votes, mean)
         return mean, torch.bmm(weights, squares), squares
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - torch's own
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:  # noqa: ANN401 - torch's own
         """Keep the arguments, the mean and the squares."""
-        ctx.save_for_backward(*inputs, output[0], output[2])
+        ctx.save_for_backward(*inputs[:2], output[0], output[2])
+        ctx.damping, ctx.follows = inputs[3], inputs[2] is not None
         ctx.set_materialize_grads(False)
 
     @staticmethod
@@ -180,7 +187,7 @@ class Moments(torch.autograd.Function):
         to_mean: Tensor | None,
         to_variance: Tensor | None,
         to_squares: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor | None, None]:
         votes, weights, mean, squares = ctx.saved_tensors
         to_mean, to_variance = (torch.zeros_like(mean) if g is None else g for g in (to_mean, to_variance))
         columns = weights.transpose(1, 2)
@@ -189,9 +196,12 @@ class Moments(torch.autograd.Function):
         outer = columns * to_variance if to_squares is None else to_squares.addcmul_(columns, to_variance)
         to_votes = _squares_backward_(outer, votes, mean)
         to_mean = to_mean - to_votes.sum(1, keepdim=True)
+        to_previous = ctx.damping * to_mean if ctx.follows else None
+        if ctx.damping:
+            to_mean = (1.0 - ctx.damping) * to_mean
         to_weights = torch.bmm(to_variance, squares.transpose(1, 2))
         to_weights.baddbmm_(to_mean, votes.transpose(1, 2))
-        return to_votes.addcmul_(columns, to_mean), to_weights
+        return to_votes.addcmul_(columns, to_mean), to_weights, to_previous, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,9 +268,17 @@ def _squares_backward_(gradient: Tensor, votes: Tensor, mean: Tensor) -> Tensor:
     return torch.ops.aten.mse_loss_backward.grad_input(gradient, votes, mean.expand_as(votes), 0, grad_input=gradient)
 
 
+def _damped(mean: Tensor, previous: Tensor | None, damping: float) -> Tensor:
+    """The mean, with its share of the one before; that is 0 before the first."""
+    if not damping:
+        return mean
+    mean = (1.0 - damping) * mean
+    return mean if previous is None else mean + damping * previous
+
+
 def _first_assignments(like: Tensor, routing: Routing, parents: int) -> Tensor:
     """Equal shares among the competitors, in the layout of `like`; `parents` is the axis that they lie on."""
-    if routing.variant.competition == "position":
+    if not routing.variant.starts_everywhere():
         return torch.full_like(like, 1.0 / routing.parents, requires_grad=False)
     return _compete(torch.zeros_like(like, requires_grad=False), routing, parents=parents)
 

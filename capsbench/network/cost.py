@@ -150,7 +150,7 @@ def forward_flops(bound: BoundNetwork, layer: BoundLayer) -> int:
     spec, below, above = layer.layer, layer.input, layer.output
     match spec:
         case BatchNorm():
-            return (2 + spec.center + spec.scale) * below.values
+            return (2 + spec.center + spec.scale + (spec.activation == "relu")) * below.values
         case Conv():
             return _conv(spec.kernel, below, above.values) + above.values * (spec.activation == "relu")
         case MaxPool():
@@ -161,7 +161,8 @@ def forward_flops(bound: BoundNetwork, layer: BoundLayer) -> int:
             return below.values
         case PrimaryCapsules():
             activations = above.values // (POSE + 1)
-            return _conv(spec.kernel, below, above.values) + _SIGMOID * activations
+            products = _conv(spec.kernel, below, above.values) - above.values * (not spec.biases)
+            return products + (_SIGMOID + (spec.activation_offset != 0.0)) * activations
         case ConvCapsules() | ClassCapsules():
             return _routed(bound.network.routing, layer)
 
@@ -186,6 +187,8 @@ def _routed(routing: EMRouting | None, layer: BoundLayer) -> int:
     votes = vote_flops(shape) + (2 * couplings if routing.coordinate_elements() else 0)
     m_steps = steps * (_M_STEP_PER_VOTE * shape.votes + _M_STEP_PER_COUPLING * couplings)
     e_steps = between * (_E_STEP_PER_VOTE * shape.votes + _E_STEP_PER_COUPLING * couplings)
-    # Per parent and iteration: log, halve and offset each element, sum them; cost, logit and activation.
-    activations = steps * parents * (4 * shape.elements + 3 + _SIGMOID)
+    # Per parent and iteration: log, halve and offset each element, sum them; cost, logit and activation; and where
+    # means are damped, two products and a sum.
+    elements = 4 + 3 * (routing.damping > 0.0)
+    activations = steps * parents * (elements * shape.elements + 3 + _SIGMOID)
     return votes + m_steps + e_steps + activations

@@ -9,6 +9,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from capsbench.network.initial import Filled, Finite, Glorot, Initial
+
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -21,7 +23,8 @@ STRICT = ConfigDict(extra="forbid")
 class BatchNorm:
     """Normalises every channel by the batch's mean and (biased) variance.
 
-    At evaluation the moving statistics stand in: `moving <- momentum * moving + (1 - momentum) * batch`.
+    At evaluation the moving statistics stand in: `moving <- momentum * moving + (1 - momentum) * batch`. The
+    activation is for a convolution that is normalised before it is activated.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -31,11 +34,20 @@ class BatchNorm:
     scale: bool = True
     epsilon: Positive = 1e-3
     momentum: Rate = 0.99
+    activation: Literal["relu", "linear"] = "linear"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv:
-    """A 2-D convolution (cross-correlation) with biases; `same` asks for stride 1 and an odd kernel."""
+    """A 2-D convolution (cross-correlation) with biases.
+
+    Attributes:
+        padding: `valid` adds nothing around the maps; `same` adds zeros so that a stride of s leaves 1/s of the side,
+            rounded up, by TensorFlow's rule, which puts an odd one below and to the right; a number adds so many zeros
+            on every side.
+        initial_weights: what weights start with.
+        initial_biases: likewise.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     kind: Literal["conv"] = "conv"
@@ -43,8 +55,10 @@ class Conv:
     channels: Size
     kernel: Size
     stride: Size = 1
-    padding: Literal["valid", "same"] = "valid"
+    padding: Literal["valid", "same"] | Size = "valid"
     activation: Literal["relu", "linear"] = "relu"
+    initial_weights: Initial = Glorot()
+    initial_biases: Initial = Filled()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +98,15 @@ class Dropout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrimaryCapsules:
-    """Poses by a linear convolution, activations by a sigmoid one (Hinton et al. 2018, section 4)."""
+    """Poses by a linear convolution, activations by a sigmoid one (Hinton et al. 2018, section 4).
+
+    Attributes:
+        biases: whether the convolutions have any (the authors' code: none).
+        activation_offset: added to the logits of the activations (the authors' code: -1).
+        initial_poses: what the weights of the poses start with.
+        initial_activations: those of the activations.
+        initial_biases: the biases of both.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     kind: Literal["primary_capsules"] = "primary_capsules"
@@ -92,11 +114,23 @@ class PrimaryCapsules:
     capsules: Size
     kernel: Size = 1
     stride: Size = 1
+    biases: bool = True
+    activation_offset: Finite = 0.0
+    initial_poses: Initial = Glorot()
+    initial_activations: Initial = Glorot()
+    initial_biases: Initial = Filled()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvCapsules:
-    """Capsules whose children are the `kernel` x `kernel` patch below them; transforms shared over positions."""
+    """Capsules whose children are the `kernel` x `kernel` patch below them; transforms shared over positions.
+
+    Attributes:
+        transform_std: standard deviation of the normal that transforms are drawn from.
+        transform_truncated: whether that normal is TensorFlow's truncated one (see `initial.Normal`).
+        initial_beta_u: what the cost offsets start with, before `EMRouting.beta_u_scale`.
+        initial_beta_a: the activation offsets, likewise.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     kind: Literal["conv_capsules"] = "conv_capsules"
@@ -105,6 +139,9 @@ class ConvCapsules:
     kernel: Size
     stride: Size = 1
     transform_std: Positive = 1.0
+    transform_truncated: bool = False
+    initial_beta_u: Initial = Filled()
+    initial_beta_a: Initial = Filled()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +149,8 @@ class ClassCapsules:
     """One capsule a class; a child type's transforms are the same at every position.
 
     `joint` routes the children of all positions together (Hinton et al. 2018); `each` routes position by position
-    and averages the resulting activations and poses, as the 2018 TensorFlow seed does.
+    and averages the resulting activations and poses, as the 2018 TensorFlow seed does. The rest is as for
+    `ConvCapsules`.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -120,6 +158,9 @@ class ClassCapsules:
     name: Name
     positions: Literal["joint", "each"] = "joint"
     transform_std: Positive = 1.0
+    transform_truncated: bool = False
+    initial_beta_u: Initial = Filled()
+    initial_beta_a: Initial = Filled()
 
 
 Layer = BatchNorm | Conv | MaxPool | Dense | Dropout | PrimaryCapsules | ConvCapsules | ClassCapsules

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from capsbench.network.initial import FanIn, Filled, Glorot, Initial, Normal
 from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, ConvCapsules, Dense, Dropout, PrimaryCapsules
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Features
 
@@ -27,15 +28,17 @@ class ParameterSpec:
         name: `layer.tensor`, the same in every backend.
         shape: convolutions [kernel, kernel, in, out], dense [in, out], transforms [child, parent, 4, 4].
         trainable: False for the moving statistics of batch normalisation.
-        initial: `glorot` (uniform, Glorot and Bengio 2010, equation 16), `normal`, or `constant`.
-        scale: standard deviation of `normal`, value of `constant`.
+        initial: `uniform`, `normal`, `truncated_normal` (see `initial.Normal`), or `constant`.
+        scale: limit of `uniform`, standard deviation of the normals, value of `constant`.
+        mean: of the normals.
     """
 
     name: str
     shape: tuple[int, ...]
     trainable: bool = True
-    initial: Literal["glorot", "normal", "constant"] = "constant"
+    initial: Literal["uniform", "normal", "truncated_normal", "constant"] = "constant"
     scale: float = 0.0
+    mean: float = 0.0
 
     @property
     def size(self) -> int:
@@ -90,21 +93,36 @@ def _draw(spec: ParameterSpec, seed: int) -> NDArray[np.float32]:
         case "constant":
             return np.full(spec.shape, spec.scale, np.float32)
         case "normal":
-            return (generator.standard_normal(spec.shape) * spec.scale).astype(np.float32)
-        case "glorot":
-            window = int(np.prod(spec.shape[:-2], dtype=np.int64))
-            limit = sqrt(6.0 / (window * (spec.shape[-2] + spec.shape[-1])))
-            return ((generator.random(spec.shape) * 2.0 - 1.0) * limit).astype(np.float32)
+            return (generator.standard_normal(spec.shape) * spec.scale + spec.mean).astype(np.float32)
+        case "truncated_normal":
+            return (_truncated_normal(generator, spec.size).reshape(spec.shape) * spec.scale + spec.mean).astype(
+                np.float32
+            )
+        case "uniform":
+            return ((generator.random(spec.shape) * 2.0 - 1.0) * spec.scale).astype(np.float32)
+
+
+def _truncated_normal(generator: np.random.Generator, count: int) -> NDArray[np.float64]:
+    """Standard normal numbers [count]; what lies beyond two deviations is drawn again."""
+    values = generator.standard_normal(count)
+    while (beyond := np.flatnonzero(np.abs(values) > 2.0)).size:
+        values[beyond] = generator.standard_normal(beyond.size)
+    return values
 
 
 def _layer_specs(bound: BoundNetwork, layer: BoundLayer) -> Iterator[ParameterSpec]:
     spec = layer.layer
     match spec:
         case Conv():
-            yield from _conv(spec.name, "", spec.kernel, layer.input, spec.channels)
+            starts = spec.initial_weights, spec.initial_biases
+            yield from _conv(f"{spec.name}.", spec.kernel, layer.input, spec.channels, *starts)
         case PrimaryCapsules():
-            yield from _conv(spec.name, "pose_", spec.kernel, layer.input, spec.capsules * POSE)
-            yield from _conv(spec.name, "activation_", spec.kernel, layer.input, spec.capsules)
+            biases = spec.initial_biases if spec.biases else None
+            for what, weights, channels in (
+                ("pose", spec.initial_poses, spec.capsules * POSE),
+                ("activation", spec.initial_activations, spec.capsules),
+            ):
+                yield from _conv(f"{spec.name}.{what}_", spec.kernel, layer.input, channels, weights, biases)
         case Dense():
             yield from _dense(spec.name, layer.input.values, layer.output.values)
         case BatchNorm():
@@ -115,14 +133,32 @@ def _layer_specs(bound: BoundNetwork, layer: BoundLayer) -> Iterator[ParameterSp
             return
 
 
-def _conv(name: str, prefix: str, kernel: int, below: object, channels: int) -> Iterator[ParameterSpec]:
+def _started(name: str, shape: tuple[int, ...], start: Initial, fans: tuple[int, int]) -> ParameterSpec:
+    """A tensor that starts as `start` says; `fans` are what a unit reads and what reads a unit."""
+    match start:
+        case Glorot():
+            return ParameterSpec(name, shape, initial="uniform", scale=sqrt(6.0 / sum(fans)))
+        case FanIn():
+            return ParameterSpec(name, shape, initial="uniform", scale=1.0 / sqrt(fans[0]))
+        case Normal():
+            kind: Literal["truncated_normal", "normal"] = "truncated_normal" if start.truncated else "normal"
+            return ParameterSpec(name, shape, initial=kind, scale=start.std, mean=start.mean)
+        case Filled():
+            return ParameterSpec(name, shape, scale=start.value)
+
+
+def _conv(
+    prefix: str, kernel: int, below: object, channels: int, weights: Initial, biases: Initial | None
+) -> Iterator[ParameterSpec]:
     assert isinstance(below, Features)  # noqa: S101 - convolutions stand on maps only
-    yield ParameterSpec(f"{name}.{prefix}weights", (kernel, kernel, below.channels, channels), initial="glorot")
-    yield ParameterSpec(f"{name}.{prefix}biases", (channels,))
+    fans = kernel**2 * below.channels, kernel**2 * channels
+    yield _started(f"{prefix}weights", (kernel, kernel, below.channels, channels), weights, fans)
+    if biases is not None:
+        yield _started(f"{prefix}biases", (channels,), biases, fans)
 
 
 def _dense(name: str, below: int, units: int) -> Iterator[ParameterSpec]:
-    yield ParameterSpec(f"{name}.weights", (below, units), initial="glorot")
+    yield _started(f"{name}.weights", (below, units), Glorot(), (below, units))
     yield ParameterSpec(f"{name}.biases", (units,))
 
 
@@ -143,9 +179,11 @@ def _routed(bound: BoundNetwork, layer: BoundLayer, spec: ConvCapsules | ClassCa
     assert routing is not None  # noqa: S101 - check_structure has seen to it
     offsets = (shape.parents, shape.elements) if routing.beta_u == "element" else (shape.parents,)
     transforms = (shape.child_types, shape.parents, 4, 4)
-    yield ParameterSpec(f"{spec.name}.transforms", transforms, initial="normal", scale=spec.transform_std)
-    yield ParameterSpec(f"{spec.name}.beta_u", offsets)
-    yield ParameterSpec(f"{spec.name}.beta_a", (shape.parents,))
+    drawn = Normal(std=spec.transform_std, truncated=spec.transform_truncated)
+    yield _started(f"{spec.name}.transforms", transforms, drawn, (4, 4))
+    # A vector counts as a matrix of one column, as in TensorFlow.
+    yield _started(f"{spec.name}.beta_u", offsets, spec.initial_beta_u, (shape.parents, offsets[1] if offsets[1:] else 1))
+    yield _started(f"{spec.name}.beta_a", (shape.parents,), spec.initial_beta_a, (shape.parents, 1))
 
 
 def _decoder_specs(bound: BoundNetwork) -> tuple[ParameterSpec, ...]:

@@ -1,7 +1,19 @@
-"""Which places of the layer below a capsule sees."""
+"""Which places of the layer below a window sees, and what stands around them."""
+
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+Padding = Literal["valid", "same"] | int
+
+
+def margins(padding: Padding, side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after a row of `side` places, for windows of `kernel` places (see `layers.Conv`)."""
+    if padding == "same":
+        missing = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+        return missing // 2, missing - missing // 2
+    return (0, 0) if padding == "valid" else (padding, padding)
 
 
 def patch_places(height: int, width: int, kernel: int, stride: int) -> NDArray[np.int64]:

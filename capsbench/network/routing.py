@@ -4,24 +4,28 @@ Equations are those of Hinton, Sabour, Frosst, "Matrix capsules with EM routing"
 backend's `routing.py` is their executable form.
 """
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from capsbench.network.layers import STRICT, NotNegative, Positive, Rate
+from capsbench.network.initial import Finite
+from capsbench.network.layers import STRICT, ClassCapsules, Layer, NotNegative, Positive, Rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InverseTemperature:
     """lambda_t = final * (1 - decay^(t+1)) in routing iteration t; `decay: 0` keeps it constant.
 
-    Source: the authors' answer on OpenReview (HJWLfGWRb), with final 0.01 and decay 0.95.
+    Source: the authors' answer on OpenReview (HJWLfGWRb), with final 0.01 and decay 0.95. In the class layer, whose
+    parents see more children than others, `final` is multiplied by `class_factor` (the authors' code: 1/4).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     final: Positive = 0.01
     decay: Rate = 0.95
+    class_factor: Positive = 1.0
 
     def at(self, iteration: int) -> float:
         """Inverse temperature in routing iteration `iteration` (counted from 0)."""
@@ -43,16 +47,26 @@ class EMRouting:
         epsilon: added to the sums that are divided by.
         cost_scale: when given, the cost is multiplied by cost_scale * parents / children (IBM: 100).
         competition: a child's assignments sum to one over the parents at one `position`, or over its parents at
-            `all_positions` (the paper's authors).
+            `all_positions` (the paper).
+        first_assignments: a child starts with equal shares for all `competitors`, or for the parents at each
+            `position` whatever competes, so that one that feeds four positions counts four times in the first M-step
+            (the authors' code).
+        damping: share of the previous M-step's mean in each mean, 0 before the first; the variance is about the damped
+            mean (the authors' code: 0.1).
         renormalise_input: divide assignment * input activation by its sum over the parents. The assignments sum to
             one, so this cancels the input activation: the seed's bug.
         densities: `log` normalises log-densities by a stable softmax; `shifted` exponentiates them after subtracting
             the largest log-density of a single pose element less log 10, and adds epsilon to the sum (the seed).
         beta_u: one cost offset a `parent`, or one an `element` of its pose (the seed).
+        beta_u_scale: what the learned cost offset is multiplied by.
+        beta_a_scale: what the learned activation offset is multiplied by, so that steps of an optimizer are as large
+            as its part in the logit asks for (the authors' code: -5000).
         coordinates: where a class capsule's votes receive the child's (row, column): nowhere, added to the first two
             elements of the pose's `right_column` (the paper) or of its `first_row` (the authors' code), or `appended`
             as two further elements (the seed).
-        coordinate_unit: (index + 1/2) / grid side, or the receptive field's centre / image side.
+        coordinate_unit: of the `grid`, (index + 1/2) / grid side; of its `grid_edge`, index / grid side (yl-1993);
+            of the `image`, the receptive field's centre / image side; or `centred_pixels`, hundreds of pixels from
+            pixel side / 2 to the receptive field's centre (the authors' code).
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -65,11 +79,33 @@ class EMRouting:
     epsilon: Positive = 1e-8
     cost_scale: Positive | None = None
     competition: Literal["position", "all_positions"] = "position"
+    first_assignments: Literal["competitors", "position"] = "competitors"
+    damping: Rate = 0.0
     renormalise_input: bool = False
     densities: Literal["log", "shifted"] = "log"
     beta_u: Literal["parent", "element"] = "parent"
+    beta_u_scale: Finite = 1.0
+    beta_a_scale: Finite = 1.0
     coordinates: Literal["none", "right_column", "first_row", "appended"] = "none"
-    coordinate_unit: Literal["grid", "image"] = "grid"
+    coordinate_unit: Literal["grid", "grid_edge", "image", "centred_pixels"] = "grid"
+
+    def of(self, layer: Layer) -> "EMRouting":
+        """The variant as one layer routes by it: with the inverse temperature of class capsules, where it is one's."""
+        heat = self.inverse_temperature
+        if heat.class_factor == 1.0 or not isinstance(layer, ClassCapsules):
+            return self
+        return replace(self, inverse_temperature=replace(heat, final=heat.final * heat.class_factor, class_factor=1.0))
+
+    def scaled(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """A layer's parameters, arrays of any kind, with the offsets times their scales."""
+        scales = {"beta_u": self.beta_u_scale, "beta_a": self.beta_a_scale}
+        return {
+            name: value if (scale := scales.get(name, 1.0)) == 1.0 else value * scale for name, value in own.items()
+        }
+
+    def starts_everywhere(self) -> bool:
+        """Whether a child's first assignments sum to one over all positions that it feeds, not at each of them."""
+        return self.competition == "all_positions" and self.first_assignments == "competitors"
 
     def cost_factor(self, children: int, parents: int) -> float:
         """What the cost of a parent with so many children is multiplied by."""

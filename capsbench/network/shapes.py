@@ -16,6 +16,7 @@ from capsbench.network.layers import (
     PrimaryCapsules,
 )
 from capsbench.network.network import Network, check_structure
+from capsbench.network.patches import margins
 
 POSE = 16
 
@@ -134,14 +135,8 @@ def _output(network: Network, layer: Layer, shape: Shape, classes: int) -> tuple
     match layer:
         case BatchNorm() | Dropout():
             return shape, None
-        case Conv(padding="same"):
-            if layer.stride != 1 or layer.kernel % 2 == 0:
-                raise BadInput(
-                    f"network {network.name}: layer {layer.name!r}: same padding needs stride 1, an odd kernel"
-                )
-            return Features(shape.height, shape.width, layer.channels), None
         case Conv():
-            return Features(*_grid(network, layer.name, shape, layer.kernel, layer.stride), layer.channels), None
+            return Features(*_padded_grid(network, layer, shape), layer.channels), None
         case MaxPool():
             grid = _grid(network, layer.name, shape, layer.size, layer.stride)
             return Features(*grid, _channels(shape)), None
@@ -172,6 +167,17 @@ def _routed(
     return output, RoutingShape(places, below, below, classes, elements)
 
 
+def _padded_grid(network: Network, layer: Conv, shape: Shape) -> tuple[int, int]:
+    edges = [margins(layer.padding, side, layer.kernel, layer.stride) for side in (shape.height, shape.width)]
+    if edges[0] != edges[1]:
+        raise BadInput(
+            f"network {network.name}: layer {layer.name!r}: same padding with stride {layer.stride} would pad rows and "
+            f"columns of {shape.height}×{shape.width} differently; legal are valid and a number of zeros"
+        )
+    whole = Features(shape.height + sum(edges[0]), shape.width + sum(edges[1]), 1)
+    return _grid(network, layer.name, whole, layer.kernel, layer.stride)
+
+
 def _grid(network: Network, name: str, shape: Shape, window: int, stride: int) -> tuple[int, int]:
     if window > min(shape.height, shape.width):
         raise BadInput(
@@ -188,9 +194,12 @@ def _channels(shape: Shape) -> int:
 
 def _receptive_field(layer: Layer, shape: Shape, centre: float, step: float) -> tuple[float, float]:
     match layer:
-        case Conv(padding="same") | BatchNorm() | Dropout():
+        case BatchNorm() | Dropout():
             return centre, step
-        case Conv() | PrimaryCapsules() | ConvCapsules():
+        case Conv():
+            before, _ = margins(layer.padding, shape.height, layer.kernel, layer.stride)
+            return centre + step * ((layer.kernel - 1) / 2 - before), step * layer.stride
+        case PrimaryCapsules() | ConvCapsules():
             return centre + step * (layer.kernel - 1) / 2, step * layer.stride
         case MaxPool():
             return centre + step * (layer.size - 1) / 2, step * layer.stride
@@ -201,15 +210,21 @@ def _receptive_field(layer: Layer, shape: Shape, centre: float, step: float) -> 
 def coordinates(bound: BoundNetwork, layer: BoundLayer) -> list[tuple[float, float]]:
     """The (row, column) that class capsules add to the votes of each place below, rows first.
 
-    In units of the grid, (index + 1/2) / side, or of the image, receptive field's centre / side.
+    Their unit is `EMRouting.coordinate_unit`.
     """
-    below = layer.input
-    routing = bound.network.routing
-    if routing is not None and routing.coordinate_unit == "image":
-        source = next(lower for lower, upper in pairwise(bound.layers) if upper is layer)
-        rows = [(source.centre + source.step * i) / bound.image.height for i in range(below.height)]
-        columns = [(source.centre + source.step * i) / bound.image.width for i in range(below.width)]
-    else:
-        rows = [(i + 0.5) / below.height for i in range(below.height)]
-        columns = [(i + 0.5) / below.width for i in range(below.width)]
+    below, routing = layer.input, bound.network.routing
+    unit = "grid" if routing is None else routing.coordinate_unit
+    source = next(lower for lower, upper in pairwise(bound.layers) if upper is layer)
+
+    def along(count: int, side: int) -> list[float]:
+        centres = (source.centre + source.step * i for i in range(count))
+        match unit:
+            case "image":
+                return [centre / side for centre in centres]
+            case "centred_pixels":
+                return [(centre - side / 2) / 100 for centre in centres]
+            case _:
+                return [(i + 0.5 * (unit == "grid")) / count for i in range(count)]
+
+    rows, columns = along(below.height, bound.image.height), along(below.width, bound.image.width)
     return [(row, column) for row in rows for column in columns]

@@ -34,6 +34,7 @@ TASK = Task(
     softmax=False,
     by_mass=False,
     everywhere=False,
+    starts_everywhere=False,
 )
 
 
