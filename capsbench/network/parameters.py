@@ -177,12 +177,13 @@ def _routed(bound: BoundNetwork, layer: BoundLayer, spec: ConvCapsules | ClassCa
     shape, routing = layer.routing, bound.network.routing
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     assert routing is not None  # noqa: S101 - check_structure has seen to it
-    offsets = (shape.parents, shape.elements) if routing.beta_u == "element" else (shape.parents,)
+    each = shape.elements if routing.beta_u == "element" else 1
+    offsets = (shape.parents, each) if routing.beta_u == "element" else (shape.parents,)
     transforms = (shape.child_types, shape.parents, 4, 4)
     drawn = Normal(std=spec.transform_std, truncated=spec.transform_truncated)
     yield _started(f"{spec.name}.transforms", transforms, drawn, (4, 4))
     # A vector counts as a matrix of one column, as in TensorFlow.
-    yield _started(f"{spec.name}.beta_u", offsets, spec.initial_beta_u, (shape.parents, offsets[1] if offsets[1:] else 1))
+    yield _started(f"{spec.name}.beta_u", offsets, spec.initial_beta_u, (shape.parents, each))
     yield _started(f"{spec.name}.beta_a", (shape.parents,), spec.initial_beta_a, (shape.parents, 1))
 
 

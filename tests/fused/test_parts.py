@@ -26,7 +26,7 @@ def test_a_task_survives_as_text(layer):
     assert "\n" not in task.text()
 
 
-@pytest.mark.parametrize("name", ["em-paper", "em-68k", "em-seed", "em-tiny"])
+@pytest.mark.parametrize("name", ["em-paper", "em-68k", "em-ibm", "em-seed", "em-tiny", "em-tuned", "em-yl"])
 def test_tasks_of_the_zoo(name):
     """The task of every routed layer has the sizes that the network's shapes have."""
     bound = bind(zoo.load(name), (28, 28, 1), 10)
@@ -41,6 +41,7 @@ def test_tasks_of_the_zoo(name):
     ("routing", "word"),
     [
         (EMRouting(densities="shifted"), "shifted"),
+        (EMRouting(damping=0.1), "damping"),
         (EMRouting(renormalise_input=True, competition="all_positions"), "renormalise_input"),
     ],
 )

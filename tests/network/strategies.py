@@ -2,6 +2,7 @@
 
 from hypothesis import strategies as st
 
+from capsbench.network.initial import FanIn, Filled, Glorot, Normal
 from capsbench.network.layers import (
     BatchNorm,
     ClassCapsules,
@@ -23,6 +24,12 @@ optimizers = st.one_of(
     st.builds(Adam, learning_rate=small, beta1=share, weight_decay=small),
     st.builds(AdamW, learning_rate=small, beta2=share, weight_decay=small),
     st.builds(SGD, learning_rate=small, momentum=share, nesterov=st.booleans()),
+)
+starts = st.one_of(
+    st.just(Glorot()),
+    st.just(FanIn()),
+    st.builds(Normal, std=small, mean=st.floats(-9.0, 9.0), truncated=st.booleans()),
+    st.builds(Filled, value=st.floats(-9.0, 9.0)),
 )
 schedules = st.one_of(
     st.just(Constant()),
@@ -47,16 +54,20 @@ def routings(draw):
     competition = "position" if densities == "shifted" else draw(st.sampled_from(["position", "all_positions"]))
     return EMRouting(
         iterations=draw(st.integers(1, 4)),
-        inverse_temperature=InverseTemperature(final=draw(small), decay=draw(share)),
+        inverse_temperature=InverseTemperature(final=draw(small), decay=draw(share), class_factor=draw(small)),
         activation=draw(st.sampled_from(["sigmoid", "softmax"])),
         interim_activation=draw(st.sampled_from(["same", "softmax_of_mass"])),
         cost_scale=draw(st.none() | small),
         competition=competition,
+        first_assignments=draw(st.sampled_from(["competitors", "position"])),
+        damping=draw(share),
         renormalise_input=draw(st.booleans()),
         densities=densities,
         beta_u=draw(st.sampled_from(["parent", "element"])),
+        beta_u_scale=draw(small),
+        beta_a_scale=draw(small),
         coordinates=draw(st.sampled_from(["none", "right_column", "first_row", "appended"])),
-        coordinate_unit=draw(st.sampled_from(["grid", "image"])),
+        coordinate_unit=draw(st.sampled_from(["grid", "grid_edge", "image", "centred_pixels"])),
     )
 
 
@@ -65,10 +76,15 @@ def capsule_networks(draw):
     """A convolution, primary capsules, up to two convolutional capsule layers, class capsules."""
     middle = draw(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 2)), max_size=2))
     layers = (
-        *draw(st.sampled_from([(), (BatchNorm(name="norm"),)])),
+        *draw(st.sampled_from([(), (BatchNorm(name="norm", activation="relu"),)])),
         Conv(name="conv", channels=draw(st.integers(1, 8)), kernel=draw(st.integers(1, 5)), stride=2),
-        PrimaryCapsules(name="primary", capsules=draw(st.integers(1, 5))),
-        *(ConvCapsules(name=f"caps{i}", capsules=n, kernel=k, stride=s) for i, (n, k, s) in enumerate(middle)),
+        PrimaryCapsules(
+            name="primary", capsules=draw(st.integers(1, 5)), biases=draw(st.booleans()), initial_poses=draw(starts)
+        ),
+        *(
+            ConvCapsules(name=f"caps{i}", capsules=n, kernel=k, stride=s, initial_beta_a=draw(starts))
+            for i, (n, k, s) in enumerate(middle)
+        ),
         ClassCapsules(name="classes", positions=draw(st.sampled_from(["joint", "each"]))),
     )
     objective = Objective(loss=draw(losses), reconstruction=draw(reconstructions))
@@ -79,7 +95,15 @@ def capsule_networks(draw):
 def convolutional_networks(draw):
     """Convolution, pooling, dense layers and dropout."""
     layers = (
-        Conv(name="conv", channels=draw(st.integers(1, 9)), kernel=3, padding=draw(st.sampled_from(["same", "valid"]))),
+        Conv(
+            name="conv",
+            channels=draw(st.integers(1, 9)),
+            kernel=draw(st.integers(1, 5)),
+            stride=draw(st.integers(1, 3)),
+            padding=draw(st.sampled_from(["same", "valid", 2])),
+            initial_weights=draw(starts),
+            initial_biases=draw(starts),
+        ),
         MaxPool(name="pool", size=draw(st.integers(1, 3)), stride=draw(st.integers(1, 3))),
         Dense(name="dense", units=draw(st.integers(1, 99))),
         Dropout(name="drop", rate=draw(share)),

@@ -13,12 +13,27 @@ from capsbench.network.parameters import draw_parameters, dropout_masks
 from capsbench.network.shapes import BoundNetwork, bind
 from capsbench_tensorflow.backend import BACKEND
 
-ZOO = ("cnn-paper", "cnn-seed", "cnn-tiny", "em-68k", "em-paper", "em-seed", "em-tiny")
+ZOO = (
+    "cnn-paper",
+    "cnn-seed",
+    "cnn-tiny",
+    "em-68k",
+    "em-ibm",
+    "em-official",
+    "em-paper",
+    "em-seed",
+    "em-tiny",
+    "em-tuned",
+    "em-yl",
+)
 VARIANTS = {
     "all_positions": {"competition": "all_positions", "iterations": 3},
     "shifted": {"densities": "shifted", "iterations": 3, "coordinates": "appended", "coordinate_unit": "image"},
     "softmax": {"activation": "softmax", "cost_scale": 1.0, "coordinates": "first_row"},
     "mass": {"interim_activation": "softmax_of_mass", "beta_u": "element", "renormalise_input": True},
+    "damped": {"damping": 0.1, "iterations": 3, "beta_a_scale": -20.0, "coordinate_unit": "centred_pixels"},
+    "damped_shifted": {"damping": 0.2, "iterations": 3, "densities": "shifted", "beta_u": "element"},
+    "uneven_start": {"competition": "all_positions", "first_assignments": "position", "beta_u_scale": 1.4},
     "one_m_step": {"iterations": 1, "coordinates": "none"},
 }
 BESIDE_SUITES = Path(__file__).parents[2] / "suites" / "networks"

@@ -16,7 +16,7 @@ from capsbench_tensorflow.backend import BACKEND
 
 pytestmark = pytest.mark.tensorflow
 
-COVERED = tuple(name for name in VARIANTS if name != "shifted")
+COVERED = tuple(name for name in VARIANTS if name not in ("shifted", "damped", "damped_shifted"))
 
 
 @pytest.mark.parametrize("name", COVERED)
@@ -37,7 +37,7 @@ def test_variants_equal_the_graph_and_the_oracle(name):
         assert np.abs(gradient - gradients[tensor]).max() <= 1e-10 * largest, tensor
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name.startswith("em")])
+@pytest.mark.parametrize("name", [name for name in ZOO if name.startswith("em") and name != "em-official"])
 def test_zoo_networks_hold_in_float32(name):
     """Float32 stays within 1e-5 of float64 going forward, and within 1e-4 in every gradient that is not all noise."""
     case = case_of(zoo_network(name), 1)

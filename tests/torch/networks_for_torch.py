@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
+from capsbench.network.initial import Normal
 from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, ConvCapsules, PrimaryCapsules
 from capsbench.network.network import Network, with_routing_iterations
 from capsbench.network.objective import LinearMargin, Objective, Reconstruction, SpreadLoss
@@ -58,27 +59,45 @@ def variants(draw):
     densities = draw(st.sampled_from(["log", "shifted"]))
     routing = EMRouting(
         iterations=draw(st.integers(1, 4)),
-        inverse_temperature=InverseTemperature(final=draw(st.sampled_from([0.01, 0.3])), decay=0.5),
+        inverse_temperature=InverseTemperature(
+            final=draw(st.sampled_from([0.01, 0.3])), decay=0.5, class_factor=draw(st.sampled_from([1.0, 0.25]))
+        ),
         activation=draw(st.sampled_from(["sigmoid", "softmax"])),
         interim_activation=draw(st.sampled_from(["same", "softmax_of_mass"])),
         variance_floor=1e-3,
         cost_scale=draw(st.sampled_from([None, 10.0])),
         competition="position" if densities == "shifted" else draw(st.sampled_from(["position", "all_positions"])),
+        first_assignments=draw(st.sampled_from(["competitors", "position"])),
+        damping=draw(st.sampled_from([0.0, 0.0, 0.1])),
         renormalise_input=draw(st.booleans()),
         densities=densities,
         beta_u=draw(st.sampled_from(["parent", "element"])),
+        beta_u_scale=draw(st.sampled_from([1.0, 1.4])),
+        beta_a_scale=draw(st.sampled_from([1.0, -20.0])),
         coordinates=draw(st.sampled_from(["none", "right_column", "first_row", "appended"])),
-        coordinate_unit=draw(st.sampled_from(["grid", "image"])),
+        coordinate_unit=draw(st.sampled_from(["grid", "grid_edge", "image", "centred_pixels"])),
     )
     # A single child has no variance: all elements of its density tie, and which of them is the largest is anybody's.
     fewest = 2 if densities == "shifted" else 1
     kernel, stride = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (3, 2)]))
+    start = {"initial_beta_u": Normal(std=0.1), "initial_beta_a": Normal(std=0.1)}
     layers = (
-        BatchNorm(name="norm"),
-        Conv(name="conv", channels=draw(st.integers(1, 3)), kernel=3, stride=2),
-        PrimaryCapsules(name="primary", capsules=draw(st.integers(fewest, 3))),
-        ConvCapsules(name="caps", capsules=draw(st.integers(fewest, 4)), kernel=kernel, stride=stride),
-        ClassCapsules(name="classes", positions=draw(st.sampled_from(["joint", "each"]))),
+        BatchNorm(name="norm", activation=draw(st.sampled_from(["linear", "relu"]))),
+        Conv(
+            name="conv",
+            channels=draw(st.integers(1, 3)),
+            kernel=3,
+            stride=2,
+            padding=draw(st.sampled_from(["valid", 1, 2])),
+        ),
+        PrimaryCapsules(
+            name="primary",
+            capsules=draw(st.integers(fewest, 3)),
+            biases=draw(st.booleans()),
+            activation_offset=draw(st.sampled_from([0.0, -1.0])),
+        ),
+        ConvCapsules(name="caps", capsules=draw(st.integers(fewest, 4)), kernel=kernel, stride=stride, **start),
+        ClassCapsules(name="classes", positions=draw(st.sampled_from(["joint", "each"])), **start),
     )
     objective = Objective(
         loss=SpreadLoss(margin=LinearMargin()),
