@@ -62,6 +62,18 @@ def capsule_parameter_count(bound: BoundNetwork) -> int:
     return parameter_count(bound) - sum(spec.size for spec in _decoder_specs(bound))
 
 
+def cancelled_biases(bound: BoundNetwork) -> dict[str, str]:
+    """Biases that a batch normalisation right above takes off again, and the weights beside them, by name.
+
+    In training such a bias changes nothing: its gradient is zero in truth, and rounding noise in any arithmetic.
+    """
+    return {
+        f"{below.layer.name}.biases": f"{below.layer.name}.weights"
+        for below, above in pairwise(bound.layers)
+        if isinstance(below.layer, Conv) and below.layer.activation == "linear" and isinstance(above.layer, BatchNorm)
+    }
+
+
 def draw_parameters(bound: BoundNetwork, seed: int) -> dict[str, NDArray[np.float32]]:
     """Draw initial values [spec.shape] float32.
 

