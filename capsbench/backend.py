@@ -65,10 +65,11 @@ class Output:
 
     Attributes:
         scores: [batch, classes], what classes are ranked by: a CNN's logits, the class capsules' logits before the
-            sigmoid or softmax (their mean activations where positions are routed one by one). Saturated float32
-            sigmoids tie at 1.0, so activations would not do.
-        activations: [batch, classes], softmax of a CNN's logits, or the class capsules' activations.
-        poses: [batch, classes, 16 or 18]; None for a CNN.
+            sigmoid or softmax (their mean activations where positions are routed one by one), the class vectors'
+            lengths before they are squashed. Saturated float32 sigmoids and lengths tie at 1.0, so activations would
+            not do.
+        activations: [batch, classes], softmax of a CNN's logits, or the class capsules' activations (vectors' lengths).
+        poses: [batch, classes, 16 or 18], or the class vectors; None for a CNN.
     """
 
     scores: Floats
@@ -96,6 +97,10 @@ class MemoryUse:
 class RoutingState:
     """How routing went in one layer, image by image; every array is [batch, iterations].
 
+    Routing by agreement has no M-step; its sum of votes times couplings counts as one: a parent's mass is the sum of
+    its couplings, its pose here the mean of the votes so weighted, and its variance theirs. Self-attention does not
+    iterate, and its couplings may be negative: it has no such state.
+
     Attributes:
         coupling_entropy: entropy of a child's couplings at one position over the parents there, scaled to sum one,
             divided by the log of the number of parents (0 with a single parent); mean over positions and children. Of
@@ -116,11 +121,11 @@ class LayerState:
     """What one layer gives out.
 
     Attributes:
-        activations: [batch, n], the activations of all capsules at all positions, or every output of a layer without
-            capsules, after its nonlinearity.
-        poses: [batch, n, 16 or 18]; None for a layer without capsules.
+        activations: [batch, n], the activations of all capsules at all positions (lengths of those that are vectors),
+            or every output of a layer without capsules, after its nonlinearity.
+        poses: [batch, n, 16 or 18], or vectors; None for a layer without capsules.
         votes: every vote element, in any shape, where they were asked for and the layer routes.
-        routing: for a layer that routes.
+        routing: for a layer that routes by iterations.
     """
 
     activations: Floats
@@ -187,7 +192,7 @@ class Realization(Protocol):
         """One train step under the framework's profiler; without a step, one evaluation as `forward` runs it."""
 
     def inspect(self, placed: Any, *, votes: bool = False) -> Mapping[str, LayerState]:  # noqa: ANN401 - see place
-        """What each convolution, dense and capsule layer gives out at evaluation, by the layer's name.
+        """What each convolution, residual block, dense and capsule layer gives out at evaluation, by the layer's name.
 
         The numbers are those of `forward`; `votes` asks for the routed layers' votes as well.
         """

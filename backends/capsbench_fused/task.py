@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from capsbench.network.layers import ConvCapsules
 from capsbench.network.patches import patch_places
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import EMRouting, Routing
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Capsules, coordinates
 
 MOST_PARENTS_ON_GPU = 128
@@ -127,10 +127,14 @@ def parse(text: str) -> Task:
     return Task(**data)
 
 
-def uncovered(routing: EMRouting | None) -> str | None:
-    """Why a variant of routing has no fused formulation; None where it has one."""
+def uncovered(routing: Routing | None) -> str | None:
+    """Why a routing has no fused formulation; None where it has one."""
     if routing is None:
         return None
+    if not isinstance(routing, EMRouting):
+        return (
+            f"the fused formulation is one of EM routing, not of {routing.kind}; eager, graph and tiled have that too"
+        )
     if routing.densities == "shifted":
         return "the fused formulation has no shifted densities (routing.densities); eager, graph and tiled have"
     if routing.damping:
@@ -161,7 +165,7 @@ def task_of(bound: BoundNetwork, layer: BoundLayer) -> Task:
     """
     routing, shape, below = bound.network.routing, layer.routing, layer.input
     reason = uncovered(routing)
-    if reason is not None or routing is None or shape is None or not isinstance(below, Capsules):
+    if reason is not None or not isinstance(routing, EMRouting) or shape is None or not isinstance(below, Capsules):
         raise ValueError(reason or f"{layer.layer.name} does not route")
     spec, places = layer.layer, below.height * below.width
     routing = routing.of(spec)

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.backend import LayerState, RoutingState
-from capsbench.network.layers import ClassCapsules, Conv, ConvCapsules, Dense, Layer, PrimaryCapsules
+from capsbench.network.layers import AveragePool, BatchNorm, Dropout, Layer, MaxPool
 from capsbench_numpy.routing import Array
 
-_SHOWN = (Conv, Dense, PrimaryCapsules, ConvCapsules, ClassCapsules)
+_NOT_SHOWN = (BatchNorm, Dropout, MaxPool, AveragePool)
 _STARVED_BELOW = 0.01
 
 
@@ -38,7 +38,7 @@ class Inspector:
 
     def see_layer(self, layer: Layer, values: Array, activations: Array | None) -> None:
         """A layer has ended: with maps, or with poses [b, .., elements] and activations [b, ..]."""
-        if not isinstance(layer, _SHOWN):
+        if isinstance(layer, _NOT_SHOWN):
             return
         batch = len(values)
         if activations is None:

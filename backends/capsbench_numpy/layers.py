@@ -4,23 +4,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from capsbench.network.layers import (
+    AveragePool,
     BatchNorm,
     ClassCapsules,
+    ClassVectors,
     Conv,
     ConvCapsules,
     Dense,
     Dropout,
+    Layer,
     MaxPool,
     PrimaryCapsules,
+    Residual,
+    VectorCapsules,
 )
 from capsbench.network.patches import margins, patch_places
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
+from capsbench_numpy import vectors
 from capsbench_numpy.inspection import Inspector
+from capsbench_numpy.maps import activate, average_pool, batch_norm, conv, depthwise_conv, max_pool, residual
 from capsbench_numpy.routing import Array, Routed, log_sigmoid, log_softmax, route, vote
 
 
@@ -66,59 +72,49 @@ def _apply(
     inspector: Inspector | None,
 ) -> Signal:
     match layer.layer:
-        case BatchNorm() as spec:
-            return Signal(_batch_norm(spec, own, below.values, training=masks is not None))
-        case Conv() as spec:
-            edges = [margins(spec.padding, side, spec.kernel, spec.stride) for side in below.values.shape[1:3]]
-            maps = np.pad(below.values, ((0, 0), *edges, (0, 0)))
-            return Signal(_activate(_conv(maps, own["weights"], own["biases"], spec.stride), spec.activation))
-        case MaxPool() as spec:
-            return Signal(_max_pool(below.values, spec.size, spec.stride))
-        case Dense() as spec:
-            flat = below.values.reshape(len(below.values), -1)
-            return Signal(_activate(flat @ own["weights"] + own["biases"], spec.activation))
-        case Dropout() as spec:
-            if masks is None:
-                return below
-            return Signal(below.values * masks[spec.name].reshape(below.values.shape))
         case PrimaryCapsules() as spec:
-            poses = _conv(below.values, own["pose_weights"], own.get("pose_biases"), spec.stride)
-            logits = _conv(below.values, own["activation_weights"], own.get("activation_biases"), spec.stride)
+            poses = conv(below.values, own["pose_weights"], own.get("pose_biases"), spec.stride)
+            logits = conv(below.values, own["activation_weights"], own.get("activation_biases"), spec.stride)
             logits = logits + spec.activation_offset
             return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), np.exp(log_sigmoid(logits)))
         case ConvCapsules() as spec:
             return _conv_capsules(bound, layer, spec, own, below, inspector)
         case ClassCapsules() as spec:
             return _class_capsules(bound, layer, spec, own, below, inspector)
+        case VectorCapsules() as spec:
+            if spec.depthwise:
+                sums = depthwise_conv(below.values, own["weights"], own["biases"], spec.stride)
+            else:
+                sums = conv(below.values, own["weights"], own["biases"], spec.stride)
+            poses = vectors.squash(sums.reshape(*sums.shape[:3], spec.capsules, spec.elements), spec.squash)
+            return Signal(poses, vectors.length(poses))
+        case ClassVectors() as spec:
+            return _class_vectors(bound, spec, own, below, inspector)
+        case spec:
+            return Signal(_on_maps(spec, own, below.values, masks))
 
 
-def _activate(values: Array, activation: str) -> Array:
-    return np.where(values.real > 0, values, 0.0) if activation == "relu" else values
-
-
-def _conv(maps: Array, weights: Array, biases: Array | None, stride: int) -> Array:
-    kernel = weights.shape[0]
-    windows = sliding_window_view(maps, (kernel, kernel), axis=(1, 2))[:, ::stride, ::stride]
-    products: Array = np.tensordot(windows, weights, ([4, 5, 3], [0, 1, 2]))
-    return products if biases is None else products + biases
-
-
-def _max_pool(maps: Array, size: int, stride: int) -> Array:
-    windows = sliding_window_view(maps, (size, size), axis=(1, 2))[:, ::stride, ::stride]
-    flat = windows.reshape(*windows.shape[:4], size * size)
-    largest: Array = np.take_along_axis(flat, flat.real.argmax(-1)[..., None], -1)[..., 0]
-    return largest
-
-
-def _batch_norm(spec: BatchNorm, own: Mapping[str, Array], maps: Array, *, training: bool) -> Array:
-    if training:
-        mean = maps.mean((0, 1, 2))
-        variance = ((maps - mean) ** 2).mean((0, 1, 2))
-    else:
-        mean, variance = own["moving_mean"], own["moving_variance"]
-    normal = (maps - mean) / np.sqrt(variance + spec.epsilon)
-    scaled: Array = normal * own.get("scale", np.ones(1)) + own.get("center", np.zeros(1))
-    return _activate(scaled, spec.activation)
+def _on_maps(spec: Layer, own: Mapping[str, Array], maps: Array, masks: Mapping[str, Array] | None) -> Array:
+    training = masks is not None
+    match spec:
+        case BatchNorm():
+            return batch_norm(own, maps, spec.epsilon, training=training, activation=spec.activation)
+        case Conv():
+            edges = [margins(spec.padding, side, spec.kernel, spec.stride) for side in maps.shape[1:3]]
+            maps = np.pad(maps, ((0, 0), *edges, (0, 0)))
+            return activate(conv(maps, own["weights"], own.get("biases"), spec.stride), spec.activation)
+        case MaxPool():
+            return max_pool(maps, spec.size, spec.stride)
+        case AveragePool():
+            return average_pool(maps, spec.size)
+        case Residual():
+            return residual(spec, own, maps, training=training)
+        case Dense():
+            flat = maps.reshape(len(maps), -1)
+            return activate(flat @ own["weights"] + own["biases"], spec.activation)
+        case Dropout():
+            return maps if masks is None else maps * masks[spec.name].reshape(maps.shape)
+    raise AssertionError(spec)
 
 
 def _conv_capsules(
@@ -130,7 +126,7 @@ def _conv_capsules(
     inspector: Inspector | None,
 ) -> Signal:
     routing = bound.network.routing
-    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     assert below.activations is not None  # noqa: S101 - likewise: capsules stand below
     batch, height, width, types = below.activations.shape
     places = patch_places(height, width, spec.kernel, spec.stride)
@@ -153,7 +149,7 @@ def _class_capsules(
     inspector: Inspector | None,
 ) -> Signal:
     routing = bound.network.routing
-    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     assert below.activations is not None  # noqa: S101 - likewise: capsules stand below
     batch, height, width, types = below.activations.shape
     # Children of one type share their transform over all places, so votes are cast place by place.
@@ -168,6 +164,24 @@ def _class_capsules(
     mean = routed.activations.mean(1)
     scores = routed.logits[:, 0] if spec.positions == "joint" else mean
     return Signal(routed.poses.mean(1), mean, scores)
+
+
+def _class_vectors(
+    bound: BoundNetwork, spec: ClassVectors, own: Mapping[str, Array], below: Signal, inspector: Inspector | None
+) -> Signal:
+    children = below.values.reshape(len(below.values), -1, below.values.shape[-1])
+    votes = vectors.vote(children, own["transforms"])
+    observe = None
+    if inspector is not None:
+        inspector.see_votes(votes[:, None])
+        observe = inspector.see_iteration
+    routing = bound.network.routing
+    if isinstance(routing, AgreementRouting):
+        sums = vectors.agree(votes, routing, spec.squash, observe)
+    else:
+        sums = vectors.attend(votes, own["priors"])
+    poses = vectors.squash(sums, spec.squash)
+    return Signal(poses, vectors.length(poses), vectors.length(sums))
 
 
 def _route(
@@ -190,7 +204,7 @@ def _route(
 def _add_coordinates(votes: Array, places: Array, bound: BoundNetwork) -> Array:
     """Votes [b, places, i, j, 16] with each place's (row, column) [places, 2] added or appended."""
     routing = bound.network.routing
-    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     shaped = places[None, :, None, None, :]
     if routing.coordinates == "appended":
         return np.concatenate([votes, np.broadcast_to(shaped, (*votes.shape[:4], 2))], -1)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.network.objective import CrossEntropy
+from capsbench.network.objective import CrossEntropy, MarginLoss
 from capsbench.network.shapes import BoundNetwork
 from capsbench_numpy.layers import Signal
 from capsbench_numpy.routing import Array, log_sigmoid, log_softmax
@@ -26,6 +26,8 @@ def loss(
     truth = np.eye(bound.classes)[labels]
     if isinstance(objective.loss, CrossEntropy):
         total = -(truth * log_softmax(output.scores)).sum(1).mean()
+    elif isinstance(objective.loss, MarginLoss):
+        total = _margin(output.activations, truth, objective.loss)
     else:
         total = _spread(output.activations, truth, margin)
     if objective.reconstruction is not None:
@@ -40,6 +42,14 @@ def _spread(activations: Array, truth: Array, margin: float) -> Array:
     short = np.where(gap.real > 0, gap, 0.0) * (1.0 - truth)
     spread: Array = (short**2).sum(1).mean()
     return spread
+
+
+def _margin(activations: Array, truth: Array, loss: MarginLoss) -> Array:
+    """Too little of the true class and too much of the others, squared; mean over the batch (Sabour et al. 2017)."""
+    few = np.where(activations.real < loss.positive, loss.positive - activations, 0.0)
+    many = np.where(activations.real > loss.negative, activations - loss.negative, 0.0)
+    total: Array = (truth * few**2 + loss.down_weight * (1.0 - truth) * many**2).sum(1).mean()
+    return total
 
 
 def _decode(parameters: Mapping[str, Array], poses: Array) -> Array:

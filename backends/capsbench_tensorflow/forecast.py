@@ -11,9 +11,17 @@ from math import ceil
 from pathlib import Path
 
 from capsbench.backend import Setting
-from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, PrimaryCapsules
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    ClassVectors,
+    Conv,
+    PrimaryCapsules,
+    Residual,
+    VectorCapsules,
+)
 from capsbench.network.parameters import parameter_specs
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, Routing, SelfAttentionRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Features, RoutingShape
 from capsbench_fused.engine import KERNEL_MODES
 from capsbench_fused.forecast import held as held_by_kernels
@@ -28,37 +36,57 @@ def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> in
     if setting.mode == "xla" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
         return None
     number = 8 if setting.precision == "float64" else 4
-    kept, peak = 0.0, 0.0
+    gradients = _gradients(bound)
+    # Gradients wait for the end of the step; those of the layers below are not there yet.
+    kept, peak, made = 0.0, 0.0, sum(gradients.values())
     for layer in bound.layers:
-        if layer.routing is not None and setting.mode in KERNEL_MODES:
-            needs = held_by_kernels(task_of(bound, layer), batch, setting.mode, setting.threads)
-            kept += needs.kept + batch * layer.output.values
-            peak = max(peak, kept + needs.working)
-            continue
-        if layer.routing is not None:
-            held, extra = _routed(layer, layer.routing, bound.network.routing or EMRouting(), setting.mode == "tiled")
-            # The block-diagonal transforms [child types, 16, parents * 16] of the `graph` mode.
-            kept += 0 if setting.mode == "tiled" else layer.routing.child_types * layer.routing.parents * 256
-        else:
-            held, extra = _plain(layer)
-        kept += batch * held
+        held, extra, fixed = _needs(bound, layer, setting, batch)
+        kept += batch * held + fixed
         # Scratch of a convolution is bounded by the cache, whatever the batch.
         scratch = _unfolded(layer, number) if setting.device == "cpu" else 0
-        peak = max(peak, kept + batch * extra + scratch)
+        peak = max(peak, kept + batch * extra + scratch + made)
+        made -= gradients.get(layer.layer.name, 0)
     return int(number * (_resident(bound) + peak + batch * bound.image.values))
 
 
+def _gradients(bound: BoundNetwork) -> dict[str, int]:
+    """Numbers in the gradients of each layer and of the decoder."""
+    made: dict[str, int] = {}
+    for spec in parameter_specs(bound):
+        owner = spec.name.partition(".")[0]
+        made[owner] = made.get(owner, 0) + spec.size * spec.trainable
+    return made
+
+
 def _resident(bound: BoundNetwork) -> int:
-    """Numbers in parameters, statistics, gradients and optimizer state; most gradients wait for the end of the step."""
+    """Numbers in parameters, statistics and optimizer state."""
     specs = parameter_specs(bound)
     trainable = sum(spec.size for spec in specs if spec.trainable)
     states = len(bound.network.recipe.optimizer.state)
-    return sum(spec.size for spec in specs) + (1 + states) * trainable
+    return sum(spec.size for spec in specs) + states * trainable
+
+
+def _needs(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int) -> tuple[float, float, float]:
+    """Numbers an image that a layer keeps for its backward pass, the most that the pass adds, and those of no image."""
+    routing, shape, tiled = bound.network.routing, layer.routing, setting.mode == "tiled"
+    if shape is not None and setting.mode in KERNEL_MODES:
+        needs = held_by_kernels(task_of(bound, layer), batch, setting.mode, setting.threads)
+        return needs.kept / batch + layer.output.values, needs.working / batch, 0.0
+    if shape is not None and isinstance(layer.layer, ClassVectors):
+        return _routed_vectors(shape, routing, tiled)
+    if shape is not None and isinstance(routing, EMRouting):
+        # The block-diagonal transforms [child types, 16, parents * 16] of the `graph` mode.
+        blocks = 0 if tiled else shape.child_types * shape.parents * 256
+        return *_routed(layer, shape, routing, tiled), blocks
+    return *_plain(layer), 0.0
 
 
 def _plain(layer: BoundLayer) -> tuple[float, float]:
     """Numbers an image that a layer on maps keeps until its backward pass, and those the pass adds."""
     out = layer.output.values
+    if isinstance(layer.layer, Residual):
+        # Of either convolution its output, less its mean, normal and active; the sum.
+        return 7 * out, layer.input.values + 3 * out
     # The gradient of the output and that of the input.
     return out, out + layer.input.values if not isinstance(layer.layer, BatchNorm) else 0
 
@@ -73,11 +101,15 @@ def _unfolded(layer: BoundLayer, number: int) -> int:
         filters = [layer.layer.channels]
     elif isinstance(layer.layer, PrimaryCapsules):
         filters = [layer.layer.capsules * 16, layer.layer.capsules]
+    elif isinstance(layer.layer, VectorCapsules) and not layer.layer.depthwise:
+        filters = [layer.layer.capsules * layer.layer.elements]
+    elif isinstance(layer.layer, Residual):
+        filters = [layer.layer.channels]
     else:
         return 0
     assert isinstance(layer.input, Features)  # noqa: S101 - convolutions stand on maps only
     places = layer.output.height * layer.output.width
-    patch = layer.layer.kernel**2 * layer.input.channels
+    patch = (3 if isinstance(layer.layer, Residual) else layer.layer.kernel) ** 2 * layer.input.channels
     units = [places * patch + places * out + patch * out for out in filters]
     return max(ceil(_cache_bytes() / number / unit) * places * patch for unit in units)
 
@@ -91,6 +123,19 @@ def _cache_bytes() -> int:
         return _UNKNOWN_CACHE_BYTES
     scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
     return int(text.rstrip("KM")) * scale
+
+
+def _routed_vectors(shape: RoutingShape, routing: Routing | None, tiled: bool) -> tuple[float, float, float]:
+    """As `_needs`; where casting votes has its backward pass, what routing kept is gone."""
+    couplings = shape.children * shape.parents
+    votes, transforms = couplings * shape.elements, couplings * shape.multiplications
+    steps = routing.iterations if isinstance(routing, AgreementRouting) else 2
+    if not tiled:
+        # The transforms in the order of the products are kept too.
+        return votes + couplings * steps, 2.0 * votes, transforms
+    routed, factors = votes + 3 * couplings * steps, transforms + transforms / shape.elements
+    attention = couplings * shape.children if isinstance(routing, SelfAttentionRouting) else 0
+    return factors + routed, max(3 * votes + attention, factors + votes - routed), 0.0
 
 
 def _routed(layer: BoundLayer, shape: RoutingShape, routing: EMRouting, tiled: bool) -> tuple[float, float]:

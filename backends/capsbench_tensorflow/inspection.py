@@ -49,6 +49,11 @@ class Watch:
         if poses is not None:
             layer.poses = tf.reshape(poses, (self._batch, -1, poses.shape[-1]))
 
+    def votes(self, name: str, votes: Votes) -> None:
+        """The votes of a layer, where its routing has nobody to show them to."""
+        if self._votes:
+            self.layers.setdefault(name, Watched()).votes = self._of_images(votes.values)
+
     def observer(self, name: str) -> Observer:
         """For the routing of a layer."""
         return partial(self._observe, self.layers.setdefault(name, Watched()))

@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from capsbench.measure.steptrace import VOTES
 from capsbench.network.layers import (
+    AveragePool,
     BatchNorm,
     ClassCapsules,
+    ClassVectors,
     Conv,
     ConvCapsules,
     Dense,
@@ -17,16 +19,25 @@ from capsbench.network.layers import (
     Layer,
     MaxPool,
     PrimaryCapsules,
+    Residual,
+    VectorCapsules,
 )
-from capsbench.network.patches import Padding
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork
-from capsbench_tensorflow import fused
+from capsbench_tensorflow import fused, vectors
 from capsbench_tensorflow.inspection import Watch
+from capsbench_tensorflow.maps import (
+    Moments,
+    Variables,
+    activate,
+    average_pool,
+    batch_norm,
+    conv,
+    depthwise_conv,
+    residual,
+)
 from capsbench_tensorflow.routing import route
 from capsbench_tensorflow.votes import Capsules, class_votes, conv_votes, feeding
-
-Variables = Mapping[str, tf.Variable]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +47,14 @@ class Result:
     Attributes:
         scores: [b, classes].
         activations: [b, classes].
-        poses: [b, classes, 16 or 18]; None for a CNN.
-        moments: batch mean and biased variance [channels] by layer; empty at evaluation.
+        poses: [b, classes, 16 or 18], or class vectors; None for a CNN.
+        moments: batch mean and biased variance [channels] by layer and normalisation; empty at evaluation.
     """
 
     scores: tf.Tensor
     activations: tf.Tensor
     poses: tf.Tensor | None
-    moments: dict[str, tuple[tf.Tensor, tf.Tensor]]
+    moments: Moments
 
 
 def forward(
@@ -66,21 +77,21 @@ def forward(
         watch: gathers what layers give out, where that is wanted.
         kernels: route in place of plain operators, where the mode has any.
     """
-    moments: dict[str, tuple[tf.Tensor, tf.Tensor]] = {}
+    moments: Moments = {}
     maps, capsules = images, None
     for layer in bound.layers:
         own = _own(variables, layer.layer.name)
         with tf.name_scope(layer.layer.name):
             match layer.layer:
-                case BatchNorm() as spec:
-                    if masks is not None:
-                        moments[spec.name] = _moments(maps)
-                    maps = _batch_norm(spec, own, maps, moments.get(spec.name))
+                case BatchNorm() | Residual():
+                    maps = _normal(layer.layer, own, maps, moments if masks is not None else None)
                 case Dropout() as spec:
                     maps = maps if masks is None else maps * tf.reshape(masks[spec.name], maps.shape)
                 case PrimaryCapsules() as spec:
                     capsules = _primary(spec, own, maps)
-                case ConvCapsules() | ClassCapsules() if capsules is not None:
+                case VectorCapsules() as spec:
+                    capsules = _vectors(spec, own, maps)
+                case ConvCapsules() | ClassCapsules() | ClassVectors() if capsules is not None:
                     routed = _route(bound, layer, own, capsules, tiled, moments, watch, kernels, keep=masks is not None)
                     if isinstance(routed, Result):
                         if watch is not None:
@@ -97,9 +108,9 @@ def forward(
 
 
 def _show(watch: Watch, layer: Layer, maps: tf.Tensor, capsules: Capsules | None) -> None:
-    if isinstance(layer, PrimaryCapsules | ConvCapsules) and capsules is not None:
+    if isinstance(layer, PrimaryCapsules | ConvCapsules | VectorCapsules) and capsules is not None:
         watch.outputs(layer.name, capsules.activations, capsules.poses)
-    elif isinstance(layer, Conv | Dense):
+    elif isinstance(layer, Conv | Dense | Residual):
         watch.outputs(layer.name, maps)
 
 
@@ -108,54 +119,48 @@ def _own(variables: Variables, layer: str) -> dict[str, tf.Variable]:
 
 
 def _routing(bound: BoundNetwork) -> EMRouting:
-    assert bound.network.routing is not None  # noqa: S101 - check_structure has seen to it
+    assert isinstance(bound.network.routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     return bound.network.routing
 
 
 def _plain(layer: BoundLayer, own: Variables, maps: tf.Tensor) -> tf.Tensor:
     match layer.layer:
         case Conv() as spec:
-            values = _conv(maps, own["weights"], own["biases"], spec.stride, spec.padding)
-            return tf.nn.relu(values) if spec.activation == "relu" else values
+            values = conv(maps, own["weights"], own.get("biases"), spec.stride, spec.padding)
+            return activate(values, spec.activation)
         case MaxPool() as spec:
             return tf.nn.max_pool2d(maps, spec.size, spec.stride, "VALID")
+        case AveragePool() as spec:
+            return average_pool(maps, spec.size)
         case Dense() as spec:
             flat = tf.reshape(maps, (maps.shape[0], layer.input.values))
             values = tf.nn.bias_add(tf.matmul(flat, own["weights"]), own["biases"])
-            values = tf.nn.relu(values) if spec.activation == "relu" else values
-            return tf.reshape(values, (maps.shape[0], 1, 1, layer.output.values))
+            return tf.reshape(activate(values, spec.activation), (maps.shape[0], 1, 1, layer.output.values))
     raise AssertionError(layer.layer)
 
 
-def _conv(
-    maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable | None, stride: int, padding: Padding = "valid"
-) -> tf.Tensor:
-    around = padding.upper() if isinstance(padding, str) else [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
-    values = tf.nn.conv2d(maps, weights, stride, around)
-    return values if biases is None else tf.nn.bias_add(values, biases)
-
-
-def _moments(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and biased variance [channels] over batch and places."""
-    mean = tf.reduce_mean(maps, (0, 1, 2))
-    return mean, tf.reduce_mean(tf.square(maps - mean), (0, 1, 2))
-
-
-def _batch_norm(
-    spec: BatchNorm, own: Variables, maps: tf.Tensor, moments: tuple[tf.Tensor, tf.Tensor] | None
-) -> tf.Tensor:
-    mean, variance = moments or (own["moving_mean"], own["moving_variance"])
-    normal = (maps - mean) / tf.sqrt(variance + spec.epsilon)
-    scaled = normal * own["scale"] if spec.scale else normal
-    scaled = scaled + own["center"] if spec.center else scaled
-    return tf.nn.relu(scaled) if spec.activation == "relu" else scaled
+def _normal(layer: Layer, own: Variables, maps: tf.Tensor, moments: Moments | None) -> tf.Tensor:
+    """A layer that normalises by the batch in training."""
+    if isinstance(layer, Residual):
+        return residual(layer, own, maps, moments)
+    assert isinstance(layer, BatchNorm)  # noqa: S101 - nothing else does
+    return batch_norm(own, maps, layer.epsilon, moments, layer.name, activation=layer.activation)
 
 
 def _primary(spec: PrimaryCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
-    poses = _conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride)
-    logits = _conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride)
+    poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride, "valid")
+    logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride, "valid")
     logits = logits + spec.activation_offset if spec.activation_offset else logits
     return Capsules(tf.reshape(poses, (*poses.shape[:3], spec.capsules, POSE)), tf.sigmoid(logits))
+
+
+def _vectors(spec: VectorCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
+    if spec.depthwise:
+        sums = depthwise_conv(maps, own["weights"], own["biases"], spec.stride)
+    else:
+        sums = conv(maps, own["weights"], own["biases"], spec.stride, "valid")
+    poses = vectors.squash(tf.reshape(sums, (*sums.shape[:3], spec.capsules, spec.elements)), spec.squash)
+    return Capsules(poses, vectors.length(poses))
 
 
 def _conv_capsules(
@@ -183,14 +188,17 @@ def _route(
     own: Variables,
     below: Capsules,
     tiled: bool,
-    moments: dict[str, tuple[tf.Tensor, tf.Tensor]],
+    moments: Moments,
     watch: Watch | None,
     kernels: fused.Fused | None,
     *,
     keep: bool,
 ) -> Capsules | Result:
     """Capsules, or of class capsules the network's result; `keep` says whether a backward pass will follow."""
-    spec, routing = layer.layer, _routing(bound).of(layer.layer)
+    spec = layer.layer
+    if isinstance(spec, ClassVectors):
+        return _class_vectors(bound, spec, own, below, tiled, moments, watch)
+    routing = _routing(bound).of(spec)
     if kernels is not None:
         if watch is not None:  # kernels have no votes and couplings to show
             _route(bound, layer, own, below, tiled, moments, watch, None, keep=keep)
@@ -208,7 +216,7 @@ def _of_parents(
     batch: int,
     poses: tf.Tensor,
     logits: tf.Tensor,
-    moments: dict[str, tuple[tf.Tensor, tf.Tensor]],
+    moments: Moments,
 ) -> Capsules | Result:
     """What a layer gives out, from its parents' poses [b, p, j, h] and logits [b, p, j]."""
     spec = layer.layer
@@ -228,7 +236,7 @@ def _class_capsules(
     own: Variables,
     below: Capsules,
     tiled: bool,
-    moments: dict[str, tuple[tf.Tensor, tf.Tensor]],
+    moments: Moments,
     watch: Watch | None,
 ) -> Result:
     joint = spec.positions == "joint"
@@ -245,3 +253,27 @@ def _class_capsules(
     mean = tf.reduce_mean(tf.reshape(routed.activations, (*places, bound.classes)), 1)
     poses = tf.reduce_mean(tf.reshape(routed.poses, (*places, *routed.poses.shape[1:])), 1)
     return Result(mean, mean, poses, moments)
+
+
+def _class_vectors(
+    bound: BoundNetwork,
+    spec: ClassVectors,
+    own: Variables,
+    below: Capsules,
+    tiled: bool,
+    moments: Moments,
+    watch: Watch | None,
+) -> Result:
+    """Class capsules that are vectors; their scores are lengths before the squash, which does not let them tie."""
+    routing = bound.network.routing
+    with tf.name_scope(VOTES):
+        children = tf.reshape(below.poses, (below.batch, -1, below.poses.shape[-1]))
+        votes = vectors.vote(children, own["transforms"], tiled=tiled)
+    if watch is not None:
+        watch.votes(spec.name, votes)
+    if isinstance(routing, AgreementRouting):
+        sums = vectors.agree(votes, routing, spec.squash, None if watch is None else watch.observer(spec.name))
+    else:
+        sums = vectors.attend(votes, own["priors"])
+    poses = vectors.squash(sums, spec.squash)
+    return Result(vectors.length(sums), vectors.length(poses), poses, moments)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from capsbench.network.objective import CrossEntropy
+from capsbench.network.objective import CrossEntropy, MarginLoss
 from capsbench.network.parameters import decoder_sizes
 from capsbench.network.shapes import BoundNetwork
 from capsbench_tensorflow.layers import Result
@@ -36,6 +36,8 @@ def loss(
         truth = tf.one_hot(labels, bound.classes, dtype=result.scores.dtype)
         if isinstance(objective.loss, CrossEntropy):
             total = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, result.scores))
+        elif isinstance(objective.loss, MarginLoss):
+            total = _margin(result.activations, truth, objective.loss)
         else:
             total = _spread(result.activations, truth, margin)
     if objective.reconstruction is None:
@@ -52,6 +54,13 @@ def _spread(activations: tf.Tensor, truth: tf.Tensor, margin: tf.Tensor) -> tf.T
     true = tf.reduce_sum(activations * truth, 1, keepdims=True)
     gaps = tf.nn.relu(margin - (true - activations)) * (1.0 - truth)
     return tf.reduce_mean(tf.reduce_sum(tf.square(gaps), 1))
+
+
+def _margin(activations: tf.Tensor, truth: tf.Tensor, loss: MarginLoss) -> tf.Tensor:
+    """Too little of the true class and too much of the others, squared; mean over the batch (Sabour et al. 2017)."""
+    few = truth * tf.square(tf.nn.relu(loss.positive - activations))
+    many = (1.0 - truth) * tf.square(tf.nn.relu(activations - loss.negative))
+    return tf.reduce_mean(tf.reduce_sum(few + loss.down_weight * many, 1))
 
 
 def _decode(bound: BoundNetwork, variables: Mapping[str, tf.Variable], poses: tf.Tensor, truth: tf.Tensor) -> tf.Tensor:

@@ -13,10 +13,13 @@ _CANONICAL = {
     VIEW: "Reshape Squeeze ExpandDims Identity IdentityN Const ReadVariableOp VarHandleOp Shape ShapeN StopGradient "
     "PreventGradient NoOp _Arg _Retval _DeviceArg _DeviceRetval BroadcastGradientArgs "
     "DestroyTemporaryVariable",
-    "Conv2D": "Conv2D Conv2DWithBias",
-    "Conv2DBackprop": "Conv2DBackpropInput Conv2DBackpropFilter Conv2DBackpropFilterWithBias",
+    "Conv2D": "Conv2D Conv2DWithBias DepthwiseConv2dNative",
+    "Conv2DBackprop": "Conv2DBackpropInput Conv2DBackpropFilter Conv2DBackpropFilterWithBias "
+    "DepthwiseConv2dNativeBackpropInput DepthwiseConv2dNativeBackpropFilter",
     "MaxPool": "MaxPool",
     "MaxPoolGrad": "MaxPoolGrad",
+    "AveragePool": "AvgPool",
+    "AveragePoolGrad": "AvgPoolGrad",
     "BatchMatMul": "BatchMatMul Einsum",
     "MatMul": "MatMul",
     "Mul": "Mul MulNoNan",
@@ -30,7 +33,7 @@ _CANONICAL = {
     "Min": "Min ArgMin Minimum",
     "Softmax": "Softmax",
     "LogSoftmax": "LogSoftmax",
-    "Exp": "Exp",
+    "Exp": "Exp Expm1",
     "Log": "Log Log1p",
     "Sqrt": "Sqrt Rsqrt",
     "SqrtGrad": "SqrtGrad RsqrtGrad",

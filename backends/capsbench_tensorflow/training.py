@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from capsbench.backend import Floats, LayerState, MemoryUse, Output, RoutingState, Setting, Step
 from capsbench.measure.steptrace import StepTrace, peak_growth_bytes
-from capsbench.network.layers import BatchNorm
+from capsbench.network.layers import BatchNorm, Residual
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, Engine
@@ -214,13 +214,15 @@ class TensorFlowRealization:
         return total
 
     def _move_statistics(self, result: Result) -> None:
-        for layer in self._bound.layers:
-            if isinstance(layer.layer, BatchNorm):
-                name, momentum = layer.layer.name, layer.layer.momentum
-                with tf.name_scope(name):
-                    for tensor, value in zip(("mean", "variance"), result.moments[name], strict=True):
-                        moving = self._variables[f"{name}.moving_{tensor}"]
-                        moving.assign(momentum * moving + (1.0 - momentum) * value)
+        layers = (layer.layer for layer in self._bound.layers)
+        momenta = {layer.name: layer.momentum for layer in layers if isinstance(layer, BatchNorm | Residual)}
+        for prefix, values in result.moments.items():
+            name = prefix.partition(".")[0]
+            momentum = momenta[name]
+            with tf.name_scope(name):
+                for tensor, value in zip(("mean", "variance"), values, strict=True):
+                    moving = self._variables[f"{prefix}moving_{tensor}"]
+                    moving.assign(momentum * moving + (1.0 - momentum) * value)
 
     def _traced(self, function: Callable[..., Any], compiled: bool) -> Any:  # noqa: ANN401 - TensorFlow has no public type for it
         return tf.function(function, autograph=False, jit_compile=True if compiled else None)

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from typing import cast
 
 from capsbench.backend import Setting
-from capsbench.network.layers import BatchNorm, Conv, Dropout, MaxPool, PrimaryCapsules
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassVectors,
+    Conv,
+    Dropout,
+    MaxPool,
+    PrimaryCapsules,
+    Residual,
+    VectorCapsules,
+)
 from capsbench.network.parameters import decoder_sizes, parameter_specs
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_fused.forecast import held
@@ -48,7 +57,9 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
     below, above = batch * layer.input.values, batch * layer.output.values
     if layer.routing is not None and setting.mode in KERNEL_MODES:
         return _by_kernels(bound, layer, setting, batch, gradients)
-    if layer.routing is not None and bound.network.routing is not None:
+    if isinstance(layer.layer, ClassVectors):
+        return _class_vectors(bound, layer, setting, batch, gradients)
+    if layer.routing is not None and isinstance(bound.network.routing, EMRouting):
         mode = setting.mode
         routing, shape = bound.network.routing, layer.routing
         votes = batch * shape.votes
@@ -68,10 +79,43 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
             return _Layer(3 * above, below + above, gradients)
         case Conv() | PrimaryCapsules():
             return _Layer(above, below + 2 * above, gradients)
+        case VectorCapsules(elements=elements):
+            # The sums, the children in the order of the products, and what scales them.
+            scaled = 2 * above + 5 * above / elements
+            # The convolution's own copies of its weights and of their gradient, in the order its kernel likes.
+            return _Layer(scaled, below + 3 * above + 3 * gradients, gradients)
+        case Residual():
+            # Of either convolution its output, less its mean, normal and active.
+            return _Layer(8 * above, below + 3 * above, gradients)
         case BatchNorm() | Dropout():
-            return _Layer(2 * above, 2 * above, gradients)
+            tensors = 3 if isinstance(layer.layer, BatchNorm) and layer.layer.scale else 2
+            return _Layer(tensors * above, 2 * above, gradients)
         case _:
             return _Layer(above, below + above, gradients)
+
+
+def _class_vectors(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int, gradients: int) -> _Layer:
+    """Where casting votes has its backward pass, what routing kept is gone."""
+    shape, routing = layer.routing, bound.network.routing
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    votes = float(batch * shape.votes)
+    couplings = votes / shape.elements
+    transforms = shape.multiplications * shape.children * shape.parents
+    # Iterations that a gradient flows through; self-attention is as good as two.
+    steps = 2 if isinstance(routing, SelfAttentionRouting) else 1
+    if isinstance(routing, AgreementRouting) and routing.gradient == "all":
+        steps = routing.iterations
+    if setting.mode == "eager":
+        # Kept are the votes and, in the order of the products, the transforms.
+        routed = votes + couplings * steps
+        return _Layer(transforms + routed, max(min(steps, 2) * votes, 2 * transforms + 2 * votes - routed), gradients)
+    # Kept are both tiled factors, the votes and twice the couplings.
+    tiled, children = batch * transforms, batch * transforms / shape.elements
+    routed = votes + 2 * couplings * steps
+    # Every attention of a child to another has a gradient, and one more where it is scaled.
+    attention = 2 * couplings * shape.children if isinstance(routing, SelfAttentionRouting) else 0
+    working = max(3 * votes + attention, tiled + children + votes - routed)
+    return _Layer(tiled + children + routed, working, gradients)
 
 
 def _by_kernels(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int, gradients: int) -> _Layer:

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from capsbench.backend import Floats, LayerState, RoutingState
-from capsbench.network.layers import BatchNorm, Dropout, MaxPool
+from capsbench.network.layers import AveragePool, BatchNorm, Dropout, MaxPool
 from capsbench.network.shapes import BoundLayer, BoundNetwork
 from capsbench_torch.fused import Fused
-from capsbench_torch.layers import Context, Parameters, Signal, null_scope, run
+from capsbench_torch.layers import Context, Signal, null_scope, run
+from capsbench_torch.maps import Parameters
 
 _STARVED_BELOW = 0.01
 
@@ -54,7 +55,7 @@ class _Watcher:
 
     def output(self, layer: BoundLayer, signal: Signal) -> None:
         """Keep a layer's output, in the canonical order [h, w, c]."""
-        if isinstance(layer.layer, BatchNorm | Dropout | MaxPool):
+        if isinstance(layer.layer, BatchNorm | Dropout | MaxPool | AveragePool):
             return
         name, values = layer.layer.name, signal.values
         if signal.activations is None or values.ndim == 2:

@@ -13,19 +13,24 @@ from torch.nn import functional
 
 from capsbench.measure.steptrace import VOTES
 from capsbench.network.layers import (
+    AveragePool,
     BatchNorm,
     ClassCapsules,
+    ClassVectors,
     Conv,
     ConvCapsules,
     Dense,
     Dropout,
     MaxPool,
     PrimaryCapsules,
+    Residual,
+    VectorCapsules,
 )
 from capsbench.network.patches import margins, patch_places
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, coordinates
-from capsbench_torch import fused
+from capsbench_torch import fused, vectors
+from capsbench_torch.maps import Parameters, Statistics, activate, average_pool, batch_norm, conv, residual
 from capsbench_torch.routing import (
     Parents,
     Routing,
@@ -35,9 +40,6 @@ from capsbench_torch.routing import (
     vote_grouped,
     vote_tiled,
 )
-
-Parameters = Mapping[str, Tensor]
-Statistics = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +117,19 @@ def run(
         prefix = f"{layer.layer.name}."
         own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
         with context.scope(f"layer::{layer.layer.name}"):
+            seen = statistics if masks is not None else None
             match layer.layer:
                 case BatchNorm() as spec:
-                    signal = _batch_norm(spec, own, signal.values, statistics if masks is not None else None)
+                    maps = batch_norm(own, signal.values, spec.epsilon, seen, spec.name, activation=spec.activation)
+                    signal = Signal(maps)
+                case Residual() as spec:
+                    signal = Signal(residual(spec, own, signal.values, seen))
                 case Dropout() as spec:
                     signal = signal if masks is None else Signal(signal.values.flatten(1) * masks[spec.name])
                 case ConvCapsules() | ClassCapsules():
                     signal = _route(context, layer, own, signal)
+                case ClassVectors() as spec:
+                    signal = _class_vectors(context, spec, own, signal.values)
                 case _:
                     signal = _plain(layer, own, signal.values)
             if layer is context.bound.layers[-1] and signal.scores is None:
@@ -137,16 +145,23 @@ def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
             before, after = margins(spec.padding, values.shape[2], spec.kernel, spec.stride)
             if before != after:
                 values, before = functional.pad(values, (before, after, before, after)), 0
-            return Signal(_activate(_conv(values, own["weights"], own["biases"], spec.stride, before), spec.activation))
+            maps = conv(values, own["weights"], own.get("biases"), spec.stride, before)
+            return Signal(activate(maps, spec.activation))
+        case AveragePool() as spec:
+            return Signal(average_pool(values, spec.size))
+        case VectorCapsules() as spec:
+            maps = conv(values, own["weights"], own["biases"], spec.stride).permute(0, 2, 3, 1)
+            poses = vectors.squash(maps.reshape(*maps.shape[:3], spec.capsules, spec.elements), spec.squash)
+            return Signal(poses, vectors.length(poses))
         case MaxPool() as spec:
             return Signal(functional.max_pool2d(values, spec.size, spec.stride))
         case Dense() as spec:
             # The canonical order flattens [h, w, c].
             flat = values.permute(0, 2, 3, 1).flatten(1) if values.ndim == 4 else values
-            return Signal(_activate(torch.addmm(own["biases"], flat, own["weights"]), spec.activation))
+            return Signal(activate(torch.addmm(own["biases"], flat, own["weights"]), spec.activation))
         case PrimaryCapsules() as spec:
-            poses = _conv(values, own["pose_weights"], own.get("pose_biases"), spec.stride)
-            logits = _conv(values, own["activation_weights"], own.get("activation_biases"), spec.stride)
+            poses = conv(values, own["pose_weights"], own.get("pose_biases"), spec.stride)
+            logits = conv(values, own["activation_weights"], own.get("activation_biases"), spec.stride)
             activations = (logits + spec.activation_offset if spec.activation_offset else logits).sigmoid()
             poses = poses.permute(0, 2, 3, 1)
             return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), activations.permute(0, 2, 3, 1))
@@ -154,32 +169,9 @@ def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
             raise AssertionError(f"no plain layer: {other}")
 
 
-def _activate(values: Tensor, activation: str) -> Tensor:
-    return values.relu() if activation == "relu" else values
-
-
-def _conv(maps: Tensor, weights: Tensor, biases: Tensor | None, stride: int, pad: int = 0) -> Tensor:
-    return functional.conv2d(maps, weights.permute(3, 2, 0, 1), biases, stride, pad)
-
-
-def _batch_norm(spec: BatchNorm, own: Parameters, maps: Tensor, statistics: Statistics | None) -> Signal:
-    if statistics is None:
-        mean, variance = own["moving_mean"], own["moving_variance"]
-    else:
-        variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
-        statistics[f"{spec.name}.moving_mean"] = mean.detach()
-        statistics[f"{spec.name}.moving_variance"] = variance.detach()
-    normal = (maps - mean[:, None, None]) * (variance + spec.epsilon).rsqrt()[:, None, None]
-    if "scale" in own:
-        normal = normal * own["scale"][:, None, None]
-    if "center" in own:
-        normal = normal + own["center"][:, None, None]
-    return Signal(_activate(normal, spec.activation))
-
-
 def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) -> Signal:
     variant, shape = context.bound.network.routing, layer.routing
-    assert variant is not None  # noqa: S101 - check_structure has seen to it
+    assert isinstance(variant, EMRouting)  # noqa: S101 - check_structure has seen to it
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     assert below.activations is not None  # noqa: S101 - capsules stand below
     name, watcher, variant = layer.layer.name, context.watcher, variant.of(layer.layer)
@@ -255,6 +247,24 @@ def _class_capsules(
         return Signal(parents.poses, parents.activations, parents.logits)
     mean = parents.activations.view(batch, places, classes).mean(1)
     return Signal(parents.poses.view(batch, places, classes, -1).mean(1), mean, mean)
+
+
+def _class_vectors(context: Context, spec: ClassVectors, own: Parameters, below: Tensor) -> Signal:
+    """Class capsules that are vectors; their scores are lengths before the squash, which does not let them tie."""
+    routing, watcher = context.bound.network.routing, context.watcher
+    with context.scope(VOTES):
+        vote = vectors.vote_tiled if context.tiled else vectors.vote_grouped
+        votes = vote(below.reshape(len(below), -1, below.shape[-1]), own["transforms"])
+    if watcher is not None:
+        watcher.votes(spec.name, votes)
+    if isinstance(routing, AgreementRouting):
+        agree = vectors.agree_tiled if context.tiled else vectors.agree_grouped
+        observe = None if watcher is None else partial(watcher.m_step, spec.name)
+        sums = agree(votes, routing, spec.squash, context.scope, observe)
+    else:
+        sums = (vectors.attend_tiled if context.tiled else vectors.attend_grouped)(votes, own["priors"])
+    poses = vectors.squash(sums, spec.squash)
+    return Signal(poses, vectors.length(poses), vectors.length(sums))
 
 
 def _formulation(context: Context) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[..., Parents]]:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capsbench.network.objective import CrossEntropy
+from capsbench.network.objective import CrossEntropy, MarginLoss
 from capsbench.network.shapes import BoundNetwork
-from capsbench_torch.layers import Parameters, Signal
+from capsbench_torch.layers import Signal
+from capsbench_torch.maps import Parameters
 from capsbench_torch.routing import Scope
 
 
@@ -26,6 +27,8 @@ def loss(
     with scope("layer::loss"):
         if isinstance(objective.loss, CrossEntropy):
             total = functional.cross_entropy(output.scores, labels)
+        elif isinstance(objective.loss, MarginLoss):
+            total = _margin(output.activations, labels, objective.loss)
         else:
             total = _spread(output.activations, labels, margin)
     if objective.reconstruction is not None:
@@ -44,6 +47,14 @@ def _spread(activations: Tensor, labels: Tensor, margin: Tensor) -> Tensor:
     short = (margin - (true - activations)).relu()
     wrong = torch.ones_like(short).scatter(1, labels[:, None], 0.0)
     return (short.square() * wrong).sum(1).mean()
+
+
+def _margin(activations: Tensor, labels: Tensor, loss: MarginLoss) -> Tensor:
+    """Too little of the true class and too much of the others, squared; mean over the batch (Sabour et al. 2017)."""
+    few = (loss.positive - activations.gather(1, labels[:, None])).relu()
+    wrong = torch.ones_like(activations).scatter(1, labels[:, None], 0.0)
+    many = (activations - loss.negative).relu()
+    return (few.square().sum(1) + loss.down_weight * (many.square() * wrong).sum(1)).mean()
 
 
 def _decode(parameters: Parameters, values: Tensor) -> Tensor:

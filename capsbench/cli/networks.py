@@ -46,16 +46,16 @@ def networks(
 
 def _row(network: Network, bound: BoundNetwork, batch: int) -> tuple[Cell, ...]:
     from capsbench.network.cost import cost
+    from capsbench.network.network import routing_iterations
     from capsbench.network.parameters import capsule_parameter_count, parameter_count
     from capsbench.report import format as fmt
     from capsbench.report.table import Cell, text_cell
 
     spent = cost(bound, batch)
     sizes = capsule_parameter_count(bound), parameter_count(bound)
-    iterations = None if network.routing is None else network.routing.iterations
     return (
         text_cell(network.name),
-        text_cell(iterations),
+        text_cell(routing_iterations(network)),
         *(Cell(fmt.count(size), size) for size in sizes),
         Cell(fmt.flops(spent.forward_flops), spent.forward_flops),
         Cell(fmt.flops(spent.train_step_flops), spent.train_step_flops),

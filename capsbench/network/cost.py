@@ -15,18 +15,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from capsbench.network.layers import (
+    AveragePool,
     BatchNorm,
     ClassCapsules,
+    ClassVectors,
     Conv,
     ConvCapsules,
     Dense,
     Dropout,
     MaxPool,
     PrimaryCapsules,
+    Residual,
+    VectorCapsules,
 )
-from capsbench.network.objective import CrossEntropy
+from capsbench.network.objective import SpreadLoss
 from capsbench.network.parameters import decoder_sizes, parameter_specs
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import EMRouting, Routing, SelfAttentionRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Features, RoutingShape
 from capsbench.network.training import Adam, AdamW
 
@@ -35,6 +39,7 @@ _M_STEP_PER_VOTE = 6  # weigh, sum; subtract the mean, square, weigh, sum
 _E_STEP_PER_VOTE = 5  # subtract the mean, square, divide, add the log of the deviation, sum
 _M_STEP_PER_COUPLING = 3  # times the child's activation, sum, divide
 _E_STEP_PER_COUPLING = 5  # add the log activation, subtract the largest, exponentiate, sum, divide
+_SOFTMAX = 4  # subtract the largest, exponentiate, sum, divide
 _ADAM = 12
 _SGD = 4
 
@@ -132,8 +137,9 @@ def _layer(
 
 def _tail(bound: BoundNetwork, decoder_parameters: int, batch: int, item_bytes: int) -> Iterator[LayerCost]:
     classes = bound.classes
-    # Cross entropy: subtract the largest, exponentiate, sum, log, subtract; spread: two differences, clip, square, sum.
-    flops = 5 * classes if isinstance(bound.network.objective.loss, CrossEntropy) else 5 * (classes - 1)
+    # Cross entropy: subtract the largest, exponentiate, sum, log, subtract; margin: difference, clip, square, weigh,
+    # sum; spread, of the wrong classes: two differences, clip, square, sum.
+    flops = 5 * (classes - isinstance(bound.network.objective.loss, SpreadLoss))
     yield _layer(bound, "loss", "1", 0, (flops, 2 * flops), (classes, 0), 0, batch, item_bytes)
     sizes = decoder_sizes(bound)
     if sizes:
@@ -152,24 +158,44 @@ def forward_flops(bound: BoundNetwork, layer: BoundLayer) -> int:
         case BatchNorm():
             return (2 + spec.center + spec.scale + (spec.activation == "relu")) * below.values
         case Conv():
-            return _conv(spec.kernel, below, above.values) + above.values * (spec.activation == "relu")
+            return _conv(spec.kernel, below, above.values) + above.values * (
+                (spec.activation == "relu") - (not spec.biases)
+            )
         case MaxPool():
             return (spec.size**2 - 1) * above.values
+        case AveragePool():
+            return below.values if spec.size == "all" else spec.size**2 * above.values
+        case Residual():
+            return _residual(layer)
         case Dense():
             return (2 * below.values + 1 + (spec.activation == "relu")) * above.values
         case Dropout():
             return below.values
+        case _:
+            return _capsules(bound, layer)
+
+
+def _capsules(bound: BoundNetwork, layer: BoundLayer) -> int:
+    spec, below, above = layer.layer, layer.input, layer.output
+    match spec:
         case PrimaryCapsules():
             activations = above.values // (POSE + 1)
             products = _conv(spec.kernel, below, above.values) - above.values * (not spec.biases)
             return products + (_SIGMOID + (spec.activation_offset != 0.0)) * activations
         case ConvCapsules() | ClassCapsules():
             return _routed(bound.network.routing, layer)
+        case VectorCapsules():
+            capsules = above.values // spec.elements
+            maps = Features(1, 1, 1) if spec.depthwise else below
+            return _conv(spec.kernel, maps, above.values) + _squashed(capsules, spec.elements)
+        case ClassVectors():
+            return _routed_vectors(bound.network.routing, layer)
+    raise AssertionError(spec)
 
 
 def vote_flops(shape: RoutingShape) -> int:
-    """Operations of casting one image's votes: a 4x4 product, 64 multiplications and as many additions, each."""
-    return 128 * shape.positions * shape.children * shape.parents
+    """Operations of casting one image's votes: multiplications, 64 for a 4x4 product, and as many additions."""
+    return 2 * shape.multiplications * shape.positions * shape.children * shape.parents
 
 
 def _conv(kernel: int, below: object, outputs: int) -> int:
@@ -177,9 +203,38 @@ def _conv(kernel: int, below: object, outputs: int) -> int:
     return (2 * kernel**2 * below.channels + 1) * outputs
 
 
-def _routed(routing: EMRouting | None, layer: BoundLayer) -> int:
+def _residual(layer: BoundLayer) -> int:
+    """Convolutions without biases, normalisations (4 each value), two ReLUs and the sum."""
+    below, above = layer.input, layer.output
+    assert isinstance(below, Features)  # noqa: S101 - convolutions stand on maps only
+    assert isinstance(above, Features)  # noqa: S101 - likewise
+    shortcut = 2 * below.channels + 4 if below != above else 0
+    return (2 * 9 * (below.channels + above.channels) + 2 * 4 + 3 + shortcut) * above.values
+
+
+def _squashed(vectors: int, elements: int) -> int:
+    """Square, sum and scale every element; of each vector the root and four more for either squash."""
+    return vectors * (3 * elements + 5)
+
+
+def _routed_vectors(routing: Routing | None, layer: BoundLayer) -> int:
     shape = layer.routing
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    couplings = shape.children * shape.parents
+    parent = _squashed(shape.parents, shape.elements)
+    length = shape.parents * (2 * shape.elements + 1)
+    if isinstance(routing, SelfAttentionRouting):
+        # Sum the votes, take every vote's product with the sum, scale it, softmax, add the prior, weigh and sum.
+        return vote_flops(shape) + 5 * shape.votes + (_SOFTMAX + 2) * couplings + parent + length
     assert routing is not None  # noqa: S101 - check_structure has seen to it
+    sums = routing.iterations * (2 * shape.votes + parent)
+    agreements = (routing.iterations - 1) * (2 * shape.votes + (1 + _SOFTMAX) * couplings)
+    return vote_flops(shape) + sums + agreements + length
+
+
+def _routed(routing: Routing | None, layer: BoundLayer) -> int:
+    shape = layer.routing
+    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     couplings = shape.positions * shape.children * shape.parents
     parents = shape.positions * shape.parents

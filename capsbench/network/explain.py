@@ -69,9 +69,10 @@ def _descend(spot: Schema, part: int | str, schema: Schema) -> Schema:
     if isinstance(part, int):
         listed = next((option for option in (spot, *options) if "items" in option), {})
         return _resolve(listed.get("items", {}), schema)
-    tagged = spot.get("discriminator", {}).get("mapping", {}).get(part)
-    if tagged is not None:
-        return _resolve({"$ref": tagged}, schema)
+    for union in (spot, *options):
+        tagged = union.get("discriminator", {}).get("mapping", {}).get(part)
+        if tagged is not None:
+            return _resolve({"$ref": tagged}, schema)
     if part in spot.get("properties", {}):
         return _resolve(spot["properties"][part], schema)
     return next((option for option in options if option.get("title") == part), spot)

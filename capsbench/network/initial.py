@@ -26,6 +26,14 @@ class FanIn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class He:
+    """Normal with mean 0 and variance 2 / fan in, for what a ReLU follows (He et al. 2015, equation 10)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    kind: Literal["he"] = "he"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Normal:
     """Normal with mean and standard deviation `std`.
 
@@ -49,4 +57,4 @@ class Filled:
     value: Finite = 0.0
 
 
-Initial = Annotated[Glorot | FanIn | Normal | Filled, Field(discriminator="kind")]
+Initial = Annotated[Glorot | FanIn | He | Normal | Filled, Field(discriminator="kind")]

@@ -1,7 +1,8 @@
 """The layers a network is made of, as data.
 
 Every backend realizes these definitions; the NumPy backend is their executable meaning. Images and maps are
-laid out [batch, height, width, channels], capsules [batch, height, width, capsule, 16] with the 4x4 pose in rows.
+laid out [batch, height, width, channels], capsules [batch, height, width, capsule, 16] with the 4x4 pose in rows;
+capsules that are vectors [batch, height, width, capsule, elements].
 """
 
 from dataclasses import dataclass
@@ -16,7 +17,13 @@ Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+# How the length of a vector becomes one below 1, its direction kept: |s|^2 / (1 + |s|^2) (Sabour et al. 2017,
+# equation 1), or 1 - exp(-|s|) (Mazzia et al. 2021).
+Squash = Literal["rational", "exponential"]
 STRICT = ConfigDict(extra="forbid")
+
+# Added to a squared length before its root is taken, whose derivative would otherwise be infinite at zero.
+LENGTH_EPSILON = 1e-8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +46,7 @@ class BatchNorm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conv:
-    """A 2-D convolution (cross-correlation) with biases.
+    """A 2-D convolution (cross-correlation).
 
     Attributes:
         padding: `valid` adds nothing around the maps; `same` adds zeros so that a stride of s leaves 1/s of the side,
@@ -47,6 +54,7 @@ class Conv:
             on every side.
         initial_weights: what weights start with.
         initial_biases: likewise.
+        biases: whether it has any; a normalisation above takes them back.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -59,6 +67,7 @@ class Conv:
     activation: Literal["relu", "linear"] = "relu"
     initial_weights: Initial = Glorot()
     initial_biases: Initial = Filled()
+    biases: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +79,34 @@ class MaxPool:
     name: Name
     size: Size = 2
     stride: Size = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragePool:
+    """The mean of `size` x `size` windows side by side (windows that stick out are dropped), or of `all` places."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["average_pool"] = "average_pool"
+    name: Name
+    size: Size | Literal["all"] = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residual:
+    """A basic block: relu(shortcut(x) + norm(conv(relu(norm(conv(x)))))) (He et al. 2016, figure 2).
+
+    Both convolutions are 3x3 with one place of padding and no biases, the first one with the stride. The shortcut is
+    the identity, or where the shape changes a 1x1 convolution with the stride and a normalisation (their option B).
+    Weights are drawn from a normal distribution of variance 2 / inputs (He et al. 2015).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["residual"] = "residual"
+    name: Name
+    channels: Size
+    stride: Size = 1
+    epsilon: Positive = 1e-3
+    momentum: Rate = 0.99
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,5 +200,51 @@ class ClassCapsules:
     initial_beta_a: Initial = Filled()
 
 
-Layer = BatchNorm | Conv | MaxPool | Dense | Dropout | PrimaryCapsules | ConvCapsules | ClassCapsules
-ROUTED = (ConvCapsules, ClassCapsules)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VectorCapsules:
+    """Capsules that are vectors: a linear convolution, squashed; a capsule's length is its activation.
+
+    A `depthwise` convolution has one filter of its own for each channel below, of which there must be
+    capsules * elements (Mazzia et al. 2021); otherwise it is an ordinary one (Sabour et al. 2017).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["vector_capsules"] = "vector_capsules"
+    name: Name
+    capsules: Size
+    elements: Size = 8
+    kernel: Size
+    stride: Size = 1
+    depthwise: bool = False
+    squash: Squash = "rational"
+    initial_weights: Initial = Glorot()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassVectors:
+    """One vector a class; every child at every place has a transform of its own for every class."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["class_vectors"] = "class_vectors"
+    name: Name
+    elements: Size = 16
+    squash: Squash = "rational"
+    transform_std: Positive = 0.1
+
+
+Layer = (
+    BatchNorm
+    | Conv
+    | MaxPool
+    | AveragePool
+    | Residual
+    | Dense
+    | Dropout
+    | PrimaryCapsules
+    | ConvCapsules
+    | ClassCapsules
+    | VectorCapsules
+    | ClassVectors
+)
+MATRIX_ROUTED = (ConvCapsules, ClassCapsules)
+ROUTED = (*MATRIX_ROUTED, ClassVectors)

@@ -1,14 +1,26 @@
 """A network: layers in order, the routing between its capsules, an objective and a recipe."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from capsbench.errors import BadInput
-from capsbench.network.layers import ROUTED, STRICT, ClassCapsules, Dense, Layer, PrimaryCapsules, Size
+from capsbench.network.layers import (
+    MATRIX_ROUTED,
+    ROUTED,
+    STRICT,
+    ClassCapsules,
+    ClassVectors,
+    ConvCapsules,
+    Dense,
+    Layer,
+    PrimaryCapsules,
+    Size,
+    VectorCapsules,
+)
 from capsbench.network.objective import CrossEntropy, Objective
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import EMRouting, Routing, SelfAttentionRouting
 from capsbench.network.training import Recipe
 
 NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,59}$")]
@@ -20,6 +32,11 @@ RESERVED = {
     "optimizer": "the optimizer's step",
     "votes": "a layer's votes",
 }
+
+
+def _em_where_unsaid(routing: Any) -> Any:  # noqa: ANN401 - plain data of any shape
+    """EM routing was the only kind there was, and its name could be left out."""
+    return {"kind": "em", **routing} if isinstance(routing, dict) else routing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +55,7 @@ class Network:
     citation: str = ""
     classes: Size | None = None
     layers: Annotated[tuple[Annotated[Layer, Field(discriminator="kind")], ...], Field(min_length=1, max_length=100)]
-    routing: EMRouting | None = None
+    routing: Annotated[Annotated[Routing, Field(discriminator="kind")] | None, BeforeValidator(_em_where_unsaid)] = None
     objective: Objective
     recipe: Recipe = Recipe()
 
@@ -66,37 +83,60 @@ def check_structure(network: Network) -> None:
 
 def _check_end(network: Network) -> None:
     last = network.layers[-1]
-    ends_in_classes = isinstance(last, ClassCapsules) or (
+    ends_in_classes = isinstance(last, ClassCapsules | ClassVectors) or (
         isinstance(last, Dense) and last.units == "classes" and last.activation == "linear"
     )
     if not ends_in_classes:
         raise BadInput(
-            f"network {network.name}: the last layer, {last.name!r}, must be class_capsules or a dense layer with "
-            "units: classes and activation: linear"
+            f"network {network.name}: the last layer, {last.name!r}, must be class_capsules, class_vectors or a dense "
+            "layer with units: classes and activation: linear"
         )
     if isinstance(last, Dense) and not isinstance(network.objective.loss, CrossEntropy):
-        raise BadInput(f"network {network.name}: the spread loss needs class capsules; use cross_entropy")
+        raise BadInput(
+            f"network {network.name}: the {network.objective.loss.kind} loss needs class capsules; use cross_entropy"
+        )
     if isinstance(last, Dense) and network.objective.reconstruction is not None:
         raise BadInput(f"network {network.name}: a reconstruction needs the poses of class capsules")
 
 
 def _check_capsules(network: Network) -> None:
-    in_capsules = False
+    below: PrimaryCapsules | VectorCapsules | None = None
     for layer in network.layers:
-        if isinstance(layer, ROUTED) and not in_capsules:
-            raise BadInput(f"network {network.name}: layer {layer.name!r} needs primary_capsules below it")
-        if in_capsules and not isinstance(layer, ROUTED):
+        if isinstance(layer, ROUTED):
+            _check_below(network, layer, below)
+        elif below is not None:
             raise BadInput(f"network {network.name}: layer {layer.name!r} ({layer.kind}) cannot stand above capsules")
-        in_capsules = in_capsules or isinstance(layer, PrimaryCapsules)
+        if isinstance(layer, PrimaryCapsules | VectorCapsules):
+            below = layer
     routed = [layer for layer in network.layers if isinstance(layer, ROUTED)]
     if routed and network.routing is None:
         raise BadInput(f"network {network.name}: layer {routed[0].name!r} needs a routing, but the network has none")
-    if network.routing is not None and network.routing.densities == "shifted":
+    if isinstance(network.routing, EMRouting) and network.routing.densities == "shifted":
         _check_shifted(network, network.routing)
     if network.routing is not None and not routed:
         raise BadInput(f"network {network.name}: it has a routing but no capsule layer that routes")
-    if any(isinstance(layer, ClassCapsules) for layer in network.layers[:-1]):
-        raise BadInput(f"network {network.name}: class_capsules must be the last layer")
+    last = next((layer for layer in network.layers[:-1] if isinstance(layer, ClassCapsules | ClassVectors)), None)
+    if last is not None:
+        raise BadInput(f"network {network.name}: {last.kind} must be the last layer")
+
+
+def _check_below(
+    network: Network,
+    layer: ConvCapsules | ClassCapsules | ClassVectors,
+    below: PrimaryCapsules | VectorCapsules | None,
+) -> None:
+    """Matrices are routed by EM from primary_capsules, vectors by the other routings from vector_capsules."""
+    matrices = isinstance(layer, MATRIX_ROUTED)
+    needed = "primary_capsules" if matrices else "vector_capsules"
+    if below is None or below.kind != needed:
+        raise BadInput(f"network {network.name}: layer {layer.name!r} needs {needed} below it")
+    routing = network.routing
+    if routing is not None and isinstance(routing, EMRouting) != matrices:
+        legal = "em" if matrices else "agreement or self_attention"
+        raise BadInput(
+            f"network {network.name}: layer {layer.name!r} ({layer.kind}) cannot be routed by {routing.kind}; "
+            f"legal is {legal}"
+        )
 
 
 def _check_shifted(network: Network, routing: EMRouting) -> None:
@@ -106,11 +146,18 @@ def _check_shifted(network: Network, routing: EMRouting) -> None:
         )
 
 
+def routing_iterations(network: Network) -> int | None:
+    """Routing iterations; None for a network that does not route, or whose routing does not iterate."""
+    if network.routing is None or isinstance(network.routing, SelfAttentionRouting):
+        return None
+    return network.routing.iterations
+
+
 def with_routing_iterations(network: Network, iterations: int | None) -> Network:
     """The network with another number of routing iterations; None keeps its own.
 
-    A network without routing is returned as it is: iterations mean nothing to it.
+    A network that has none (no routing, or self-attention) is returned as it is.
     """
-    if iterations is None or network.routing is None:
+    if iterations is None or network.routing is None or isinstance(network.routing, SelfAttentionRouting):
         return network
     return replace(network, routing=replace(network.routing, iterations=iterations))

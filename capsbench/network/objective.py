@@ -51,6 +51,25 @@ class SpreadLoss:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MarginLoss:
+    """Mean over the batch of sum_k T_k max(0, m+ - a_k)^2 + lambda (1 - T_k) max(0, a_k - m-)^2.
+
+    T_k is 1 for the true class and else 0, a_k its activation (Sabour et al. 2017, equation 4).
+
+    Attributes:
+        positive: m+, which the true class's activation should reach.
+        negative: m-, which no other's should exceed.
+        down_weight: lambda.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["margin"] = "margin"
+    positive: Margin = 0.9
+    negative: Margin = 0.1
+    down_weight: NotNegative = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CrossEntropy:
     """Mean over the batch of -log softmax(scores)[label]."""
 
@@ -76,9 +95,9 @@ class Objective:
     """The loss of a network: `loss` plus, when given, `reconstruction`."""
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    loss: Annotated[SpreadLoss | CrossEntropy, Field(discriminator="kind")]
+    loss: Annotated[SpreadLoss | MarginLoss | CrossEntropy, Field(discriminator="kind")]
     reconstruction: Reconstruction | None = None
 
     def margin_at(self, step: int, total_steps: int) -> float:
-        """Margin of the spread loss in train step `step`; 0 for a loss that has none."""
+        """Margin of the spread loss in train step `step`; 0 for a loss without a schedule."""
         return self.loss.margin.at(step, total_steps) if isinstance(self.loss, SpreadLoss) else 0.0

@@ -13,9 +13,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.network.initial import FanIn, Filled, Glorot, Initial, Normal
-from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, ConvCapsules, Dense, Dropout, PrimaryCapsules
-from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Features
+from capsbench.network.initial import FanIn, Filled, Glorot, He, Initial, Normal
+from capsbench.network.layers import (
+    BatchNorm,
+    ClassCapsules,
+    ClassVectors,
+    Conv,
+    ConvCapsules,
+    Dense,
+    Dropout,
+    PrimaryCapsules,
+    Residual,
+    VectorCapsules,
+)
+from capsbench.network.routing import EMRouting, SelfAttentionRouting
+from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Capsules, Features
 
 Parameters = Mapping[str, NDArray[np.float32]]
 
@@ -26,7 +38,8 @@ class ParameterSpec:
 
     Attributes:
         name: `layer.tensor`, the same in every backend.
-        shape: convolutions [kernel, kernel, in, out], dense [in, out], transforms [child, parent, 4, 4].
+        shape: convolutions [kernel, kernel, in, out] (depthwise [kernel, kernel, 1, out]), dense [in, out], transforms
+            [child, parent, 4, 4], or [child, parent, in, out] of vectors.
         trainable: False for the moving statistics of batch normalisation.
         initial: `uniform`, `normal`, `truncated_normal` (see `initial.Normal`), or `constant`.
         scale: limit of `uniform`, standard deviation of the normals, value of `constant`.
@@ -126,8 +139,10 @@ def _layer_specs(bound: BoundNetwork, layer: BoundLayer) -> Iterator[ParameterSp
     spec = layer.layer
     match spec:
         case Conv():
-            starts = spec.initial_weights, spec.initial_biases
+            starts = spec.initial_weights, spec.initial_biases if spec.biases else None
             yield from _conv(f"{spec.name}.", spec.kernel, layer.input, spec.channels, *starts)
+        case Residual():
+            yield from _residual(layer, spec)
         case PrimaryCapsules():
             biases = spec.initial_biases if spec.biases else None
             for what, weights, channels in (
@@ -138,9 +153,15 @@ def _layer_specs(bound: BoundNetwork, layer: BoundLayer) -> Iterator[ParameterSp
         case Dense():
             yield from _dense(spec.name, layer.input.values, layer.output.values)
         case BatchNorm():
-            yield from _batch_norm(spec, layer.input)
+            yield from _batch_norm(f"{spec.name}.", layer.input, center=spec.center, scale=spec.scale)
         case ConvCapsules() | ClassCapsules():
             yield from _routed(bound, layer, spec)
+        case VectorCapsules():
+            below = Features(1, 1, 1) if spec.depthwise else layer.input
+            channels = spec.capsules * spec.elements
+            yield from _conv(f"{spec.name}.", spec.kernel, below, channels, spec.initial_weights, Filled())
+        case ClassVectors():
+            yield from _routed_vectors(bound, layer, spec)
         case _:
             return
 
@@ -152,6 +173,8 @@ def _started(name: str, shape: tuple[int, ...], start: Initial, fans: tuple[int,
             return ParameterSpec(name, shape, initial="uniform", scale=sqrt(6.0 / sum(fans)))
         case FanIn():
             return ParameterSpec(name, shape, initial="uniform", scale=1.0 / sqrt(fans[0]))
+        case He():
+            return ParameterSpec(name, shape, initial="normal", scale=sqrt(2.0 / fans[0]))
         case Normal():
             kind: Literal["truncated_normal", "normal"] = "truncated_normal" if start.truncated else "normal"
             return ParameterSpec(name, shape, initial=kind, scale=start.std, mean=start.mean)
@@ -174,21 +197,32 @@ def _dense(name: str, below: int, units: int) -> Iterator[ParameterSpec]:
     yield ParameterSpec(f"{name}.biases", (units,))
 
 
-def _batch_norm(spec: BatchNorm, below: object) -> Iterator[ParameterSpec]:
+def _batch_norm(prefix: str, below: object, *, center: bool = True, scale: bool = True) -> Iterator[ParameterSpec]:
     assert isinstance(below, Features)  # noqa: S101 - batch normalisation stands on maps only
     shape = (below.channels,)
-    if spec.center:
-        yield ParameterSpec(f"{spec.name}.center", shape)
-    if spec.scale:
-        yield ParameterSpec(f"{spec.name}.scale", shape, scale=1.0)
-    yield ParameterSpec(f"{spec.name}.moving_mean", shape, trainable=False)
-    yield ParameterSpec(f"{spec.name}.moving_variance", shape, trainable=False, scale=1.0)
+    if center:
+        yield ParameterSpec(f"{prefix}center", shape)
+    if scale:
+        yield ParameterSpec(f"{prefix}scale", shape, scale=1.0)
+    yield ParameterSpec(f"{prefix}moving_mean", shape, trainable=False)
+    yield ParameterSpec(f"{prefix}moving_variance", shape, trainable=False, scale=1.0)
+
+
+def _residual(layer: BoundLayer, spec: Residual) -> Iterator[ParameterSpec]:
+    """Two convolutions, and a third as shortcut where the shape changes; each with its normalisation."""
+    yield from _conv(f"{spec.name}.conv1_", 3, layer.input, spec.channels, He(), None)
+    yield from _batch_norm(f"{spec.name}.norm1_", layer.output)
+    yield from _conv(f"{spec.name}.conv2_", 3, layer.output, spec.channels, He(), None)
+    yield from _batch_norm(f"{spec.name}.norm2_", layer.output)
+    if layer.input != layer.output:
+        yield from _conv(f"{spec.name}.shortcut_", 1, layer.input, spec.channels, He(), None)
+        yield from _batch_norm(f"{spec.name}.shortcut_", layer.output)
 
 
 def _routed(bound: BoundNetwork, layer: BoundLayer, spec: ConvCapsules | ClassCapsules) -> Iterator[ParameterSpec]:
     shape, routing = layer.routing, bound.network.routing
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
-    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     each = shape.elements if routing.beta_u == "element" else 1
     offsets = (shape.parents, each) if routing.beta_u == "element" else (shape.parents,)
     transforms = (shape.child_types, shape.parents, 4, 4)
@@ -197,6 +231,16 @@ def _routed(bound: BoundNetwork, layer: BoundLayer, spec: ConvCapsules | ClassCa
     # A vector counts as a matrix of one column, as in TensorFlow.
     yield _started(f"{spec.name}.beta_u", offsets, spec.initial_beta_u, (shape.parents, each))
     yield _started(f"{spec.name}.beta_a", (shape.parents,), spec.initial_beta_a, (shape.parents, 1))
+
+
+def _routed_vectors(bound: BoundNetwork, layer: BoundLayer, spec: ClassVectors) -> Iterator[ParameterSpec]:
+    shape, below = layer.routing, layer.input
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    assert isinstance(below, Capsules)  # noqa: S101 - check_structure has seen to it
+    transforms = (shape.child_types, shape.parents, below.pose_elements, spec.elements)
+    yield ParameterSpec(f"{spec.name}.transforms", transforms, initial="normal", scale=spec.transform_std)
+    if isinstance(bound.network.routing, SelfAttentionRouting):
+        yield ParameterSpec(f"{spec.name}.priors", transforms[:2])
 
 
 def _decoder_specs(bound: BoundNetwork) -> tuple[ParameterSpec, ...]:

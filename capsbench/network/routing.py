@@ -1,7 +1,7 @@
-"""EM routing as data: every difference between the published variants is a field.
+"""Routing as data: every difference between the published variants is a field.
 
-Equations are those of Hinton, Sabour, Frosst, "Matrix capsules with EM routing", ICLR 2018, procedure 1; the NumPy
-backend's `routing.py` is their executable form.
+EM routing's equations are those of Hinton, Sabour, Frosst, "Matrix capsules with EM routing", ICLR 2018, procedure 1;
+the NumPy backend's `routing.py` is their executable form, and its `vectors.py` that of routing between vectors.
 """
 
 from collections.abc import Mapping
@@ -118,3 +118,40 @@ class EMRouting:
     def class_pose_elements(self) -> int:
         """Elements of a class capsule's pose: 16, or 18 with coordinates appended."""
         return 18 if self.coordinates == "appended" else 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreementRouting:
+    """Dynamic routing between vectors (Sabour, Frosst, Hinton, NIPS 2017, procedure 1).
+
+    Couplings are a softmax over the parents of logits that start at zero. In every iteration a parent is the squashed
+    sum of its votes times their couplings, and before the next one each vote's inner product with its parent is added
+    to its logit.
+
+    Attributes:
+        iterations: sums; logits are added to between two of them.
+        gradient: flows through `all` iterations (the authors' code), or through the `last` one only, for which the
+            couplings are then constants (several ports).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["agreement"] = "agreement"
+    iterations: Annotated[int, Field(ge=1, le=100)] = 3
+    gradient: Literal["all", "last"] = "all"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfAttentionRouting:
+    """Self-attention between votes (Mazzia, Salvetti, Chiaberge 2021, "Efficient-CapsNet", and its code).
+
+    The votes U [children, elements] for one parent attend to each other, A = U U^T / sqrt(elements); a child's
+    coupling is the softmax over the parents of the sum of its row of A, plus a prior that is learned and starts at
+    zero. A parent is the squashed sum of its votes times their couplings. Nothing iterates.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["self_attention"] = "self_attention"
+
+
+VectorRouting = AgreementRouting | SelfAttentionRouting
+Routing = EMRouting | VectorRouting

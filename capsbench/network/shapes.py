@@ -5,8 +5,10 @@ from itertools import pairwise
 
 from capsbench.errors import BadInput
 from capsbench.network.layers import (
+    AveragePool,
     BatchNorm,
     ClassCapsules,
+    ClassVectors,
     Conv,
     ConvCapsules,
     Dense,
@@ -14,9 +16,12 @@ from capsbench.network.layers import (
     Layer,
     MaxPool,
     PrimaryCapsules,
+    Residual,
+    VectorCapsules,
 )
 from capsbench.network.network import Network, check_structure
 from capsbench.network.patches import margins
+from capsbench.network.routing import EMRouting
 
 POSE = 16
 
@@ -40,17 +45,18 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Capsules:
-    """Capsules [height, width, capsules] of one image, each a pose and an activation."""
+    """Capsules [height, width, capsules] of one image, each a pose and an activation, or a vector with its length."""
 
     height: int
     width: int
     capsules: int
     pose_elements: int = POSE
+    vectors: bool = False
 
     @property
     def values(self) -> int:
-        """Numbers an image has here, poses and activations."""
-        return self.height * self.width * self.capsules * (self.pose_elements + 1)
+        """Numbers an image has here: poses and activations, or vectors alone, from which their lengths follow."""
+        return self.height * self.width * self.capsules * (self.pose_elements + (not self.vectors))
 
     def __str__(self) -> str:
         return f"{self.height}×{self.width}×{self.capsules} capsules"
@@ -68,7 +74,8 @@ class RoutingShape:
         children: children that vote at one place.
         child_types: children with transforms of their own (children, or fewer where positions share).
         parents: parents at one place.
-        elements: elements of a vote (16, or 18 with coordinates appended).
+        elements: elements of a vote (16, or 18 with coordinates appended; of a vector, as many as its layer says).
+        multiplications: of casting one vote: 64 for a product of 4x4 matrices.
     """
 
     positions: int
@@ -76,6 +83,7 @@ class RoutingShape:
     child_types: int
     parents: int
     elements: int
+    multiplications: int = 64
 
     @property
     def votes(self) -> int:
@@ -140,19 +148,56 @@ def _output(network: Network, layer: Layer, shape: Shape, classes: int) -> tuple
         case MaxPool():
             grid = _grid(network, layer.name, shape, layer.size, layer.stride)
             return Features(*grid, _channels(shape)), None
+        case AveragePool():
+            size = layer.size
+            grid = (1, 1) if size == "all" else _grid(network, layer.name, shape, size, size)
+            return Features(*grid, _channels(shape)), None
+        case Residual():
+            rows, columns = ((side - 1) // layer.stride + 1 for side in (shape.height, shape.width))
+            return Features(rows, columns, layer.channels), None
         case Dense():
             return Features(1, 1, classes if layer.units == "classes" else layer.units), None
+        case _:
+            return _capsules(network, layer, shape, classes)
+
+
+def _capsules(network: Network, layer: Layer, shape: Shape, classes: int) -> tuple[Capsules, RoutingShape | None]:
+    match layer:
         case PrimaryCapsules():
             return Capsules(*_grid(network, layer.name, shape, layer.kernel, layer.stride), layer.capsules), None
         case ConvCapsules() | ClassCapsules():
             return _routed(network, layer, shape, classes)
+        case VectorCapsules():
+            return _vectors(network, layer, shape), None
+        case ClassVectors():
+            return _routed_vectors(layer, shape, classes)
+    raise AssertionError(layer)
+
+
+def _vectors(network: Network, layer: VectorCapsules, shape: Shape) -> Capsules:
+    wanted, given = layer.capsules * layer.elements, _channels(shape)
+    if layer.depthwise and wanted != given:
+        raise BadInput(
+            f"network {network.name}: layer {layer.name!r}: depthwise capsules need as many channels below as they "
+            f"have elements together, {layer.capsules} × {layer.elements} = {wanted}, but there are {given}"
+        )
+    grid = _grid(network, layer.name, shape, layer.kernel, layer.stride)
+    return Capsules(*grid, layer.capsules, layer.elements, vectors=True)
+
+
+def _routed_vectors(layer: ClassVectors, shape: Shape, classes: int) -> tuple[Capsules, RoutingShape]:
+    assert isinstance(shape, Capsules)  # noqa: S101 - check_structure has seen to it
+    children = shape.height * shape.width * shape.capsules
+    multiplications = shape.pose_elements * layer.elements
+    routing = RoutingShape(1, children, children, classes, layer.elements, multiplications)
+    return Capsules(1, 1, classes, layer.elements, vectors=True), routing
 
 
 def _routed(
     network: Network, layer: ConvCapsules | ClassCapsules, shape: Shape, classes: int
 ) -> tuple[Capsules, RoutingShape]:
     assert isinstance(shape, Capsules)  # noqa: S101 - check_structure has seen to it
-    assert network.routing is not None  # noqa: S101 - likewise
+    assert isinstance(network.routing, EMRouting)  # noqa: S101 - likewise
     below = shape.capsules
     if isinstance(layer, ConvCapsules):
         height, width = _grid(network, layer.name, shape, layer.kernel, layer.stride)
@@ -199,11 +244,15 @@ def _receptive_field(layer: Layer, shape: Shape, centre: float, step: float) -> 
         case Conv():
             before, _ = margins(layer.padding, shape.height, layer.kernel, layer.stride)
             return centre + step * ((layer.kernel - 1) / 2 - before), step * layer.stride
-        case PrimaryCapsules() | ConvCapsules():
+        case PrimaryCapsules() | ConvCapsules() | VectorCapsules():
             return centre + step * (layer.kernel - 1) / 2, step * layer.stride
+        case Residual():
+            return centre, step * layer.stride
+        case AveragePool() if layer.size != "all":
+            return centre + step * (layer.size - 1) / 2, step * layer.size
         case MaxPool():
             return centre + step * (layer.size - 1) / 2, step * layer.stride
-        case Dense() | ClassCapsules():
+        case Dense() | AveragePool() | ClassCapsules() | ClassVectors():
             return centre + step * (shape.height - 1) / 2, step * shape.height
 
 
@@ -213,7 +262,7 @@ def coordinates(bound: BoundNetwork, layer: BoundLayer) -> list[tuple[float, flo
     Their unit is `EMRouting.coordinate_unit`.
     """
     below, routing = layer.input, bound.network.routing
-    unit = "grid" if routing is None else routing.coordinate_unit
+    unit = routing.coordinate_unit if isinstance(routing, EMRouting) else "grid"
     source = next(lower for lower, upper in pairwise(bound.layers) if upper is layer)
 
     def along(count: int, side: int) -> list[float]:

@@ -16,7 +16,7 @@ from capsbench.dataset.protocol import DataUse
 from capsbench.errors import BadInput, unknown_name
 from capsbench.network import zoo
 from capsbench.network.layers import STRICT
-from capsbench.network.network import Network, with_routing_iterations
+from capsbench.network.network import Network, routing_iterations, with_routing_iterations
 from capsbench.network.shapes import BoundNetwork, bind
 from capsbench.network.text import plain
 from capsbench.network.training import Recipe
@@ -50,8 +50,8 @@ class Case:
 
     @property
     def routing_iterations(self) -> int | None:
-        """Routing iterations; None for a network that does not route."""
-        return None if self.network.routing is None else self.network.routing.iterations
+        """Routing iterations; None for a network that does not route, or does not iterate."""
+        return routing_iterations(self.network)
 
     @property
     def setting(self) -> Setting:
@@ -171,7 +171,7 @@ def _networks(suite: Suite, path: Path, use: DataUse) -> Iterator[tuple[tuple[Ne
     seen: set[tuple[str, int | None]] = set()
     for (name, batches), iterations in product(suite.batches(), suite.routing_iterations or (None,)):
         network = with_routing_iterations(_load(name, path), iterations)
-        key = (name, None if network.routing is None else network.routing.iterations)
+        key = (name, routing_iterations(network))
         if key in seen:
             continue
         seen.add(key)

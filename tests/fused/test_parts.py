@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from routed_layers import layers
 
 from capsbench.network import zoo
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting
 from capsbench.network.shapes import bind
 from capsbench_fused import memory, threads
 from capsbench_fused.task import parse, task_of, uncovered
@@ -43,6 +43,8 @@ def test_tasks_of_the_zoo(name):
         (EMRouting(densities="shifted"), "shifted"),
         (EMRouting(damping=0.1), "damping"),
         (EMRouting(renormalise_input=True, competition="all_positions"), "renormalise_input"),
+        (AgreementRouting(), "agreement"),
+        (SelfAttentionRouting(), "self_attention"),
     ],
 )
 def test_what_is_not_covered_is_named(routing, word):

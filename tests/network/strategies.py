@@ -2,20 +2,31 @@
 
 from hypothesis import strategies as st
 
-from capsbench.network.initial import FanIn, Filled, Glorot, Normal
+from capsbench.network.initial import FanIn, Filled, Glorot, He, Normal
 from capsbench.network.layers import (
     BatchNorm,
     ClassCapsules,
+    ClassVectors,
     Conv,
     ConvCapsules,
     Dense,
     Dropout,
     MaxPool,
     PrimaryCapsules,
+    Residual,
+    VectorCapsules,
 )
 from capsbench.network.network import Network
-from capsbench.network.objective import CrossEntropy, LinearMargin, Objective, Reconstruction, SigmoidMargin, SpreadLoss
-from capsbench.network.routing import EMRouting, InverseTemperature
+from capsbench.network.objective import (
+    CrossEntropy,
+    LinearMargin,
+    MarginLoss,
+    Objective,
+    Reconstruction,
+    SigmoidMargin,
+    SpreadLoss,
+)
+from capsbench.network.routing import AgreementRouting, EMRouting, InverseTemperature, SelfAttentionRouting
 from capsbench.network.training import SGD, Adam, AdamW, Constant, CosineDecay, ExponentialDecay, Recipe, StepDecay
 
 small = st.floats(1e-6, 10.0)
@@ -28,6 +39,7 @@ optimizers = st.one_of(
 starts = st.one_of(
     st.just(Glorot()),
     st.just(FanIn()),
+    st.just(He()),
     st.builds(Normal, std=small, mean=st.floats(-9.0, 9.0), truncated=st.booleans()),
     st.builds(Filled, value=st.floats(-9.0, 9.0)),
 )
@@ -41,7 +53,9 @@ recipes = st.builds(
     Recipe, optimizer=optimizers, learning_rate_schedule=schedules, warm_up=share, clip_norm=st.just(0.0) | small
 )
 margins = st.one_of(st.builds(LinearMargin, ramp=st.floats(0.01, 1.0)), st.just(SigmoidMargin()))
-losses = st.one_of(st.builds(SpreadLoss, margin=margins), st.just(CrossEntropy()))
+losses = st.one_of(
+    st.builds(SpreadLoss, margin=margins), st.builds(MarginLoss, positive=share), st.just(CrossEntropy())
+)
 reconstructions = st.none() | st.builds(
     Reconstruction, hidden=st.lists(st.integers(1, 64), max_size=3).map(tuple), weight_per_pixel=small
 )
@@ -92,9 +106,37 @@ def capsule_networks(draw):
 
 
 @st.composite
-def convolutional_networks(draw):
-    """Convolution, pooling, dense layers and dropout."""
+def vector_networks(draw):
+    """A convolution, capsules that are vectors, class vectors."""
+    types, elements, depthwise = draw(st.integers(1, 4)), draw(st.integers(1, 9)), draw(st.booleans())
+    squash = st.sampled_from(["rational", "exponential"])
     layers = (
+        Conv(name="conv", channels=types * elements if depthwise else 5, kernel=9, initial_weights=draw(starts)),
+        VectorCapsules(
+            name="primary",
+            capsules=types,
+            elements=elements,
+            kernel=draw(st.integers(1, 9)),
+            stride=draw(st.integers(1, 3)),
+            depthwise=depthwise,
+            squash=draw(squash),
+        ),
+        ClassVectors(name="classes", elements=draw(st.integers(1, 16)), squash=draw(squash), transform_std=draw(small)),
+    )
+    routing = draw(
+        st.just(SelfAttentionRouting())
+        | st.builds(AgreementRouting, iterations=st.integers(1, 4), gradient=st.sampled_from(["all", "last"]))
+    )
+    objective = Objective(loss=draw(losses), reconstruction=draw(reconstructions))
+    return Network(name="vectors", layers=layers, routing=routing, objective=objective, recipe=draw(recipes))
+
+
+@st.composite
+def convolutional_networks(draw):
+    """Convolution, pooling, residual blocks, dense layers and dropout."""
+    blocks = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 3)), max_size=2))
+    layers = (
+        *(Residual(name=f"block{i}", channels=n, stride=s) for i, (n, s) in enumerate(blocks)),
         Conv(
             name="conv",
             channels=draw(st.integers(1, 9)),
@@ -103,6 +145,7 @@ def convolutional_networks(draw):
             padding=draw(st.sampled_from(["same", "valid", 2])),
             initial_weights=draw(starts),
             initial_biases=draw(starts),
+            biases=draw(st.booleans()),
         ),
         MaxPool(name="pool", size=draw(st.integers(1, 3)), stride=draw(st.integers(1, 3))),
         Dense(name="dense", units=draw(st.integers(1, 99))),
@@ -112,4 +155,4 @@ def convolutional_networks(draw):
     return Network(name="cnn", layers=layers, objective=Objective(loss=CrossEntropy()), recipe=draw(recipes))
 
 
-networks = st.one_of(capsule_networks(), convolutional_networks())
+networks = st.one_of(capsule_networks(), vector_networks(), convolutional_networks())

@@ -1,5 +1,7 @@
 """The walk: shapes, parameters and costs against hand counts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,9 +10,18 @@ from strategies import networks
 from capsbench.errors import BadInput
 from capsbench.network import zoo
 from capsbench.network.cost import cost, forward_flops, layer_costs, vote_flops
-from capsbench.network.layers import ClassCapsules, Conv, ConvCapsules, Dense, PrimaryCapsules
-from capsbench.network.network import Network, with_routing_iterations
-from capsbench.network.objective import CrossEntropy, Objective, SpreadLoss
+from capsbench.network.layers import (
+    ClassCapsules,
+    ClassVectors,
+    Conv,
+    ConvCapsules,
+    Dense,
+    PrimaryCapsules,
+    Residual,
+    VectorCapsules,
+)
+from capsbench.network.network import Network, routing_iterations, with_routing_iterations
+from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, SpreadLoss
 from capsbench.network.parameters import (
     capsule_parameter_count,
     draw_parameters,
@@ -19,8 +30,8 @@ from capsbench.network.parameters import (
     parameter_specs,
 )
 from capsbench.network.patches import patch_places
-from capsbench.network.routing import EMRouting
-from capsbench.network.shapes import bind, coordinates
+from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting
+from capsbench.network.shapes import RoutingShape, bind, coordinates
 from capsbench.network.text import parse
 
 MNIST = ((28, 28, 1), 10)
@@ -44,6 +55,10 @@ def seed():
         ("em-seed", MNIST, 63_910),
         ("cnn-paper", NORB, 4_253_349),  # "4.2M" in the paper
         ("em-tiny", MNIST, 7_496),
+        ("dynamic", MNIST, 6_804_224),  # measured of public ports
+        ("dynamic-small", MNIST, 705_728),
+        ("efficient", MNIST, 161_824),  # the paper's count: moving statistics are not in it
+        ("cnn-residual", NORB, 317_541),
     ],
 )
 def test_parameter_counts(name, sizes, count):
@@ -59,6 +74,44 @@ def test_decoder_count():
     bound = seed()
     decoder = 180 * 512 + 512 + 512 * 1024 + 1024 + 1024 * 784 + 784
     assert parameter_count(bound) - capsule_parameter_count(bound) == decoder
+
+
+def test_published_counts_with_decoder():
+    """With its decoder, dynamic has the 8,215,568 parameters of public ports."""
+    assert parameter_count(bind(zoo.load("dynamic"), *MNIST)) == 8_215_568
+
+
+def test_the_residual_baseline_matches_em_paper():
+    """cnn-residual has em-paper's parameters to 5 %, on both of its image sizes."""
+    for sizes in (NORB, MNIST):
+        residual, capsules = (parameter_count(bind(zoo.load(name), *sizes)) for name in ("cnn-residual", "em-paper"))
+        assert residual == pytest.approx(capsules, rel=0.05)
+
+
+def test_shapes_of_vectors_and_blocks():
+    """Sizes of the published networks: 6x6x32 and 1x1x16 primary capsules; blocks halve 28 to 14 and 7."""
+    dynamic, efficient, residual = (bind(zoo.load(n), *MNIST) for n in ("dynamic", "efficient", "cnn-residual"))
+    assert [str(layer.output) for layer in dynamic.layers] == [
+        "20×20×256",
+        "6×6×32 capsules",
+        "1×1×10 capsules",
+    ]
+    assert dynamic.layers[-1].routing == RoutingShape(1, 1152, 1152, 10, 16, 8 * 16)
+    assert dynamic.layers[1].output.values == 9216  # lengths are no numbers of their own
+    assert str(efficient.layers[-2].output) == "1×1×16 capsules"
+    assert [str(layer.output) for layer in residual.layers[-4:]] == ["7×7×80", "7×7×80", "1×1×80", "1×1×10"]
+    assert residual.layers[-3].step == 4.0
+
+
+def test_transforms_are_drawn_as_published():
+    """Deviations of the sources: 0.1 cut off at twice that, He's, and what He's gives for transforms."""
+    dynamic, efficient = (draw_parameters(bind(zoo.load(name), *MNIST), 0) for name in ("dynamic", "efficient"))
+    assert dynamic["class_caps.transforms"].shape == (1152, 10, 8, 16)
+    assert dynamic["primary.weights"].std() == pytest.approx(0.088, rel=0.01)
+    assert efficient["conv3.weights"].std() == pytest.approx(np.sqrt(2 / (9 * 64)), rel=0.02)
+    assert efficient["class_caps.transforms"].std() == pytest.approx(np.sqrt(2 / (10 * 16 * 8)), rel=0.02)
+    limit = np.sqrt(6 / (81 * (1 + 128)))  # Glorot's for one channel in and 128 out
+    assert 0.98 * limit < np.abs(efficient["primary.weights"]).max() <= limit
 
 
 def test_seed_shapes():
@@ -109,6 +162,25 @@ def test_hand_counted_flops():
     couplings, votes = 6, 96
     expected = 6 * 128 + 2 * (6 * votes + 3 * couplings) + (5 * votes + 5 * couplings) + 2 * 3 * (4 * 16 + 3 + 4)
     assert forward_flops(bound, bound.layers[1]) == expected
+
+
+def test_hand_counted_flops_of_vectors():
+    """Squashing, routing by agreement and self-attention, and a residual block, counted on paper."""
+    layers = (VectorCapsules(name="p", capsules=2, elements=3, kernel=1), ClassVectors(name="k", elements=5))
+    fields = {"name": "caps", "layers": layers, "objective": Objective(loss=MarginLoss())}
+    bound = bind(Network(routing=AgreementRouting(iterations=2), **fields), (2, 1, 4), 3)
+    # 4 capsules of 3 elements: 12 outputs of 4 channels and a bias; 9 + 5 operations to squash each.
+    assert forward_flops(bound, bound.layers[0]) == 12 * (2 * 4 + 1) + 4 * 14
+    couplings, votes, squash, length = 4 * 3, 4 * 3 * 5, 3 * 20, 3 * 11
+    expected = couplings * 2 * 3 * 5 + 2 * (2 * votes + squash) + (2 * votes + 5 * couplings) + length
+    assert forward_flops(bound, bound.layers[1]) == expected
+    bound = bind(Network(routing=SelfAttentionRouting(), **fields), (2, 1, 4), 3)
+    expected = couplings * 2 * 3 * 5 + 5 * votes + 6 * couplings + squash + length
+    assert forward_flops(bound, bound.layers[1]) == expected
+    blocks = (Residual(name="b", channels=3, stride=2), Dense(name="d", units="classes", activation="linear"))
+    bound = bind(Network(name="cnn", layers=blocks, objective=Objective(loss=CrossEntropy())), (4, 4, 2), 3)
+    # 12 values: two convolutions of 9 places, a shortcut of one, three normalisations, two ReLUs and a sum.
+    assert forward_flops(bound, bound.layers[0]) == 12 * (2 * 9 * 2 + 2 * 9 * 3 + 2 * 2 + 3 * 4 + 3)
 
 
 @given(networks)
@@ -170,6 +242,7 @@ def em(*layers, **changes):
 
 
 PRIMARY, CLASSES = PrimaryCapsules(name="p", capsules=2), ClassCapsules(name="k")
+VECTORS = VectorCapsules(name="p", capsules=2, elements=3, kernel=1)
 
 
 @pytest.mark.parametrize(
@@ -181,11 +254,17 @@ PRIMARY, CLASSES = PrimaryCapsules(name="p", capsules=2), ClassCapsules(name="k"
         (em(PRIMARY, PRIMARY, CLASSES), "layer names must differ"),
         (em(PrimaryCapsules(name="loss", capsules=2), CLASSES), "no layer may be called 'loss'"),
         (em(CLASSES), "needs primary_capsules below"),
+        (em(PRIMARY, ClassVectors(name="k")), "needs vector_capsules below"),
+        (em(VECTORS, ClassVectors(name="k")), "cannot be routed by em; legal is agreement or self_attention"),
+        (em(VECTORS, CLASSES, routing=AgreementRouting()), "needs primary_capsules below"),
+        (em(PRIMARY, CLASSES, routing=AgreementRouting()), "cannot be routed by agreement; legal is em"),
+        (em(VECTORS, ClassVectors(name="k"), ClassVectors(name="l"), routing=AgreementRouting()), "must be the last"),
+        (em(replace(VECTORS, depthwise=True), ClassVectors(name="k"), routing=AgreementRouting()), "2 × 3 = 6, but"),
         (em(PRIMARY, Conv(name="c", channels=1, kernel=1), CLASSES), "cannot stand above capsules"),
         (em(PRIMARY), "last layer"),
         (em(PRIMARY, CLASSES, routing=None), "needs a routing"),
         (em(PRIMARY, CLASSES, routing=EMRouting(densities="shifted", competition="all_positions")), "densities: log"),
-        (em(Dense(name="d", units="classes", activation="linear"), routing=None), "use cross_entropy"),
+        (em(Dense(name="d", units="classes", activation="linear"), routing=None), "spread loss needs class capsules"),
     ],
 )
 def test_impossible_networks(network, words):
@@ -196,10 +275,13 @@ def test_impossible_networks(network, words):
 
 
 def test_routing_iterations_override():
-    """Routing iterations replace the network's own, and mean nothing to a CNN."""
+    """Routing iterations replace the network's own, and mean nothing to a CNN or to self-attention."""
     assert with_routing_iterations(zoo.load("em-paper"), 5).routing.iterations == 5
     assert with_routing_iterations(zoo.load("em-paper"), None) == zoo.load("em-paper")
     assert with_routing_iterations(zoo.load("cnn-paper"), 5) == zoo.load("cnn-paper")
+    assert routing_iterations(with_routing_iterations(zoo.load("dynamic"), 5)) == 5
+    assert with_routing_iterations(zoo.load("efficient"), 5) == zoo.load("efficient")
+    assert routing_iterations(zoo.load("efficient")) is routing_iterations(zoo.load("cnn-paper")) is None
 
 
 def test_unknown_network_names_the_nearest():
@@ -215,6 +297,8 @@ def test_schedules():
     assert paper.objective.margin_at(10**7, 10) == pytest.approx(0.2 + 0.79 / (1 + np.exp(-10)))
     assert [tiny.objective.margin_at(step, 100) for step in (0, 25, 50, 99)] == pytest.approx([0.2, 0.55, 0.9, 0.9])
     assert paper.recipe.learning_rate_at(20_000, 1) == pytest.approx(3e-3 * 0.96)
+    assert zoo.load("dynamic").recipe.learning_rate_at(2_000, 1) == pytest.approx(1e-3 * 0.96)
+    assert zoo.load("efficient").recipe.learning_rate_at(3_750, 1) == pytest.approx(5e-4 * 0.97)
     assert tiny.recipe.learning_rate_at(50, 100) == pytest.approx(5e-3)
     assert zoo.load("cnn-paper").objective.margin_at(3, 10) == 0.0
 

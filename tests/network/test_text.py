@@ -57,6 +57,9 @@ MISTAKES = [
     ("name: small", "name: 3", "n.yaml:1:name", "string"),
     ("name: small", "name: small\nname: large", "n.yaml:2:name", "twice"),
     ("name: small", "name: &x small", "n.yaml:1", "anchors"),
+    ("kind: em, iterations: 2", "iterations: 2, iteration: 3", "n.yaml:6:routing.iteration", "'iterations'"),
+    ("kind: em", "kind: agrement", "n.yaml:6:routing", "did you mean 'agreement'?"),
+    ("kind: em", "kind: agreement, epsilon: 1.0", "n.yaml:6:routing.epsilon", "legal are gradient, iterations, kind"),
     ("name: small", "name: !!python/object:os.system small", "n.yaml", "not plain YAML"),
     ("objective: {", "objective: [{", "n.yaml", "not YAML"),
 ]
@@ -71,6 +74,11 @@ def test_mistakes(old, new, where, what):
     assert message.startswith(where)
     assert what in message
     assert "\n" not in message
+
+
+def test_routing_is_em_where_nothing_else_is_said():
+    """The kind of a routing may be left out, as before there were others."""
+    assert parse(GOOD.replace("kind: em, ", ""), Network, "n.yaml") == parse(GOOD, Network, "n.yaml")
 
 
 def test_alias_bomb():

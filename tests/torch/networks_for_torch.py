@@ -5,12 +5,30 @@ from hypothesis import strategies as st
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
-from capsbench.network.initial import Normal
-from capsbench.network.layers import BatchNorm, ClassCapsules, Conv, ConvCapsules, PrimaryCapsules
+from capsbench.network.initial import Glorot, He, Normal
+from capsbench.network.layers import (
+    AveragePool,
+    BatchNorm,
+    ClassCapsules,
+    ClassVectors,
+    Conv,
+    ConvCapsules,
+    Dense,
+    PrimaryCapsules,
+    Residual,
+    VectorCapsules,
+)
 from capsbench.network.network import Network, with_routing_iterations
-from capsbench.network.objective import LinearMargin, Objective, Reconstruction, SpreadLoss
+from capsbench.network.objective import (
+    CrossEntropy,
+    LinearMargin,
+    MarginLoss,
+    Objective,
+    Reconstruction,
+    SpreadLoss,
+)
 from capsbench.network.parameters import draw_parameters, dropout_masks
-from capsbench.network.routing import EMRouting, InverseTemperature
+from capsbench.network.routing import AgreementRouting, EMRouting, InverseTemperature, SelfAttentionRouting
 from capsbench.network.shapes import bind
 from capsbench_numpy.backend import BACKEND as ORACLE
 from capsbench_torch.backend import BACKEND
@@ -19,6 +37,14 @@ STEP = Step(0, 1e-3, 0.5)
 MODES = ("tiled", "eager", "fused")
 PLAIN_MODES = ("tiled", "eager")
 IMAGE, CLASSES = (28, 28, 1), 10
+
+# Every network of the zoo in every mode that realizes it.
+ZOO = [
+    (name, mode)
+    for name in zoo.names()
+    for mode in MODES
+    if BACKEND.unsupported(bind(zoo.load(name), IMAGE, CLASSES), Setting(mode)) is None
+]
 
 
 def realize(name, mode="eager", *, batch=2, iterations=None, **setting):
@@ -104,3 +130,58 @@ def variants(draw):
         reconstruction=draw(st.sampled_from([None, Reconstruction(hidden=(5,))])),
     )
     return Network(name="variant", layers=layers, routing=routing, objective=objective)
+
+
+@st.composite
+def vector_variants(draw):
+    """Small networks of capsules that are vectors, with every field of their routings drawn."""
+    types, elements = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    squash = draw(st.sampled_from(["rational", "exponential"]))
+    depthwise = draw(st.booleans())
+    routing = draw(
+        st.just(SelfAttentionRouting())
+        | st.builds(AgreementRouting, iterations=st.integers(1, 4), gradient=st.sampled_from(["all", "last"]))
+    )
+    channels = types * elements if depthwise else draw(st.integers(1, 3))
+    kernel = draw(st.integers(1, 3))
+    layers = (
+        Conv(
+            name="conv",
+            channels=channels,
+            kernel=3,
+            stride=2,
+            initial_weights=draw(st.sampled_from([Glorot(), He(), Normal(std=0.3)])),
+        ),
+        BatchNorm(name="norm", activation=draw(st.sampled_from(["linear", "relu"]))),
+        VectorCapsules(
+            name="primary",
+            capsules=types,
+            elements=elements,
+            kernel=kernel,
+            stride=draw(st.integers(1, 2)),
+            depthwise=depthwise,
+            squash=squash,
+            initial_weights=Normal(std=1.0),
+        ),
+        ClassVectors(name="classes", elements=draw(st.integers(1, 5)), squash=squash, transform_std=1.0),
+    )
+    objective = Objective(
+        loss=draw(st.sampled_from([MarginLoss(), MarginLoss(down_weight=0.25, negative=0.3), CrossEntropy()])),
+        reconstruction=draw(st.sampled_from([None, Reconstruction(hidden=(5,))])),
+    )
+    return Network(name="variant", layers=layers, routing=routing, objective=objective)
+
+
+@st.composite
+def residual_variants(draw):
+    """Small residual networks, with pooling of all places and of windows."""
+    channels = draw(st.integers(1, 3))
+    layers = (
+        Conv(name="conv", channels=channels, kernel=3, biases=draw(st.booleans()), activation="linear"),
+        BatchNorm(name="norm", activation="relu"),
+        Residual(name="block1", channels=draw(st.sampled_from([channels, 4])), stride=draw(st.integers(1, 3))),
+        Residual(name="block2", channels=4),
+        AveragePool(name="pool", size=draw(st.sampled_from(["all", 1, 2]))),
+        Dense(name="logits", units="classes", activation="linear"),
+    )
+    return Network(name="variant", layers=layers, objective=Objective(loss=CrossEntropy()))

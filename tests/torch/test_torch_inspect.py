@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from networks_for_torch import MODES, STEP, pair, realize, relative, variants
+from networks_for_torch import MODES, PLAIN_MODES, STEP, ZOO, pair, realize, relative, variants, vector_variants
 
 torch = pytest.importorskip("torch")
 
@@ -38,8 +38,7 @@ def worst_difference(got, expected):
     return worst
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize(("name", "mode"), ZOO)
 def test_states_are_the_oracles(name, mode):
     """In float64 every layer of the zoo and every routing iteration is as the oracle sees it, to 1e-10."""
     _, ours, oracle = pair(zoo.load(name), mode, "float64")
@@ -57,6 +56,16 @@ def test_states_of_every_variant(network, mode):
     assert worst_difference(got, expected) <= 1e-9
     for name in ("caps", "classes"):
         np.testing.assert_allclose(np.sort(got[name].votes, axis=None), np.sort(expected[name].votes, axis=None))
+
+
+@given(vector_variants(), st.sampled_from(PLAIN_MODES))
+@settings(max_examples=15, deadline=None)
+def test_states_of_vectors(network, mode):
+    """Lengths, vectors, votes and the numbers of routing by agreement are the oracle's; self-attention has none."""
+    _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3)
+    got, expected = ours[0].inspect(ours[1], votes=True), oracle[0].inspect(oracle[1], votes=True)
+    assert worst_difference(got, expected) <= 1e-9
+    np.testing.assert_allclose(*(np.sort(each["classes"].votes, axis=None) for each in (got, expected)), atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", MODES)

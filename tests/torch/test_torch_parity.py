@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from networks_for_torch import MODES, PLAIN_MODES, STEP, pair, relative, variants
+from networks_for_torch import (
+    MODES,
+    PLAIN_MODES,
+    STEP,
+    ZOO,
+    pair,
+    relative,
+    residual_variants,
+    variants,
+    vector_variants,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -46,8 +56,7 @@ def covered(name, mode):
         pytest.skip(reason)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize(("name", "mode"), ZOO)
 def test_float64_equals_the_oracle(name, mode):
     """In float64 every network of the zoo agrees with the oracle to 1e-10, gradients included."""
     covered(name, mode)
@@ -57,8 +66,7 @@ def test_float64_equals_the_oracle(name, mode):
     assert directional_error(gradients, oracle) <= 1e-10
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize(("name", "mode"), ZOO)
 def test_float32_is_close(name, mode):
     """In float32 the forward pass errs by at most 1e-5 and every gradient tensor by at most 1e-4, em-ibm's by 3e-4.
 
@@ -93,6 +101,37 @@ def test_every_variant_equals_the_oracle(network, mode):
         assume(min(routing.vote_distance.min() for routing in routed) > 1e-9)
     _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
     assert directional_error(gradients, oracle) <= 1e-8
+
+
+@given(vector_variants(), st.sampled_from(PLAIN_MODES))
+@settings(max_examples=30, deadline=None)
+def test_every_vector_variant_equals_the_oracle(network, mode):
+    """Any combination of vector layers and their routings agrees with the oracle in float64."""
+    _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3)
+    assert forward_error(ours, oracle) <= 1e-10
+    _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
+    assert directional_error(gradients, oracle) <= 1e-9
+
+
+@given(residual_variants())
+@settings(max_examples=15, deadline=None)
+def test_every_residual_network_equals_the_oracle(network):
+    """Blocks of every stride, with and without a shortcut of their own, agree with the oracle in float64."""
+    _, ours, oracle = pair(network, "eager", "float64", image=(9, 10, 2), classes=3, batch=3)
+    assert forward_error(ours, oracle) <= 1e-10
+    _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
+    assert directional_error(gradients, oracle) <= 1e-8
+
+
+@pytest.mark.parametrize("how", ["rational", "exponential"])
+def test_the_squash_has_a_gradient_at_zero(how):
+    """A capsule of zeros has a finite gradient in float32, and so has its length."""
+    from capsbench_torch.vectors import length, squash
+
+    dead = torch.zeros(2, 8, requires_grad=True)
+    (squash(dead, how).sum() + length(squash(dead, how)).sum()).backward()
+    assert dead.grad.isfinite().all()
+    assert (squash(dead, how) == 0.0).all()
 
 
 @pytest.mark.parametrize("mode", PLAIN_MODES)

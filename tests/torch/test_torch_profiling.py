@@ -3,13 +3,12 @@
 from collections import Counter
 
 import pytest
-from networks_for_torch import MODES, PLAIN_MODES, STEP, realize, vote_bytes
+from networks_for_torch import MODES, PLAIN_MODES, STEP, ZOO, realize, vote_bytes
 
 torch = pytest.importorskip("torch")
 
 from capsbench.measure.optable import VIEW  # noqa: E402 - after the check that torch is there
 from capsbench.measure.steptrace import VOTES, summarise  # noqa: E402 - likewise
-from capsbench.network import zoo  # noqa: E402 - likewise
 from capsbench.network.parameters import parameter_specs  # noqa: E402 - likewise
 from capsbench_torch import profiling  # noqa: E402 - likewise
 from capsbench_torch.opnames import DISPATCH, canonical, holds_all, shortened  # noqa: E402 - likewise
@@ -30,8 +29,7 @@ def rest(profile):
     return abs(profile.unattributed_seconds) / profile.step_seconds
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize(("name", "mode"), ZOO)
 def test_steps_add_up(name, mode):
     """Train step and evaluation of the whole zoo: rows hold all bytes, nearly all time, and no unknown op of note.
 
@@ -79,8 +77,10 @@ def test_traces_repeat(mode):
     assert counted(ours.profile(placed, None)) == counted(ours.profile(placed, None))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", ["em-68k", "em-seed", "cnn-seed"])
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [each for each in ZOO if each[0] in {"em-68k", "em-seed", "cnn-seed", "dynamic-small", "efficient"}],
+)
 def test_layers(name, mode):
     """Every layer is seen in both directions, loss and decoder too; what has no layer is next to nothing."""
     ours, placed, bound = warm(name, mode)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from networks_for_torch import CLASSES, IMAGE, MODES, STEP, realize
+from networks_for_torch import CLASSES, IMAGE, MODES, PLAIN_MODES, STEP, ZOO, realize
 
 torch = pytest.importorskip("torch")
 
@@ -76,6 +76,15 @@ def test_moving_statistics():
     assert all(np.array_equal(before[name], value) for name, value in ours.parameters().items())
 
 
+def test_moving_statistics_of_a_block():
+    """A residual block's normalisations move by its momentum too, those of its shortcut among them."""
+    ours, placed, _ = realize("cnn-residual", precision="float64")
+    ours.train_step(placed, Step(0, 0.0, 0.5))
+    moved = {name for name, value in ours.parameters().items() if name.endswith("moving_mean") and value.any()}
+    blocks = {f"block{n}.{norm}_moving_mean" for n in range(1, 7) for norm in ("norm1", "norm2")}
+    assert moved == blocks | {"norm1.moving_mean", "block3.shortcut_moving_mean", "block5.shortcut_moving_mean"}
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_two_realizations_are_the_same(mode):
     """Two realizations from the same bytes take the same steps, bit for bit."""
@@ -87,8 +96,7 @@ def test_two_realizations_are_the_same(mode):
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize(("name", "mode"), ZOO)
 def test_forecast(name, mode, batch):
     """The forecast peak lies within 15 % of the measured one, for the zoo, both modes and several batches."""
     batch = min(batch, 2) if name in {"em-paper", "em-68k", "em-seed"} else batch
@@ -99,10 +107,12 @@ def test_forecast(name, mode, batch):
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 5])
-@pytest.mark.parametrize("mode", MODES)
-def test_forecast_follows_iterations(mode, iterations):
+@pytest.mark.parametrize(
+    ("name", "mode"), [*(("em-68k", mode) for mode in MODES), *(("dynamic-small", mode) for mode in PLAIN_MODES)]
+)
+def test_forecast_follows_iterations(name, mode, iterations):
     """It holds for other numbers of routing iterations as well."""
-    ours, placed, bound = realize("em-68k", mode, iterations=iterations)
+    ours, placed, bound = realize(name, mode, iterations=iterations)
     ours.train_step(placed, STEP)
     measured = ours.memory(placed, STEP).peak_bytes
     assert BACKEND.forecast_peak_bytes(bound, Setting(mode), 2) == pytest.approx(measured, rel=0.15)
