@@ -12,7 +12,12 @@ from capsbench.cli.options import EXIT_SOME_FAILED, DataOption, unique
 from capsbench.errors import unknown_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.status import Status
+
+    from capsbench.dataset.protocol import Protocol
+    from capsbench.report.table import Table
 
 EXAMPLES = {
     "list": "capsbench data list --data ~/datasets",
@@ -24,7 +29,8 @@ _SPLITS: Final[tuple[Literal["train", "test"], ...]] = ("train", "test")
 
 
 def list_(data: DataOption = Path("data")) -> None:
-    """Say where data sets are looked for, and what is there."""
+    """Say where data sets are looked for and what is there, and how suites can use them."""
+    from capsbench.dataset import protocols
     from capsbench.dataset.catalog import DATASETS, locate
     from capsbench.report.console import console, print_table
     from capsbench.report.format import count
@@ -51,7 +57,38 @@ def list_(data: DataOption = Path("data")) -> None:
         "a folder holds the four IDX files of its data set, or smallNORB's six .mat files, plain or .gz.",
         "train and test are the full counts; toys are synthetic.",
     )
-    print_table(Table("Data sets", columns, tuple(rows), notes=notes), console())
+    screen = console()
+    print_table(Table("Data sets", columns, tuple(rows), notes=notes), screen)
+    print_table(_protocol_table([protocols.load(name) for name in protocols.names()]), screen)
+
+
+def _protocol_table(found: Sequence[Protocol]) -> Table:
+    from capsbench.report.table import Column, Table, text_cell
+
+    columns = (
+        Column("protocol", "key", "left"),
+        Column("data set", align="left"),
+        Column("image"),
+        Column("parts", align="left"),
+        Column("what is asked", align="left"),
+    )
+    rows = tuple(
+        tuple(
+            map(
+                text_cell,
+                (
+                    each.name,
+                    each.data,
+                    "×".join(map(str, each.image_shape())),
+                    ", ".join(each.parts()),
+                    each.description,
+                ),
+            )
+        )
+        for each in found
+    )
+    notes = ("`dataset:` in a suite names a protocol; images are given as a network sees them.",)
+    return Table("Protocols", columns, rows, notes=notes)
 
 
 def make(

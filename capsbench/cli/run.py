@@ -163,13 +163,20 @@ def _print(records: Sequence[Record], store: RunStore, results: Path, ledger: Le
     from capsbench.cli.show import known_ceilings
     from capsbench.report.claims import published_tables
     from capsbench.report.console import console, print_notes, print_report
+    from capsbench.report.history import read_histories
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
 
     screen = console()
     ceilings, header = known_ceilings(store, results), store.header()
     published = published_tables(records, ledger, header)
-    tables = report(records, ceilings=ceilings, seed_study=is_seed_study(header), published=published)
+    tables = report(
+        records,
+        ceilings=ceilings,
+        seed_study=is_seed_study(header),
+        histories=read_histories(records, store.artifacts),
+        published=published,
+    )
     print_report(tables, screen)
     print_notes([problem] if problem else [], screen)
     screen.print(str(store.folder), soft_wrap=True)

@@ -76,6 +76,7 @@ def show(
 def _print(records: Sequence[Record], asked: Sections, store: RunStore, results: Path, ledger: Ledger) -> None:
     from capsbench.report.claims import published_tables
     from capsbench.report.console import console, print_notes, print_report, print_table
+    from capsbench.report.history import read_histories
     from capsbench.report.sections import section_tables
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
@@ -91,6 +92,7 @@ def _print(records: Sequence[Record], asked: Sections, store: RunStore, results:
             top=asked.top,
             sort=asked.sort,
             seed_study=is_seed_study(header),
+            histories=read_histories(records, store.artifacts),
             published=published_tables(records, ledger, header),
         )
         print_report(tables, screen)

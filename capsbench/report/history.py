@@ -1,5 +1,7 @@
 """What training left behind of each epoch, as `history.json` of a case holds it."""
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.errors import BadInput
+from capsbench.record.schema import Record
 
 HISTORY = "history.json"
 
@@ -20,6 +23,7 @@ class EpochResult:
         train_loss: mean over the train steps.
         test_accuracy: share of the test images that were classified right after it.
         validation_accuracy: of the held-out training images, likewise; None where none were held out.
+        familiar_accuracy: of the protocol's familiar images, likewise; None where it has none.
         learning_rate: of the last step.
         margin: of the last step; 0 for a loss without one.
         seconds: wall time of the train steps.
@@ -34,6 +38,7 @@ class EpochResult:
     seconds: float
     evaluation_seconds: float
     validation_accuracy: float | None = None
+    familiar_accuracy: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,16 @@ def read_history(artifacts: Path) -> tuple[EpochResult, ...]:
     except (OSError, ValidationError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not as training writes it"
         raise BadInput(f"cannot read the epochs of a training: {reason}", str(path)) from None
+
+
+def read_histories(records: Iterable[Record], artifacts: Callable[[str], Path]) -> dict[str, tuple[EpochResult, ...]]:
+    """The epochs of the cases that were evaluated on familiar images, by case id; damaged ones are left out."""
+    found = {}
+    for record in records:
+        if "familiar_accuracy" in record.metrics:
+            with suppress(BadInput):
+                found[record.case.id] = read_history(artifacts(record.case.id))
+    return found
 
 
 @cache

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from capsbench.record.ceilings import DeviceCeilings
 from capsbench.record.schema import Metric, Record
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
 from capsbench.report.fields import KEYS, SEED, SETTINGS, Field, exact_cell, metric_cell, table_of
+from capsbench.report.matched import Histories, matched_tables
 from capsbench.report.ops import Sort, op_tables
 from capsbench.report.roofline import best_ceilings
 from capsbench.report.seed import seed_table
@@ -38,6 +40,7 @@ def report(
     top: int = 10,
     sort: Sort = "share",
     seed_study: bool = False,
+    histories: Histories | None = None,
     published: Sequence[Table] = (),
 ) -> Report:
     """The tables that a run ends with, cases in the order of their axes.
@@ -48,6 +51,7 @@ def report(
         top: rows of an op table before the others are summed up.
         sort: order of those rows.
         seed_study: whether the run's suites include `seed`, whose claims then have a table.
+        histories: the epochs of cases with familiar images, by id.
         published: the tables that set published numbers beside those of the run.
     """
     ordered = sorted(records, key=_order)
@@ -55,6 +59,7 @@ def report(
     tables = (
         accuracy_table(ordered, notes.status),
         *seeds_tables(ordered),
+        *matched_tables(ordered, histories or {}),
         *target_tables(ordered, notes.status),
         cost_table(ordered, notes.status, ceilings),
         *compiled_tables(ordered),
@@ -67,14 +72,14 @@ def report(
 
 def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
     """What the networks reached, a row a case."""
-    held_out = (Field(Column("validation %"), lambda r: metric_cell(r, "validation_accuracy", fmt.percent)),)
+    more = [name for name in ("validation", "familiar") if any(f"{name}_accuracy" in r.metrics for r in records)]
     fields = (
         *KEYS,
         SEED,
         *SETTINGS,
         Field(Column("accuracy %"), lambda r: metric_cell(r, "accuracy", fmt.percent)),
         Field(Column("error %"), lambda r: metric_cell(r, "error_rate", fmt.percent)),
-        *(held_out if any("validation_accuracy" in record.metrics for record in records) else ()),
+        *(Field(Column(f"{name} %"), partial(_accuracy_cell, name=f"{name}_accuracy")) for name in more),
         Field(Column("epochs", shared="epochs {}"), lambda r: _samples(r.metrics.get("epoch_seconds"))),
         Field(Column("trained on", shared="trained on {}"), lambda r: _split(r, "train")),
         Field(Column("tested on", shared="tested on {}"), lambda r: _split(r, "test")),
@@ -132,6 +137,10 @@ def _order(record: Record) -> tuple[object, ...]:
     case = record.case
     axes = (case.network, case.dataset, case.batch, case.routing_iterations or 0, case.seed, case.backend, case.mode)
     return (*axes, case.device, case.threads, case.precision, case.allocator)
+
+
+def _accuracy_cell(record: Record, *, name: str) -> Cell:
+    return metric_cell(record, name, fmt.percent)
 
 
 def _interval(metric: Metric | None) -> Cell:

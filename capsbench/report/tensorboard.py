@@ -84,6 +84,8 @@ def _epoch_scalars(epoch: EpochResult) -> Iterator[Any]:
     yield _scalar("test/accuracy", epoch.test_accuracy)
     if epoch.validation_accuracy is not None:
         yield _scalar("validation/accuracy", epoch.validation_accuracy)
+    if epoch.familiar_accuracy is not None:
+        yield _scalar("familiar/accuracy", epoch.familiar_accuracy)
 
 
 def _scalar(tag: str, value: float) -> Any:  # noqa: ANN401 - protocol buffers have no types
