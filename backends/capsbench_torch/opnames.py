@@ -48,7 +48,7 @@ _CANONICAL = {
     "Scatter": "scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ index_add index_add_ "
     "_index_put_impl_ index_put index_put_ gather_backward index_select_backward",
     "Concat": "cat stack",
-    "Pad": "constant_pad_nd slice_backward select_backward",
+    "Pad": "pad constant_pad_nd slice_backward select_backward",
     "Fill": "fill_ zero_ zeros zeros_like ones ones_like full full_like new_zeros new_ones new_full arange eye "
     "scalar_tensor empty empty_like empty_strided new_empty new_empty_strided resize_",
     "Select": "where masked_fill masked_fill_ gt ge lt eq ne le logical_and _assert_async",
