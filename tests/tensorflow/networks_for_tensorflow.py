@@ -9,23 +9,17 @@ import numpy as np
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
+from capsbench.network.layers import AveragePool, BatchNorm, ClassVectors, Conv, Dense, Residual, VectorCapsules
+from capsbench.network.network import Network
+from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction
 from capsbench.network.parameters import cancelled_biases, draw_parameters, dropout_masks
+from capsbench.network.routing import AgreementRouting, SelfAttentionRouting
 from capsbench.network.shapes import BoundNetwork, bind
 from capsbench_tensorflow.backend import BACKEND
 
-ZOO = (
-    "cnn-paper",
-    "cnn-seed",
-    "cnn-tiny",
-    "em-68k",
-    "em-ibm",
-    "em-official",
-    "em-paper",
-    "em-seed",
-    "em-tiny",
-    "em-tuned",
-    "em-yl",
-)
+ZOO = zoo.names()
+# Large networks beside the oracle, which takes its time.
+SMALLER = {"dynamic": (20, 20, 1), "cnn-residual": (14, 14, 1)}
 VARIANTS = {
     "all_positions": {"competition": "all_positions", "iterations": 3},
     "shifted": {"densities": "shifted", "iterations": 3, "coordinates": "appended", "coordinate_unit": "image"},
@@ -35,6 +29,13 @@ VARIANTS = {
     "damped_shifted": {"damping": 0.2, "iterations": 3, "densities": "shifted", "beta_u": "element"},
     "uneven_start": {"competition": "all_positions", "first_assignments": "position", "beta_u_scale": 1.4},
     "one_m_step": {"iterations": 1, "coordinates": "none"},
+}
+# Routing, primary capsules and class capsules of vector networks.
+VECTORS = {
+    "agreement": (AgreementRouting(), {}, {}),
+    "last": (AgreementRouting(iterations=4, gradient="last"), {"squash": "exponential"}, {"squash": "exponential"}),
+    "one_sum": (AgreementRouting(iterations=1), {"stride": 2, "elements": 3}, {"elements": 5}),
+    "attention": (SelfAttentionRouting(), {"depthwise": True, "squash": "exponential"}, {"squash": "exponential"}),
 }
 BESIDE_SUITES = Path(__file__).parents[2] / "suites" / "networks"
 STEP = Step(number=0, learning_rate=1e-3, margin=0.4)
@@ -63,6 +64,36 @@ def zoo_network(name):
 def variant(name):
     network = zoo_network("em-tiny")
     return replace(network, routing=replace(network.routing, **VARIANTS[name]))
+
+
+def vector_network(name):
+    """A small network of capsules that are vectors."""
+    routing, primary, classes = VECTORS[name]
+    return Network(
+        name=name,
+        layers=(
+            Conv(name="conv1", channels=8, kernel=3, stride=2, initial="he", biases=name != "last"),
+            BatchNorm(name="norm1", activation="relu"),
+            VectorCapsules(name="primary", **{"capsules": 2, "elements": 4, "kernel": 3, "initial": 0.5, **primary}),
+            ClassVectors(name="class_caps", transform_std=0.5, **classes),
+        ),
+        routing=routing,
+        objective=Objective(loss=MarginLoss(), reconstruction=Reconstruction(hidden=(6,))),
+    )
+
+
+def residual_network(stride, size):
+    """A small residual network."""
+    return Network(
+        name="blocks",
+        layers=(
+            Residual(name="block1", channels=3, stride=stride),
+            Residual(name="block2", channels=3),
+            AveragePool(name="pool", size=size),
+            Dense(name="logits", units="classes", activation="linear"),
+        ),
+        objective=Objective(loss=CrossEntropy()),
+    )
 
 
 def case_of(network, batch, image=(28, 28, 1), classes=10):

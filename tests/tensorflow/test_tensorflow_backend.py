@@ -63,6 +63,12 @@ def test_unknown_modes_are_refused_and_known_ones_are_not():
         ("em-paper", 1, 2, "graph"),
         ("em-paper", 1, 2, "tiled"),
         ("cnn-seed", 4, None, "graph"),
+        ("dynamic", 2, None, "graph"),
+        ("dynamic-small", 16, 1, "graph"),
+        ("dynamic-small", 16, 3, "tiled"),
+        ("efficient", 2, None, "graph"),
+        ("efficient", 16, None, "tiled"),
+        ("cnn-residual", 16, None, "graph"),
     ],
 )
 def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, iterations, mode):
@@ -73,6 +79,18 @@ def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, ite
     realization.train_step(placed, STEP)
     measured = realization.memory(placed, STEP).peak_bytes
     assert BACKEND.forecast_peak_bytes(case.bound, Setting(mode, threads=2), batch) == pytest.approx(measured, rel=0.15)
+
+
+@pytest.mark.parametrize("mode", ["fused", "chunked"])
+def test_kernels_are_of_em_routing_only(mode):
+    """Vectors are refused by the modes that route by kernels, with the modes that do not; a CNN is not."""
+    refused = {
+        name: BACKEND.unsupported(bind(zoo_network(name), (28, 28, 1), 10), Setting(mode))
+        for name in ("dynamic", "efficient", "cnn-residual")
+    }
+    assert "not of agreement; eager, graph and tiled" in refused["dynamic"]
+    assert "not of self_attention" in refused["efficient"]
+    assert refused["cnn-residual"] is None
 
 
 def test_no_forecast_is_given_for_the_compiler():
@@ -116,6 +134,8 @@ def test_the_ceilings_are_those_of_a_product_and_a_true_copy(monkeypatch):
         ("AddV2", "Add"),
         ("SquaredDifference", "Sub"),
         ("Reshape", "View"),
+        ("DepthwiseConv2dNative", "Conv2D"),
+        ("DepthwiseConv2dNativeBackpropFilter", "Conv2DBackprop"),
         ("XlaFunction", "Compiled"),
         ("executor", "Dispatch"),
         ("Betainc", "Other:Betainc"),

@@ -5,7 +5,16 @@ import pytest
 pytest.importorskip("tensorflow")
 
 import numpy as np
-from networks_for_tensorflow import VARIANTS, case_of, tensors, variant, zoo_network
+from networks_for_tensorflow import (
+    VARIANTS,
+    VECTORS,
+    case_of,
+    residual_network,
+    tensors,
+    variant,
+    vector_network,
+    zoo_network,
+)
 
 from capsbench.backend import Setting
 from capsbench_numpy.backend import BACKEND as ORACLE
@@ -31,6 +40,8 @@ def _check(case, mode):
             for quantity in ROUTING:
                 mine, exact = getattr(layer.routing, quantity), getattr(there.routing, quantity)
                 np.testing.assert_allclose(mine, exact, rtol=1e-8, atol=1e-12, err_msg=f"{name} {quantity}")
+        assert (layer.votes is None) == (there.votes is None)
+        if layer.votes is not None:
             # Layouts differ, so that values are compared in order of size.
             np.testing.assert_allclose(*(np.sort(state.votes, None) for state in (layer, there)), atol=1e-10)
 
@@ -40,6 +51,18 @@ def _check(case, mode):
 def test_routing_variants_show_what_the_oracle_shows(name, mode):
     """Outputs, votes and routing metrics of every layer are the oracle's, in both layouts."""
     _check(case_of(variant(name), 2, image=(20, 20, 1), classes=4), mode)
+
+
+@pytest.mark.parametrize("mode", ["graph", "tiled"])
+@pytest.mark.parametrize("name", VECTORS)
+def test_vectors_show_what_the_oracle_shows(name, mode):
+    """Lengths, vectors, votes and the numbers of routing by agreement are the oracle's, in both layouts."""
+    _check(case_of(vector_network(name), 2, image=(10, 9, 2), classes=3), mode)
+
+
+def test_blocks_show_what_the_oracle_shows():
+    """A residual block shows its output."""
+    _check(case_of(residual_network(2, "all"), 2, image=(10, 9, 2), classes=3), "graph")
 
 
 @pytest.mark.parametrize("name", ["cnn-seed", "em-seed"])

@@ -5,20 +5,26 @@ import pytest
 pytest.importorskip("tensorflow")
 
 import numpy as np
+import tensorflow as tf
 from networks_for_tensorflow import (
+    SMALLER,
     STEP,
     VARIANTS,
+    VECTORS,
     ZOO,
     case_of,
     gradient_errors,
     relative_error,
+    residual_network,
     tensors,
     variant,
+    vector_network,
     zoo_network,
 )
 
 from capsbench.backend import Setting
 from capsbench_numpy.backend import BACKEND as ORACLE
+from capsbench_tensorflow.vectors import length, squash
 
 pytestmark = pytest.mark.tensorflow
 
@@ -64,7 +70,7 @@ def test_routing_variants_agree_with_the_oracle_in_both_formulations(name):
 def test_zoo_networks_hold_in_float32(name):
     """Float32 stays within 1e-5 of the oracle going forward and within 1e-4 of float64 in every gradient."""
     two_channels = name.endswith(("paper", "68k", "official"))
-    case = case_of(zoo_network(name), 1, image=(32, 32, 2) if two_channels else (28, 28, 1))
+    case = case_of(zoo_network(name), 1, image=SMALLER.get(name, (32, 32, 2) if two_channels else (28, 28, 1)))
     gradients64 = _check_float64(case, "graph")
     oracle, there = _oracle(case)
     realization, placed = case.realize()
@@ -72,6 +78,34 @@ def test_zoo_networks_hold_in_float32(name):
         assert relative_error(mine, exact) <= 1e-5
     errors = gradient_errors(case.bound, realization.loss_and_gradients(placed, STEP)[1], gradients64)
     assert max(errors.values()) <= (3e-4 if name == "em-ibm" else 1e-4), errors
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_vectors_agree_with_the_oracle_in_both_formulations(name):
+    """Vector layers and their routings compute the oracle's numbers and derivatives, and both modes the same ones."""
+    case = case_of(vector_network(name), 2, image=(10, 9, 2), classes=3)
+    graph, tiled = _check_float64(case, "graph"), _check_float64(case, "tiled")
+    largest = max(np.abs(gradient).max() for gradient in graph.values())
+    for tensor, gradient in graph.items():
+        assert np.abs(gradient - tiled[tensor]).max() <= 1e-11 * largest, tensor
+
+
+@pytest.mark.parametrize(("stride", "size"), [(1, "all"), (2, 2), (3, "all")])
+def test_blocks_agree_with_the_oracle(stride, size):
+    """Residual blocks of every stride, and both kinds of pooling, compute the oracle's numbers and derivatives."""
+    _check_float64(case_of(residual_network(stride, size), 2, image=(10, 9, 2), classes=3), "graph")
+
+
+@pytest.mark.parametrize("how", ["rational", "exponential"])
+def test_the_squash_has_a_gradient_at_zero(how):
+    """A capsule of zeros has a finite gradient in float32, and so has its length."""
+    dead = tf.zeros((2, 8))
+    with tf.GradientTape() as tape:
+        tape.watch(dead)
+        short = squash(dead, how)
+        total = tf.reduce_sum(short) + tf.reduce_sum(length(short))
+    assert np.isfinite(tape.gradient(total, dead).numpy()).all()
+    assert not short.numpy().any()
 
 
 def test_the_seed_network_in_tiled_mode_agrees_with_the_oracle():
@@ -82,3 +116,13 @@ def test_the_seed_network_in_tiled_mode_agrees_with_the_oracle():
 def test_xla_agrees_with_the_oracle():
     """The compiled graph computes the oracle's numbers and derivatives, shifted densities included."""
     _check_float64(case_of(variant("shifted"), 1, image=(20, 20, 1), classes=4), "xla")
+
+
+@pytest.mark.parametrize(
+    "network",
+    [vector_network("agreement"), vector_network("attention"), residual_network(2, "all")],
+    ids=lambda each: each.name,
+)
+def test_xla_agrees_with_the_oracle_beyond_em(network):
+    """So does that of vectors, depthwise convolutions and residual blocks."""
+    _check_float64(case_of(network, 1, image=(10, 9, 2), classes=3), "xla")

@@ -104,7 +104,7 @@ def test_every_variant_equals_the_oracle(network, mode):
 
 
 @given(vector_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_every_vector_variant_equals_the_oracle(network, mode):
     """Any combination of vector layers and their routings agrees with the oracle in float64."""
     _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3)
@@ -114,7 +114,7 @@ def test_every_vector_variant_equals_the_oracle(network, mode):
 
 
 @given(residual_variants())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_every_residual_network_equals_the_oracle(network):
     """Blocks of every stride, with and without a shortcut of their own, agree with the oracle in float64."""
     _, ours, oracle = pair(network, "eager", "float64", image=(9, 10, 2), classes=3, batch=3)
