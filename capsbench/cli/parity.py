@@ -82,7 +82,7 @@ def _realizations(asked: list[str] | None, installed: Mapping[str, Installed]) -
 def _compare(
     realization: str, sized: Sequence[SizedNetwork], installed: Mapping[str, Installed], device: str
 ) -> Iterator[tuple[ParityPart, str]]:
-    """What was found of each network, and ok, failed or unsupported."""
+    """What was found of each network, and ok, rounding, failed or unsupported."""
     from capsbench.backend import Setting
     from capsbench.network.shapes import bind
     from capsbench.runner.parity import check_backend as compare
@@ -98,7 +98,13 @@ def _compare(
         else:
             yield ParityPart(network=each.network.name, parity=None, reason=reason), "unsupported"
     for part in compare(name, setting, able) if able else ():
-        yield part, "ok" if part.parity is not None and part.parity.passed else "failed"
+        yield part, _outcome(part)
+
+
+def _outcome(part: ParityPart) -> str:
+    if part.parity is None or not part.parity.passed:
+        return "failed"
+    return "ok" if part.parity.rounding is None else "rounding"
 
 
 def _row(realization: str, part: ParityPart, outcome: str) -> tuple[Cell, ...]:

@@ -1,16 +1,16 @@
 """What repeats exactly: parity, counts from the network's equations, allocated memory, the profiled train step."""
 
 import gc
-from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capsbench.backend import MemoryUse, Realization, Setting
-from capsbench.dataset.batches import Batch, fixed_batch
+from capsbench.dataset.batches import fixed_batch
 from capsbench.network.cost import cost, layer_costs
 from capsbench.network.parameters import parameter_count
-from capsbench.record.schema import Direction, Metric, Parity, Rounding
-from capsbench.worker import parity
+from capsbench.record.schema import Direction, Metric, Parity
+from capsbench.worker import parity, rounding
 from capsbench.worker.messages import EquationsPart, MetricsPart, NotesPart, ParityPart, Progress
 from capsbench.worker.ops import profile_ops
 from capsbench.worker.prepare import Prepared, Send, Stopped
@@ -78,50 +78,27 @@ def _check_parity(prepared: Prepared, send: Send) -> None:
     if prepared.backend.name == parity.ORACLE:
         send(NotesPart(notes=("parity: this is the oracle itself",)))
         return
-    images = fixed_batch(prepared.split("test"), prepared.transform("test"), batch=parity.batch_size(prepared.bound))
-    found = explained_by_rounding(prepared, images, _compare(prepared, images, prepared.case.setting))
-    send(ParityPart(network=prepared.case.network.name, parity=found))
+    case = prepared.case
+    batch = fixed_batch(prepared.split("test"), prepared.transform("test"), batch=parity.batch_size(prepared.bound))
+
+    def compare(images: NDArray[np.float32], setting: Setting) -> Parity:
+        return parity.check_parity(
+            prepared.backend,
+            prepared.bound,
+            prepared.parameters,
+            setting,
+            images=images,
+            labels=batch.labels,
+            seed=case.seed,
+        )
+
+    found = compare(batch.images, case.setting)
+    found = rounding.explain(found, compare, batch.images, case.setting, drawn=False, seed=case.seed)
+    send(ParityPart(network=case.network.name, parity=found))
     if not found.passed:
         raise Stopped("parity_failed", parity.describe_failure(found))
     if found.rounding is not None:
-        send(NotesPart(notes=(parity.describe_rounding(found, found.rounding),)))
-
-
-def explained_by_rounding(prepared: Prepared, images: Batch, found: Parity) -> Parity:
-    """The parity of a float32 case that failed on its own images, passed after all where `Rounding` explains it."""
-    setting = prepared.case.setting
-    double = replace(setting, precision="float64")
-    beyond = (
-        not found.forward_max_relative_error <= parity.ROUNDING_LIMIT * found.forward_limit
-        or not found.gradient_relative_error <= parity.ROUNDING_LIMIT * found.gradient_limit
-    )
-    if found.passed or setting.precision != "float32" or beyond:
-        return found
-    if prepared.backend.unsupported(prepared.bound, double) is not None:
-        return found
-    exact_there = _compare(prepared, images, double)
-    pixels = np.random.Generator(np.random.PCG64(prepared.case.seed)).random(images.images.shape, dtype=np.float32)
-    drawn = _compare(prepared, Batch(pixels, images.labels), setting)
-    if not (exact_there.passed and drawn.passed):
-        return found
-    rounding = Rounding(
-        float64_error=max(exact_there.forward_max_relative_error, exact_there.gradient_relative_error),
-        drawn_forward_error=drawn.forward_max_relative_error,
-        drawn_gradient_error=drawn.gradient_relative_error,
-    )
-    return replace(found, passed=True, rounding=rounding)
-
-
-def _compare(prepared: Prepared, batch: Batch, setting: Setting) -> Parity:
-    return parity.check_parity(
-        prepared.backend,
-        prepared.bound,
-        prepared.parameters,
-        setting,
-        images=batch.images,
-        labels=batch.labels,
-        seed=prepared.case.seed,
-    )
+        send(NotesPart(notes=(rounding.describe(found, found.rounding),)))
 
 
 def _warm_up(prepared: Prepared, realization: Realization, placed: object) -> None:

@@ -28,7 +28,7 @@ from capsbench import plugins
 from capsbench.backend import Backend, Floats, Output, Realization, Setting, Step
 from capsbench.network.parameters import cancelled_biases, dropout_masks, parameter_specs
 from capsbench.network.shapes import BoundNetwork
-from capsbench.record.schema import Parity, Rounding
+from capsbench.record.schema import Parity
 
 ORACLE = "numpy"
 MARGIN = 0.5
@@ -36,9 +36,6 @@ DIRECTIONS = 2
 GRADIENT_FLOOR = 1e-3
 FORWARD_LIMITS = {"float32": 1e-5, "float64": 1e-10}
 GRADIENT_LIMITS = {"float32": 1e-4, "float64": 1e-10}
-ROUNDING_LIMIT = 100.0
-"""Beyond so many times its limit, an error is never taken for rounding."""
-
 LARGE_VOTE_ELEMENTS = 2_000_000
 _DIRECTION_KEY = 1
 
@@ -127,16 +124,6 @@ def describe_failure(parity: Parity) -> str:
     if not parity.gradient_relative_error <= parity.gradient_limit:
         said.append(f"gradient error {parity.gradient_relative_error:.2g} (limit {parity.gradient_limit:.0e})")
     return f"differs from the {parity.oracle} oracle: {', '.join(said)}"
-
-
-def describe_rounding(found: Parity, rounding: Rounding) -> str:
-    """What a reader must know of errors beyond the limits that are rounding."""
-    return (
-        f"parity: on these images float32 is off by {found.forward_max_relative_error:.1g} (forward) and "
-        f"{found.gradient_relative_error:.1g} (gradient); that is rounding, for float64 agrees to "
-        f"{rounding.float64_error:.0e} there, and float32 to {rounding.drawn_forward_error:.0e} and "
-        f"{rounding.drawn_gradient_error:.0e} on random pixels"
-    )
 
 
 def _oracle(bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]]) -> Oracle:

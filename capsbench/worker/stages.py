@@ -3,13 +3,16 @@
 import traceback
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capsbench import plugins
+from capsbench.backend import Setting
 from capsbench.errors import BadInput
 from capsbench.network.network import Network
 from capsbench.network.parameters import draw_parameters
 from capsbench.network.shapes import bind
-from capsbench.worker import parity
+from capsbench.record.schema import Parity
+from capsbench.worker import parity, rounding
 from capsbench.worker.check import check_case
 from capsbench.worker.data import describe_data
 from capsbench.worker.histograms import measure_histograms
@@ -98,11 +101,16 @@ def _parity(job: ParityJob, sized: SizedNetwork) -> ParityPart:
         images = np.random.Generator(np.random.PCG64(job.seed)).random((count, *sized.image), dtype=np.float32)
         labels = np.arange(count, dtype=np.int64) % sized.classes
         parameters = draw_parameters(bound, job.seed)
-        found = parity.check_parity(
-            backend, bound, parameters, job.setting, images=images, labels=labels, seed=job.seed
-        )
+
+        def compare(images: NDArray[np.float32], setting: Setting) -> Parity:
+            return parity.check_parity(backend, bound, parameters, setting, images=images, labels=labels, seed=job.seed)
+
+        found = compare(images, job.setting)
+        found = rounding.explain(found, compare, images, job.setting, drawn=True, seed=job.seed)
     except Exception as error:  # noqa: BLE001 - see above
         traceback.print_exc()
         return ParityPart(network=network.name, parity=None, reason=one_line(f"{type(error).__name__}: {error}"))
+    if found.rounding is not None:
+        return ParityPart(network=network.name, parity=found, reason=rounding.describe(found, found.rounding))
     reason = "" if found.passed else parity.describe_failure(found)
     return ParityPart(network=network.name, parity=found, reason=reason)
