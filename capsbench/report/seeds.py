@@ -61,13 +61,19 @@ def _cells(group: Sequence[Record], seeds: Sequence[int]) -> Iterator[Cell]:
     values = list(by_seed.values())
     yield Cell(f"{len(values)}" if len(values) == len(group) else f"{len(values)} of {len(group)}", len(values))
     yield Cell(fmt.percent(fmean(values)), fmean(values))
-    found = mean_interval(values)
-    if found is None:
-        yield Cell(fmt.NOTHING)
-    else:
-        text = f"{fmt.percent(max(0.0, found.low))}–{fmt.percent(min(1.0, found.high))}"  # a share lies between 0 and 1
-        yield Cell(text, text)
+    yield _interval(values, first)
     yield from (Cell(fmt.percent(by_seed.get(seed)), by_seed.get(seed)) for seed in seeds)
+
+
+def _interval(values: Sequence[float], record: Record) -> Cell:
+    """Never narrower than half an image to each side, which is how finely an accuracy is known, nor beyond 0 and 1."""
+    found, test = mean_interval(values), record.data.get("test")
+    if found is None:
+        return Cell(fmt.NOTHING)
+    least = 0.5 / test.count if test else 0.0
+    low, high = min(found.low, fmean(values) - least), max(found.high, fmean(values) + least)
+    text = f"{fmt.percent(max(0.0, low))}–{fmt.percent(min(1.0, high))}"
+    return Cell(text, text)
 
 
 def _left_out(groups: Sequence[Sequence[Record]]) -> Iterator[str]:
