@@ -1,21 +1,22 @@
 """Training images that no train step sees, chosen by the data alone."""
 
 from dataclasses import replace
+from hashlib import sha256
 from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.dataset.chosen import choose
-from capsbench.dataset.loading import Split, split_sha256
+from capsbench.dataset.loading import Split
 from capsbench.errors import BadInput
 
 
 def hold_out(split: Split, share: float) -> tuple[Split, Split]:
     """Part a split in two: the images that remain, and a share of them (rounded up) that is held out.
 
-    Which ones depends on the split's images and labels only, so that every backend and seed holds out the same. They
-    are drawn without regard to classes, and both parts keep the split's order.
+    Which ones depends on the split's labels only, so that every backend and seed holds out the same. They are drawn
+    without regard to classes, and both parts keep the split's order.
 
     Raises:
         BadInput: nothing would remain.
@@ -24,8 +25,8 @@ def hold_out(split: Split, share: float) -> tuple[Split, Split]:
     held_out = ceil(share * count)
     if held_out >= count:
         raise BadInput(f"holding out {held_out:,} of {count:,} training images leaves none to train on")
-    words = np.frombuffer(bytes.fromhex(split_sha256(split)), dtype="<u4").tolist()
-    keys = np.random.Generator(np.random.PCG64(words)).random(count)
+    digest = sha256(split.labels.astype("<i8").tobytes()).digest()
+    keys = np.random.Generator(np.random.PCG64(np.frombuffer(digest, dtype="<u4").tolist())).random(count)
     chosen = np.zeros(count, dtype=np.bool_)
     chosen[np.argsort(keys, kind="stable")[:held_out]] = True
     return _part(split, ~chosen), _part(split, chosen)
