@@ -87,7 +87,7 @@ def read_suites(
         suite = load_suite(path)
         suite = suite.with_backends(unique(backends)) if backends else suite
         suites.append((path, suite if device is None else replace(suite, device=check_device(device))))
-        for use, _ in suite.realizations() if not backends else ():
+        for use in unique((*dict(suite.realizations()), *suite.uses())) if not backends else ():
             check_backend(use, installed, f"{path}:backends", framework=framework)
     return suites
 

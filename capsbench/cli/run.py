@@ -80,10 +80,10 @@ def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ..
 
     for path, suite in suites:
         expand(suite, path, known)  # what a suite has wrong is said before frameworks are imported to be probed
-    probed = probe(use.partition(":")[0] for _, suite in suites for use, _ in suite.realizations())
+    probed = probe(use.partition(":")[0] for _, suite in suites for use in suite.uses())
     cases: dict[str, Case] = {}
     for path, suite in suites:
-        named = {use.partition(":")[0] for use, _ in suite.realizations()}
+        named = {use.partition(":")[0] for use in suite.uses()}
         devices = resolve_device(suite.device, {name: probed[name] for name in named})
         cases |= {case.id: case for case in expand(suite, path, known, devices)}
     return list(cases.values())

@@ -21,7 +21,7 @@ from capsbench.network.shapes import BoundNetwork, bind
 from capsbench.network.text import plain
 from capsbench.network.training import Recipe
 from capsbench.record.schema import CaseKey
-from capsbench.suite.schema import LimitChoice, Measure, Suite, TimeChoice, TrainChoice
+from capsbench.suite.schema import LimitChoice, Measure, OwnChoice, Suite, TimeChoice, TrainChoice
 
 _Realization = tuple[str, str, tuple[Measure, ...]]
 
@@ -112,15 +112,14 @@ def expand(
     Raises:
         BadInput: an unknown name, or a combination no case can be made of.
     """
-    realizations = [(*_mode(use, modes, path), measure) for use, measure in suite.realizations()]
-    points = [
-        (use, network, batch, seed, realization)
+    chosen = {use: _mode(use, modes, path) for use in (*dict(suite.realizations()), *suite.uses())}
+    placed = {backend: (devices or {}).get(backend, suite.device) for backend, _ in chosen.values()}
+    return tuple(
+        _case(suite, use, network, batch, seed, (*chosen[mode], measure), choice.train, placed[chosen[mode][0]])
         for use in _uses(suite, path)
-        for network, batches in _networks(suite, path, use)
-        for batch, seed, realization in product(batches, suite.seeds, realizations)
-    ]
-    placed = {each[0]: (devices or {}).get(each[0], suite.device) for each in realizations}
-    return tuple(_case(suite, *point, device=placed[point[-1][0]]) for point in points)
+        for network, choice in _networks(suite, path, use)
+        for batch, seed, (mode, measure) in product(choice.batch, suite.seeds, choice.realizations)
+    )
 
 
 def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
@@ -165,13 +164,13 @@ def _uses(suite: Suite, path: Path) -> Iterator[DataUse]:
         yield use
 
 
-def _networks(suite: Suite, path: Path, use: DataUse) -> Iterator[tuple[tuple[Network, str], tuple[int, ...]]]:
-    """The suite's networks, each once, with their hashes and batch sizes; all of them fit the data set."""
+def _networks(suite: Suite, path: Path, use: DataUse) -> Iterator[tuple[tuple[Network, str], OwnChoice]]:
+    """The suite's networks, each once, with their hashes and choices; all of them fit the data set."""
     image, classes = use.protocol.image_shape(), catalog.info(use.protocol.data).classes
     seen: set[tuple[str, int | None]] = set()
-    for (name, batches), iterations in product(suite.batches(), suite.routing_iterations or (None,)):
-        network = with_routing_iterations(_load(name, path), iterations)
-        key = (name, routing_iterations(network))
+    for choice, iterations in product(suite.choices(), suite.routing_iterations or (None,)):
+        network = with_routing_iterations(_load(choice.use, path), iterations)
+        key = (choice.use, routing_iterations(network))
         if key in seen:
             continue
         seen.add(key)
@@ -179,7 +178,7 @@ def _networks(suite: Suite, path: Path, use: DataUse) -> Iterator[tuple[tuple[Ne
             bind(network, image, classes)
         except BadInput as error:
             raise BadInput(f"{error} (data set {use.name})", f"{path}:networks") from None
-        yield (network, content_hash(network)), batches
+        yield (network, content_hash(network)), choice
 
 
 def _load(name: str, path: Path) -> Network:
@@ -197,7 +196,7 @@ def _case(
     batch: int,
     seed: int,
     realization: _Realization,
-    *,
+    train: TrainChoice,
     device: str,
 ) -> Case:
     (network, digest), (backend, mode, measure) = named, realization
@@ -215,12 +214,12 @@ def _case(
         precision=suite.precision,
         allocator=suite.allocator,
         measure=measure,
-        train=suite.train,
+        train=train,
         time=suite.time,
         limits=suite.limits,
     )
     iterations = "" if case.routing_iterations is None else f".i{case.routing_iterations}"
     label = f"{network.name}.{dataset.name}.{backend}-{mode}.b{batch}{iterations}.s{seed}"
-    protocol = (digest, plain((dataset, suite.train, suite.time, suite.limits), defaults=True))
+    protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
     sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
     return replace(case, id=f"{label}-{content_hash((protocol, sizes))[:8]}")

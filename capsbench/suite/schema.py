@@ -63,15 +63,6 @@ Batches = Annotated[tuple[Count, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkChoice:
-    """A network by its name in the zoo, or the path of its file, and its batch sizes (None: the suite's)."""
-
-    __pydantic_config__: ClassVar[ConfigDict] = STRICT
-    use: str
-    batch: Batches | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BackendChoice:
     """A realization, `name:mode` or `name` for its first mode, and what is measured of it (None: as in the suite)."""
 
@@ -125,6 +116,34 @@ class TrainChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkChoice:
+    """A network, and what it has of its own where the suite's would not do.
+
+    Attributes:
+        use: its name in the zoo, or the path of its file.
+        batch: sizes in place of the suite's.
+        backends: `name:mode` in place of the suite's, for a network that its modes do not fit.
+        train: in place of the whole of the suite's, for a network that takes longer.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    use: str
+    batch: Batches | None = None
+    backends: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    train: TrainChoice | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnChoice:
+    """A network with everything that it leaves to the suite: sizes, backends and what is measured of each, training."""
+
+    use: str
+    batch: tuple[int, ...]
+    realizations: tuple[tuple[str, tuple[Measure, ...]], ...]
+    train: TrainChoice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TimeChoice:
     """How times are sampled: `rounds` fresh processes a case, each until `min_samples` or `max_seconds`."""
 
@@ -167,7 +186,7 @@ class Suite:
     Attributes:
         dataset: a name or a mapping, or a list of those.
         networks: names in the zoo, or paths of YAML files relative to the suite file, or a mapping that gives one of
-            them batch sizes of its own.
+            them batch sizes, backends or a training of its own.
         backends: `name:mode`, `name` for its first mode, or a mapping that narrows what is measured of it.
         routing_iterations: override the networks' own; empty keeps it.
         device: `auto` takes the first GPU where the backend has one, else the CPU.
@@ -203,10 +222,22 @@ class Suite:
         given = self.dataset if isinstance(self.dataset, tuple) else (self.dataset,)
         return tuple(each if isinstance(each, DatasetChoice) else DatasetChoice(name=each) for each in given)
 
-    def batches(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """The networks, as they are written, and the batch sizes of each."""
+    def choices(self) -> tuple[OwnChoice, ...]:
+        """The networks, as they are written, with everything they leave to the suite."""
         given = (each if isinstance(each, NetworkChoice) else NetworkChoice(use=each) for each in self.networks)
-        return tuple((each.use, each.batch or self.batch) for each in given)
+        return tuple(
+            OwnChoice(
+                use=each.use,
+                batch=each.batch or self.batch,
+                realizations=self._measured(each.backends) if each.backends else self.realizations(),
+                train=each.train or self.train,
+            )
+            for each in given
+        )
+
+    def uses(self) -> tuple[str, ...]:
+        """Every `name:mode` that any network is run in, as it is written."""
+        return tuple(dict.fromkeys(use for choice in self.choices() for use, _ in choice.realizations))
 
     def realizations(self) -> tuple[tuple[str, tuple[Measure, ...]], ...]:
         """The backends, as they are written, and what is measured of each."""
@@ -214,9 +245,16 @@ class Suite:
         return tuple((each.use, each.measure or self.measure) for each in given)
 
     def with_backends(self, names: Iterable[str]) -> "Suite":
-        """The suite for other backends; one that it lists itself is measured as it says there."""
+        """The suite for other backends, also of networks with their own; one that it lists is measured as it says."""
         listed = {each.use: each for each in self.backends if isinstance(each, BackendChoice)}
-        return replace(self, backends=tuple(listed.get(name, name) for name in names))
+        networks = tuple(
+            replace(each, backends=None) if isinstance(each, NetworkChoice) else each for each in self.networks
+        )
+        return replace(self, backends=tuple(listed.get(name, name) for name in names), networks=networks)
+
+    def _measured(self, names: Iterable[str]) -> tuple[tuple[str, tuple[Measure, ...]], ...]:
+        narrowed = dict(self.realizations())
+        return tuple((name, narrowed.get(name, self.measure)) for name in names)
 
 
 def load_suite(path: Path) -> Suite:
@@ -226,20 +264,20 @@ def load_suite(path: Path) -> Suite:
         BadInput: at file:line:key.
     """
     suite = parse(read_text(path), Suite, str(path))
+    _check_target(suite.train, f"{path}:train")
     for key in ("batch", "routing_iterations", "seeds", "measure"):
         _refuse_twice(getattr(suite, key), f"{path}:{key}")
-    _refuse_twice([use for use, _ in suite.batches()], f"{path}:networks")
-    for number, (_, batches) in enumerate(suite.batches()):
-        _refuse_twice(batches, f"{path}:networks[{number}].batch")
     _refuse_twice([use for use, _ in suite.realizations()], f"{path}:backends")
+    _refuse_twice([choice.use for choice in suite.choices()], f"{path}:networks")
+    for number, choice in enumerate(suite.choices()):
+        _refuse_twice(choice.batch, f"{path}:networks[{number}].batch")
+        _refuse_twice([use for use, _ in choice.realizations], f"{path}:networks[{number}].backends")
+        _check_target(choice.train, f"{path}:networks[{number}].train")
     if len(set(suite.datasets())) != len(suite.datasets()):
         raise BadInput("a data set comes twice with the same choices", f"{path}:dataset")
     for number, each in enumerate(suite.backends):
         if isinstance(each, BackendChoice) and each.measure is not None:
             _check_narrowed(each.measure, suite.measure, f"{path}:backends[{number}].measure")
-    for key, asked in (("stop_at_target", suite.train.stop_at_target), ("evaluate_every", suite.train.evaluate_every)):
-        if asked and suite.train.target_accuracy is None:
-            raise BadInput("it needs a target_accuracy beside it", f"{path}:train.{key}")
     if suite.limits.memory is not None:
         memory_bytes(suite.limits.memory, f"{path}:limits.memory")
     return suite
@@ -261,6 +299,12 @@ def _refuse_twice(values: Iterable[object], where: str) -> None:
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise BadInput(f"{twice[0]!r} comes twice; every value makes cases of its own", where)
+
+
+def _check_target(train: TrainChoice, where: str) -> None:
+    for key, asked in (("stop_at_target", train.stop_at_target), ("evaluate_every", train.evaluate_every)):
+        if asked and train.target_accuracy is None:
+            raise BadInput("it needs a target_accuracy beside it", f"{where}.{key}")
 
 
 def _check_narrowed(measure: tuple[Measure, ...], whole: tuple[Measure, ...], where: str) -> None:

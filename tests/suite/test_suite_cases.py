@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
 from capsbench.suite.cases import comparable_group, expand, select
-from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, NetworkChoice, Suite
+from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, NetworkChoice, Suite, TrainChoice
 
 MODES = {"numpy": ("float64",), "torch": ("eager", "tiled"), "tensorflow": ("graph", "tiled")}
 PATH = Path("suite.yaml")
@@ -27,6 +27,28 @@ def suite_of(**changes):
 def subsets(values):
     """Some of the values, at least one, in any order."""
     return st.lists(st.sampled_from(values), min_size=1, unique=True).map(tuple)
+
+
+def test_a_network_may_have_backends_and_training_of_its_own():
+    """They stand in place of the suite's, measured as the suite measures them; other backends from outside end that."""
+    tiled = BackendChoice(use="tensorflow:tiled", measure=("ops",))
+    own = NetworkChoice(use="em-tiny", backends=("tensorflow:tiled", "numpy"), train=TrainChoice(epochs=7))
+    suite = suite_of(networks=(own, "cnn-tiny"), backends=("torch", tiled))
+    cases = expand(suite, PATH, MODES)
+    assert [(case.network.name, f"{case.backend}:{case.mode}", case.measure, case.train.epochs) for case in cases] == [
+        ("em-tiny", "tensorflow:tiled", ("ops",), 7),
+        ("em-tiny", "numpy:float64", MEASURES, 7),
+        ("cnn-tiny", "torch:eager", MEASURES, 1),
+        ("cnn-tiny", "tensorflow:tiled", ("ops",), 1),
+    ]
+    assert suite.uses() == ("tensorflow:tiled", "numpy", "torch")
+    outside = expand(suite.with_backends(["torch:tiled"]), PATH, MODES)
+    assert [(case.network.name, case.mode, case.train.epochs) for case in outside] == [
+        ("em-tiny", "tiled", 7),
+        ("cnn-tiny", "tiled", 1),
+    ]
+    with pytest.raises(BadInput, match="unknown mode of torch 'tild'"):
+        expand(suite_of(networks=(NetworkChoice(use="em-tiny", backends=("torch:tild",)),)), PATH, MODES)
 
 
 @given(

@@ -170,7 +170,7 @@ def test_the_published_schema_takes_what_is_read(dataset, backends, valid):
     ("networks", "says"),
     [
         ("[3]", "suite.yaml:5:networks[0]: input should be a valid string, not 3"),
-        ("[{us: em-tiny}]", "suite.yaml:5:networks[0].us: unknown key 'us', legal are batch, use; did you mean 'use'"),
+        ("[{us: em-tiny}]", "suite.yaml:5:networks[0].us: unknown key 'us', legal are backends, batch, train, use; did you mean 'use'"),
         ("[{use: em-tiny, batch: []}]", "suite.yaml:5:networks[0].batch: tuple should have at least 1 item"),
         ("[{use: em-tiny, batch: [0]}]", "suite.yaml:5:networks[0].batch[0]: input should be greater than or equal"),
         ("[cnn-tiny, {use: em-tiny, batch: [4, 4]}]", "suite.yaml:networks[1].batch: 4 comes twice"),
@@ -191,7 +191,7 @@ def test_networks_with_their_batch_sizes(tmp_path):
     path = tmp_path / "suite.yaml"
     networks = "[em-tiny, {use: cnn-tiny, batch: [2, 4]}]"
     path.write_text(f"name: t\ndataset: mnist\nbackends: [numpy]\nbatch: [8]\nnetworks: {networks}\n", encoding="utf-8")
-    assert load_suite(path).batches() == (("em-tiny", (8,)), ("cnn-tiny", (2, 4)))
+    assert [(each.use, each.batch) for each in load_suite(path).choices()] == [("em-tiny", (8,)), ("cnn-tiny", (2, 4))]
     assert jsonschema.Draft202012Validator(json_schema(Suite)).is_valid(yaml.safe_load(path.read_text("utf-8")))
 
 
