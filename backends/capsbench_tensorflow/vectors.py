@@ -26,8 +26,11 @@ def squash(vectors: tf.Tensor, how: Squash) -> tf.Tensor:
     """Vectors [.., elements] of the same direction, shorter than 1; smooth at zero."""
     square = tf.reduce_sum(tf.square(vectors), -1, keepdims=True)
     root = tf.sqrt(square + LENGTH_EPSILON)
-    factor = -tf.math.expm1(-root) / root if how == "exponential" else square / ((1.0 + square) * root)
-    return vectors * factor
+    if how == "exponential":
+        # A negation would be run together with its neighbours, into an op that has their names no more.
+        negative = root * -1.0
+        return vectors * (tf.math.expm1(negative) / negative)
+    return vectors * (square / ((1.0 + square) * root))
 
 
 def vote(children: tf.Tensor, transforms: tf.Tensor, *, tiled: bool) -> Votes:
@@ -68,13 +71,14 @@ def attend(votes: Votes, priors: tf.Tensor) -> tf.Tensor:
     rows, and the factored one takes that.
     """
     values = votes.values
+    scale = 1.0 / sqrt(values.shape[3])
     if isinstance(votes, TiledVotes):
         by_parent = tf.transpose(values, (0, 2, 1, 3))
-        rows = tf.reduce_sum(tf.matmul(by_parent, by_parent, transpose_b=True), 3)
-        attention = tf.transpose(rows, (0, 2, 1))[..., None]
+        attention = tf.matmul(by_parent, by_parent, transpose_b=True) * scale
+        attention = tf.transpose(tf.reduce_sum(attention, 3), (0, 2, 1))[..., None]
     else:
-        attention = _products(votes, values, tf.reduce_sum(values, votes.children, keepdims=True))
-    couplings = _shares(votes, attention / sqrt(values.shape[3]))
+        attention = _products(votes, values, tf.reduce_sum(values, votes.children, keepdims=True)) * scale
+    couplings = _shares(votes, attention)
     priors = priors if votes.children < votes.parents else tf.transpose(priors)
     return tf.squeeze(_sum(votes, values, couplings + priors[None, :, :, None]), votes.children)
 

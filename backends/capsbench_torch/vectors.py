@@ -26,8 +26,10 @@ def squash(vectors: Tensor, how: Squash) -> Tensor:
     """Vectors [.., elements] of the same direction, shorter than 1; smooth at zero."""
     square = vectors.square().sum(-1, keepdim=True)
     root = (square + LENGTH_EPSILON).sqrt()
-    factor = -torch.expm1(-root) / root if how == "exponential" else square / ((1.0 + square) * root)
-    return vectors * factor
+    if how == "exponential":
+        negative = root * -1.0
+        return vectors * (torch.expm1(negative) / negative)
+    return vectors * (square / ((1.0 + square) * root))
 
 
 def vote_tiled(children: Tensor, transforms: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ def agree_grouped(
 def attend_tiled(votes: Tensor, priors: Tensor) -> Tensor:
     """Sums [b, j, h] of votes [b, i, j, h] by self-attention and priors [i, j], with every attention [b, j, i, i]."""
     by_parent = votes.transpose(1, 2)
-    attention = torch.matmul(by_parent, by_parent.transpose(2, 3)) / math.sqrt(votes.shape[3])
+    attention = torch.matmul(by_parent, by_parent.transpose(2, 3)) * (1.0 / math.sqrt(votes.shape[3]))
     couplings = attention.sum(3).transpose(1, 2).softmax(2) + priors
     return (couplings[..., None] * votes).sum(1)
 
@@ -98,7 +100,7 @@ def attend_grouped(votes: Tensor, priors: Tensor) -> Tensor:
     A row of U U^T sums to the row of U times the sum of all rows, so that no attention is stored.
     """
     total = votes.sum(2, keepdim=True)
-    attention = torch.matmul(votes, total.transpose(2, 3))[..., 0] / math.sqrt(votes.shape[3])
+    attention = torch.matmul(votes, total.transpose(2, 3))[..., 0] * (1.0 / math.sqrt(votes.shape[3]))
     couplings = attention.softmax(1) + priors.t()
     return torch.matmul(couplings[:, :, None], votes)[:, :, 0]
 

@@ -34,8 +34,8 @@ for name in zoo.names():
     network = zoo.load(name)
     bound = bind(network, {IMAGE}, network.classes or {CLASSES})
     realization = plugins.load(sys.argv[1]).realize(bound, draw_parameters(bound, 0), {SETTING})
-    image = np.random.default_rng(0).random((1, *{IMAGE}), dtype=np.float32)
-    placed = realization.place(image, np.zeros(1, np.int64), {{}})
+    images = np.random.default_rng(0).random((2, *{IMAGE}), dtype=np.float32)
+    placed = realization.place(images, np.zeros(2, np.int64), {{}})
     realization.forward(placed)
     realization.profile(placed, None)
     counted[name] = calls(summarise(realization.profile(placed, None), {{}}))
@@ -44,7 +44,7 @@ print(json.dumps(counted))
 
 
 def count(backend, environment):
-    """Calls by op, by network, of an evaluation of one image; in a process of its own, as a case would be."""
+    """Calls by op, by network, of an evaluation of two images (one would not be tiled); in a process of its own."""
     own = worker_environment(plugins.load(backend), SETTING, "heap")
     command = [sys.executable, "-c", PROFILE, backend]
     done = subprocess.run(command, env={**environment, **own}, capture_output=True, text=True, check=False, timeout=500)
