@@ -98,10 +98,11 @@ class EMRouting:
 
     def scaled(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """A layer's parameters, arrays of any kind, with the offsets times their scales."""
-        scales = {"beta_u": self.beta_u_scale, "beta_a": self.beta_a_scale}
-        return {
-            name: value if (scale := scales.get(name, 1.0)) == 1.0 else value * scale for name, value in own.items()
-        }
+        scaled = dict(own)
+        for name, scale in (("beta_u", self.beta_u_scale), ("beta_a", self.beta_a_scale)):
+            if scale != 1.0:
+                scaled[name] = own[name] * scale
+        return scaled
 
     def starts_everywhere(self) -> bool:
         """Whether a child's first assignments sum to one over all positions that it feeds, not at each of them."""
