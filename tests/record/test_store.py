@@ -18,6 +18,7 @@ from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Parity
 from capsbench.record.store import RunStore, create, decode, encode, open_run, record_schema
 
 SCHEMA_1 = Path(__file__).parent / "records-schema-1.jsonl"
+SCHEMA_2 = Path(__file__).parent / "records-schema-2.jsonl"
 
 any_float = st.floats()
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -237,6 +238,17 @@ def test_a_run_of_schema_1_stays_readable(store):
             "routing",
         }
         assert not any(getattr(old, name) for name in unknown)
+
+
+def test_a_run_of_schema_2_stays_readable(store):
+    """A line that knew nothing of rounding comes back whole, and says nothing of it."""
+    (store.folder / "records.jsonl").write_bytes(SCHEMA_2.read_bytes())
+    [found] = store.latest_records()
+    assert (found.schema, found.status) == (2, "ok")
+    assert found.parity.rounding is None
+    known, again = json.loads(SCHEMA_2.read_bytes()), json.loads(encode(found))
+    assert again["parity"].pop("rounding") is None
+    assert again == known
 
 
 def test_old_and_new_records_share_a_run(store):

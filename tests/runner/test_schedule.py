@@ -251,6 +251,17 @@ def test_a_split_that_breaks_its_protocol_stops_the_case(run, make_case, tmp_pat
     assert listener.starts() == []
 
 
+def test_familiar_images_are_evaluated_beside_the_test(run, make_case):
+    """A protocol with a familiar part has its accuracy after each epoch, and what is said of its images."""
+    use = DatasetChoice(name="toys-novel-azimuth", train_limit=16, test_limit=8).use()
+    ((record),), store, _ = run(make_case(measure=("accuracy",), dataset=use))
+    assert record.status == "ok"
+    assert {name: facts.count for name, facts in record.data.items()} == {"train": 16, "test": 8, "familiar": 8}
+    history = json.loads((store.artifacts(record.case.id) / "history.json").read_text(encoding="utf-8"))["epochs"]
+    assert history[-1]["familiar_accuracy"] == record.metrics["familiar_accuracy"].value
+    assert history[-1]["test_accuracy"] == record.metrics["accuracy"].value
+
+
 def test_recipe_of_the_suite_wins(run, make_case):
     """The optimizer a suite names is the one that trains: ten times the rate, another loss."""
     own = make_case(measure=("accuracy",))
