@@ -9,6 +9,7 @@ import numpy as np
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
+from capsbench.network.initial import He
 from capsbench.network.layers import AveragePool, BatchNorm, ClassVectors, Conv, Dense, Residual, VectorCapsules
 from capsbench.network.network import Network
 from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction
@@ -72,7 +73,7 @@ def vector_network(name):
     return Network(
         name=name,
         layers=(
-            Conv(name="conv1", channels=8, kernel=3, stride=2, initial="he", biases=name != "last"),
+            Conv(name="conv1", channels=8, kernel=3, stride=2, initial_weights=He(), biases=name != "last"),
             BatchNorm(name="norm1", activation="relu"),
             VectorCapsules(name="primary", **{"capsules": 2, "elements": 4, "kernel": 3, "initial": 0.5, **primary}),
             ClassVectors(name="class_caps", transform_std=0.5, **classes),

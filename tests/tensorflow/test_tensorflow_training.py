@@ -49,7 +49,7 @@ def _sgd(spec, gradients, values, rate):
 @pytest.mark.parametrize(
     ("optimizer", "follow"),
     [(ADAM, _adam), (MOMENTUM, _sgd), (SGD(learning_rate=0.1), _sgd)],
-    ids=lambda x: str(x)[:30],
+    ids=["adam", "momentum", "sgd"],
 )
 def test_optimizers_follow_their_equations(optimizer, follow):
     """Three steps change every parameter as the optimizer's equations in NumPy say, from the same gradients."""
