@@ -9,7 +9,7 @@ import numpy as np
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
-from capsbench.network.initial import He
+from capsbench.network.initial import He, Normal
 from capsbench.network.layers import AveragePool, BatchNorm, ClassVectors, Conv, Dense, Residual, VectorCapsules
 from capsbench.network.network import Network
 from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction
@@ -75,7 +75,11 @@ def vector_network(name):
         layers=(
             Conv(name="conv1", channels=8, kernel=3, stride=2, initial_weights=He(), biases=name != "last"),
             BatchNorm(name="norm1", activation="relu"),
-            VectorCapsules(name="primary", **{"capsules": 2, "elements": 4, "kernel": 3, "initial": 0.5, **primary}),
+            VectorCapsules(
+                name="primary",
+                initial_weights=Normal(std=0.5),
+                **{"capsules": 2, "elements": 4, "kernel": 3, **primary},
+            ),
             ClassVectors(name="class_caps", transform_std=0.5, **classes),
         ),
         routing=routing,

@@ -12,9 +12,12 @@ import tensorflow as tf
 from networks_for_tensorflow import STEP, ZOO, case_of, zoo_network
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+from capsbench.backend import Setting
 from capsbench.measure.steptrace import summarise
 from capsbench.network.parameters import parameter_specs
+from capsbench.network.shapes import bind
 from capsbench_tensorflow import profiling
+from capsbench_tensorflow.backend import BACKEND
 from capsbench_tensorflow.origins import Origin, Origins
 
 pytestmark = pytest.mark.tensorflow
@@ -41,6 +44,8 @@ def _traced(name, mode, batch=1):
 @pytest.mark.parametrize("mode", ["graph", "tiled", "fused"])
 def test_rows_add_up_and_every_op_has_a_name_and_a_layer(name, mode):
     """In every network, mode and pass: bytes sum exactly, next to nothing is without a name, an owner or a layer."""
+    if (reason := BACKEND.unsupported(bind(zoo_network(name), (28, 28, 1), 10), Setting(mode))) is not None:
+        pytest.skip(reason)
     case, _, _, *traces = _traced(name, mode)
     for trace in traces:
         profile = summarise(trace, _vote_bytes(case, 1))
