@@ -1,4 +1,4 @@
-"""The Triton kernels compute what the oracle computes; they run in Triton's interpreter here."""
+"""The Triton kernels compute what the oracle computes, on a GPU where there is one, else in Triton's interpreter."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,10 @@ from layers_for_triton import LAYERS, layers, small, variant
 from routed_layers import by_oracle, draw_arrays, relative
 
 torch = pytest.importorskip("torch")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Kernels are bound to the interpreter where they are defined, so this must come before anybody else imports Triton.
 with pytest.MonkeyPatch.context() as environment:
-    environment.setenv("TRITON_INTERPRET", "1")
+    environment.setenv("TRITON_INTERPRET", "0" if DEVICE == "cuda" else "1")
     environment.setenv("TRITON_DEFAULT_FP_FUSION", "1")
     language = pytest.importorskip("triton.language")
     from triton.runtime import interpreter
@@ -23,7 +24,7 @@ NAMES = "poses activations transforms beta_u beta_a".split()
 pytestmark = [
     pytest.mark.torch,
     pytest.mark.skipif(
-        not isinstance(language.zeros, interpreter.InterpretedFunction),
+        DEVICE == "cpu" and not isinstance(language.zeros, interpreter.InterpretedFunction),
         reason="somebody imported Triton without its interpreter before",
     ),
     # Triton 3.6 reads numbers in a way that NumPy gives up.
@@ -34,6 +35,9 @@ pytestmark = [
 @pytest.fixture(autouse=True, scope="module")
 def _impatient():
     """The interpreter without what takes most of its time: looking for integers that overflow, binding names anew."""
+    if DEVICE == "cuda":
+        yield
+        return
     bound = set()
 
     def call(self, *args, **kwargs):
@@ -53,22 +57,26 @@ def _impatient():
 
 def run(layer, inputs, *, keep=True, seed=1):
     """Outputs, gradients of the inputs by name from random ones upstream, and those."""
-    task, tensors = layer.task(), [torch.tensor(inputs[name]) for name in NAMES]
+    task, tensors = layer.task(), [torch.tensor(inputs[name], device=DEVICE) for name in NAMES]
     parents, logits, saved = fused_cuda.forward(task, *tensors, keep)
     if not keep:
         assert saved.numel() == 0
-        return (parents.numpy(), logits.numpy()), None, None
+        return (_array(parents), _array(logits)), None, None
     assert saved.numel() == fused_cuda.saved_numbers(task, len(tensors[0]))
     generator = np.random.default_rng(seed)
     upstream = [generator.normal(size=out.shape).astype(inputs["poses"].dtype) for out in (parents, logits)]
-    gradients = fused_cuda.backward(task, *tensors, saved, *map(torch.tensor, upstream))
+    gradients = fused_cuda.backward(task, *tensors, saved, *(torch.tensor(each, device=DEVICE) for each in upstream))
     for tensor, gradient in zip(tensors, gradients, strict=True):
         assert gradient.shape == tensor.shape
     return (
-        (parents.numpy(), logits.numpy()),
-        dict(zip(NAMES, (gradient.numpy() for gradient in gradients), strict=True)),
+        (_array(parents), _array(logits)),
+        dict(zip(NAMES, map(_array, gradients), strict=True)),
         upstream,
     )
+
+
+def _array(tensor):
+    return tensor.cpu().numpy()
 
 
 def draw(layer, **options):
