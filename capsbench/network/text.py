@@ -113,7 +113,7 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - a type form, whic
 
 def _is_tag(field: Field[Any]) -> bool:
     """A field that tells the members of a union apart must be written even where it holds its default."""
-    return field.name == "kind" or (field.name == "name" and field.default is not MISSING)
+    return field.name == "kind" or (field.name == "name" and isinstance(field.default, str))
 
 
 def _default(field: Field[Any]) -> object:

@@ -15,6 +15,21 @@ HISTORY = "history.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """What an evaluation in the middle of an epoch came to.
+
+    Attributes:
+        step: train steps of the epoch until then.
+        test_accuracy: as in `EpochResult`.
+        familiar_accuracy: likewise.
+    """
+
+    step: int
+    test_accuracy: float
+    familiar_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EpochResult:
     """What an epoch came to.
 
@@ -28,6 +43,8 @@ class EpochResult:
         margin: of the last step; 0 for a loss without one.
         seconds: wall time of the train steps.
         evaluation_seconds: wall time of the evaluations.
+        losses: of the train steps.
+        checks: evaluations in its middle.
     """
 
     epoch: int
@@ -39,6 +56,8 @@ class EpochResult:
     evaluation_seconds: float
     validation_accuracy: float | None = None
     familiar_accuracy: float | None = None
+    losses: tuple[float, ...] = ()
+    checks: tuple[CheckResult, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,26 +21,34 @@ Histories = Mapping[str, Sequence[EpochResult]]
 
 _END: Final = "familiar, novel: test images like those of training, and those that are not; at the end of training."
 _MATCHED: Final = (
-    "matched: each seed at the first epoch that is as good on familiar images as the network that ends worst on them "
-    "(its mean over seeds), or at its end where none is; ± half the 95 % interval over seeds."
+    "matched: each seed at its first evaluation that is as good on familiar images as the network that ends worst on "
+    "them (its mean over seeds), or at its end where none is; ± half the 95 % interval over seeds."
 )
 
 
 @dataclass(frozen=True, slots=True)
+class _Point:
+    """An evaluation: after how many epochs, and the accuracies."""
+
+    epoch: float
+    familiar: float
+    novel: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Series:
-    """Cases that differ in their seed only, each with its epochs, which all have a familiar accuracy."""
+    """Cases that differ in their seed only, each with all its evaluations in their order."""
 
     records: tuple[Record, ...]
-    histories: tuple[tuple[EpochResult, ...], ...]
+    histories: tuple[tuple[_Point, ...], ...]
 
-    def at_end(self) -> tuple[EpochResult, ...]:
+    def at_end(self) -> tuple[_Point, ...]:
         return tuple(history[-1] for history in self.histories)
 
-    def matched(self, familiar: float) -> tuple[EpochResult, ...]:
-        """Of each seed the first epoch that is as good as `familiar`, or its last."""
+    def matched(self, familiar: float) -> tuple[_Point, ...]:
+        """Of each seed the first evaluation that is as good as `familiar`, or its last."""
         return tuple(
-            next((epoch for epoch in history if _familiar(epoch) >= familiar), history[-1])
-            for history in self.histories
+            next((point for point in history if point.familiar >= familiar), history[-1]) for history in self.histories
         )
 
 
@@ -67,11 +75,21 @@ def _series(records: Sequence[Record], histories: Histories) -> Iterator[_Series
             key = (case.network, case.dataset, case.backend, case.mode, *setting, record.fingerprint.network)
             groups.setdefault(key, []).append(record)
     for group in groups.values():
-        yield _Series(tuple(group), tuple(tuple(histories[record.case.id]) for record in group))
+        yield _Series(tuple(group), tuple(tuple(_points(histories[record.case.id])) for record in group))
+
+
+def _points(history: Sequence[EpochResult]) -> Iterator[_Point]:
+    for epoch in history:
+        for check in epoch.checks:
+            if check.familiar_accuracy is not None:
+                part = check.step / len(epoch.losses)
+                yield _Point(epoch.epoch - 1 + part, check.familiar_accuracy, check.test_accuracy)
+        assert epoch.familiar_accuracy is not None  # noqa: S101 - only such histories come here
+        yield _Point(epoch.epoch, epoch.familiar_accuracy, epoch.test_accuracy)
 
 
 def _table(dataset: str, found: Sequence[_Series]) -> Table:
-    familiar = min(fmean(map(_familiar, series.at_end())) for series in found)
+    familiar = min(fmean(point.familiar for point in series.at_end()) for series in found)
     columns = (
         *(field.column for field in (*KEYS, *SETTINGS)),
         Column("seeds"),
@@ -89,20 +107,16 @@ def _cells(series: _Series, familiar: float) -> Iterator[Cell]:
     yield from (field.cell(series.records[0]) for field in (*KEYS, *SETTINGS))
     yield Cell(str(len(series.records)), len(series.records))
     end, matched = series.at_end(), series.matched(familiar)
-    yield _mean([_familiar(epoch) for epoch in end])
-    yield _mean([epoch.test_accuracy for epoch in end])
-    epochs = sorted({epoch.epoch for epoch in matched})
-    yield Cell(str(epochs[0]) if len(epochs) == 1 else f"{epochs[0]}–{epochs[-1]}", fmean(e.epoch for e in matched))
-    yield _mean([_familiar(epoch) for epoch in matched])
-    yield _mean([epoch.test_accuracy for epoch in matched])
+    yield _mean([point.familiar for point in end])
+    yield _mean([point.novel for point in end])
+    epochs = sorted({point.epoch for point in matched})
+    texts = dict.fromkeys(f"{epoch:.3g}" for epoch in (epochs[0], epochs[-1]))
+    yield Cell("–".join(texts), fmean(point.epoch for point in matched))
+    yield _mean([point.familiar for point in matched])
+    yield _mean([point.novel for point in matched])
 
 
 def _mean(values: Sequence[float]) -> Cell:
     mean, interval = fmean(values), mean_interval(values)
     spread = "" if interval is None else f" ± {fmt.percent((interval.high - interval.low) / 2.0)}"
     return Cell(f"{fmt.percent(mean)}{spread}", mean)
-
-
-def _familiar(epoch: EpochResult) -> float:
-    assert epoch.familiar_accuracy is not None  # noqa: S101 - only such epochs come here
-    return epoch.familiar_accuracy

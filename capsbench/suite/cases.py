@@ -20,6 +20,7 @@ from capsbench.network.network import Network, routing_iterations, with_routing_
 from capsbench.network.shapes import BoundNetwork, bind
 from capsbench.network.text import plain
 from capsbench.network.training import Recipe
+from capsbench.network.variation import vary
 from capsbench.record.schema import CaseKey
 from capsbench.suite.schema import LimitChoice, Measure, OwnChoice, Suite, TimeChoice, TrainChoice
 
@@ -168,9 +169,9 @@ def _networks(suite: Suite, path: Path, use: DataUse) -> Iterator[tuple[tuple[Ne
     """The suite's networks, each once, with their hashes and choices; all of them fit the data set."""
     image, classes = use.protocol.image_shape(), catalog.info(use.protocol.data).classes
     seen: set[tuple[str, int | None]] = set()
-    for choice, iterations in product(suite.choices(), suite.routing_iterations or (None,)):
-        network = with_routing_iterations(_load(choice.use, path), iterations)
-        key = (choice.use, routing_iterations(network))
+    for (number, choice), iterations in product(enumerate(suite.choices()), suite.routing_iterations or (None,)):
+        network = with_routing_iterations(_varied(choice, number, path), iterations)
+        key = (choice.name or choice.use, routing_iterations(network))
         if key in seen:
             continue
         seen.add(key)
@@ -179,6 +180,16 @@ def _networks(suite: Suite, path: Path, use: DataUse) -> Iterator[tuple[tuple[Ne
         except BadInput as error:
             raise BadInput(f"{error} (data set {use.name})", f"{path}:networks") from None
         yield (network, content_hash(network)), choice
+
+
+def _varied(choice: OwnChoice, number: int, path: Path) -> Network:
+    network = _load(choice.use, path)
+    if choice.name is None:
+        return network
+    try:
+        return vary(network, choice.name, choice.set)
+    except BadInput as error:
+        raise BadInput(str(error), f"{path}:networks[{number}].set") from None
 
 
 def _load(name: str, path: Path) -> Network:

@@ -3,11 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict, Discriminator, Field, Tag
+from pydantic import ConfigDict, Discriminator, Field, JsonValue, Tag
 
 from capsbench.backend import Precision
 from capsbench.dataset import protocols
@@ -15,6 +15,7 @@ from capsbench.dataset.protocol import DataUse
 from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
 from capsbench.network.layers import STRICT, NotNegative, Positive, Rate
+from capsbench.network.network import NetworkName
 from capsbench.network.text import parse, read_text
 from capsbench.network.training import Optimizer, Schedule
 
@@ -98,7 +99,8 @@ class TrainChoice:
             for every backend and seed.
         early_stop: when to train fewer epochs.
         target_accuracy: a test accuracy, from 0 to 1, whose first time is measured: train steps, images and seconds.
-        evaluate_every: test the target after so many train steps of an epoch too, not only after each epoch.
+        evaluate_every: evaluate after so many train steps of an epoch too, not only after each epoch: the target is
+            tested there, and networks can be matched there by their familiar accuracy.
         stop_at_target: end training after the epoch that reached the target.
     """
 
@@ -117,10 +119,13 @@ class TrainChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkChoice:
-    """A network, and what it has of its own where the suite's would not do.
+    """A network, what of it is changed, and what it has of its own where the suite's would not do.
 
     Attributes:
         use: its name in the zoo, or the path of its file.
+        name: what it is called in records, needed where values are set.
+        set: values in place of the network's own, by their dotted paths, such as `routing.inverse_temperature.final`
+            or `layers.conv_caps1.transform_std`.
         batch: sizes in place of the suite's.
         backends: `name:mode` in place of the suite's, for a network that its modes do not fit.
         train: in place of the whole of the suite's, for a network that takes longer.
@@ -128,6 +133,8 @@ class NetworkChoice:
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     use: str
+    name: NetworkName | None = None
+    set: dict[str, JsonValue] = field(default_factory=dict)
     batch: Batches | None = None
     backends: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     train: TrainChoice | None = None
@@ -138,6 +145,8 @@ class OwnChoice:
     """A network with everything that it leaves to the suite: sizes, backends and what is measured of each, training."""
 
     use: str
+    name: str | None
+    set: dict[str, JsonValue]
     batch: tuple[int, ...]
     realizations: tuple[tuple[str, tuple[Measure, ...]], ...]
     train: TrainChoice
@@ -186,7 +195,7 @@ class Suite:
     Attributes:
         dataset: a name or a mapping, or a list of those.
         networks: names in the zoo, or paths of YAML files relative to the suite file, or a mapping that gives one of
-            them batch sizes, backends or a training of its own.
+            them other values, batch sizes, backends or a training of its own.
         backends: `name:mode`, `name` for its first mode, or a mapping that narrows what is measured of it.
         routing_iterations: override the networks' own; empty keeps it.
         device: `auto` takes the first GPU where the backend has one, else the CPU.
@@ -228,6 +237,8 @@ class Suite:
         return tuple(
             OwnChoice(
                 use=each.use,
+                name=each.name,
+                set=each.set,
                 batch=each.batch or self.batch,
                 realizations=self._measured(each.backends) if each.backends else self.realizations(),
                 train=each.train or self.train,
@@ -268,8 +279,10 @@ def load_suite(path: Path) -> Suite:
     for key in ("batch", "routing_iterations", "seeds", "measure"):
         _refuse_twice(getattr(suite, key), f"{path}:{key}")
     _refuse_twice([use for use, _ in suite.realizations()], f"{path}:backends")
-    _refuse_twice([choice.use for choice in suite.choices()], f"{path}:networks")
+    _refuse_twice([choice.name or choice.use for choice in suite.choices()], f"{path}:networks")
     for number, choice in enumerate(suite.choices()):
+        if choice.set and choice.name is None:
+            raise BadInput("a network with other values needs a name of its own", f"{path}:networks[{number}].name")
         _refuse_twice(choice.batch, f"{path}:networks[{number}].batch")
         _refuse_twice([use for use, _ in choice.realizations], f"{path}:networks[{number}].backends")
         _check_target(choice.train, f"{path}:networks[{number}].train")
@@ -302,9 +315,8 @@ def _refuse_twice(values: Iterable[object], where: str) -> None:
 
 
 def _check_target(train: TrainChoice, where: str) -> None:
-    for key, asked in (("stop_at_target", train.stop_at_target), ("evaluate_every", train.evaluate_every)):
-        if asked and train.target_accuracy is None:
-            raise BadInput("it needs a target_accuracy beside it", f"{where}.{key}")
+    if train.stop_at_target and train.target_accuracy is None:
+        raise BadInput("it needs a target_accuracy beside it", f"{where}.stop_at_target")
 
 
 def _check_narrowed(measure: tuple[Measure, ...], whole: tuple[Measure, ...], where: str) -> None:

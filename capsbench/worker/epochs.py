@@ -14,13 +14,14 @@ class Check:
 
     Attributes:
         step: train steps of the epoch until then.
-        test_accuracy: as in `Epoch`.
+        test_accuracy: as in `Epoch`, as is the familiar accuracy.
         seconds: as in `Epoch`, of this epoch until then.
         evaluation_seconds: likewise; this evaluation is part of it.
     """
 
     step: int
     test_accuracy: float
+    familiar_accuracy: float | None = None
     seconds: float
     evaluation_seconds: float
 

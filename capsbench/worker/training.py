@@ -209,7 +209,7 @@ def _train_epoch(run: _Run, number: int) -> Epoch:
 
 
 def _is_check_due(run: _Run, step: Step) -> bool:
-    """Whether the test split is evaluated between this step and the next of the epoch."""
+    """Whether the network is evaluated between this step and the next of the epoch."""
     every = run.prepared.case.train.evaluate_every
     taken = step.number % run.steps_per_epoch + 1
     return every is not None and taken % every == 0 and taken < run.steps_per_epoch
@@ -218,11 +218,12 @@ def _is_check_due(run: _Run, step: Step) -> bool:
 def _check(run: _Run, step: Step, start: float, before: list[Check]) -> Check:
     run.realization.synchronize()
     began = time.perf_counter()
-    accuracy = _accuracy(run, "test")
+    accuracies = {name: _accuracy(run, name) for name in run.evaluated if name != "validation"}
     evaluated = before[-1].evaluation_seconds if before else 0.0
     return Check(
         step=step.number % run.steps_per_epoch + 1,
-        test_accuracy=accuracy,
+        test_accuracy=accuracies["test"],
+        familiar_accuracy=accuracies.get("familiar"),
         seconds=began - start - evaluated,
         evaluation_seconds=evaluated + time.perf_counter() - began,
     )

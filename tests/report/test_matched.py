@@ -6,7 +6,7 @@ from printing import approved, printed_tables
 from reading import column as cells
 from sample_records import case, exact, metrics, record
 
-from capsbench.report.history import EpochResult, read_histories
+from capsbench.report.history import CheckResult, EpochResult, read_histories
 from capsbench.report.matched import matched_tables
 from capsbench.report.tables import report
 
@@ -57,6 +57,21 @@ def test_networks_are_compared_where_they_are_equally_good():
     assert column(table, "matched\nepoch") == ["2", "2"]
     assert column(table, "familiar\nmatched %") == ["90.00", "91.00"]
     assert column(table, "novel\nmatched %") == ["80.00", "70.00"]
+
+
+def test_evaluations_within_an_epoch_are_matched_too():
+    """A network that is past the other one's accuracy after its first epoch is read within it."""
+    better, history = trained("cnn-paper", 0, [(0.95, 0.85), (0.97, 0.86)])
+    checks = (
+        CheckResult(step=1, test_accuracy=0.30, familiar_accuracy=0.40),
+        CheckResult(step=2, test_accuracy=0.62, familiar_accuracy=0.81),
+        CheckResult(step=3, test_accuracy=0.70),
+    )
+    first, second = history[better.case.id]
+    epochs = (replace(first, losses=(0.1,) * 8, checks=checks), second)
+    table = table_of(trained("em-68k", 0, [(0.80, 0.70)]), (better, {better.case.id: epochs}))
+    assert column(table, "matched\nepoch") == ["1", "0.25"]
+    assert column(table, "novel\nmatched %") == ["70.00", "62.00"]
 
 
 def test_seeds_have_an_interval():

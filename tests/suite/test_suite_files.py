@@ -172,12 +172,17 @@ def test_the_published_schema_takes_what_is_read(dataset, backends, valid):
         ("[3]", "suite.yaml:5:networks[0]: input should be a valid string, not 3"),
         (
             "[{us: em-tiny}]",
-            "suite.yaml:5:networks[0].us: unknown key 'us', legal are backends, batch, train, use; did you mean 'use'",
+            "suite.yaml:5:networks[0].us: unknown key 'us', legal are backends, batch, name, set, train, use; did you mean 'use'",
         ),
         ("[{use: em-tiny, batch: []}]", "suite.yaml:5:networks[0].batch: tuple should have at least 1 item"),
         ("[{use: em-tiny, batch: [0]}]", "suite.yaml:5:networks[0].batch[0]: input should be greater than or equal"),
         ("[cnn-tiny, {use: em-tiny, batch: [4, 4]}]", "suite.yaml:networks[1].batch: 4 comes twice"),
         ("[em-tiny, {use: em-tiny, batch: [4]}]", "suite.yaml:networks: 'em-tiny' comes twice"),
+        ("[em-tiny, {use: cnn-tiny, name: em-tiny}]", "suite.yaml:networks: 'em-tiny' comes twice"),
+        (
+            "[{use: em-tiny, set: {routing.iterations: 1}}]",
+            "suite.yaml:networks[0].name: a network with other values needs a name of its own",
+        ),
     ],
 )
 def test_bad_networks_are_refused_where_they_stand(tmp_path, networks, says):
@@ -202,7 +207,6 @@ def test_networks_with_their_batch_sizes(tmp_path):
     ("train", "says"),
     [
         ("{stop_at_target: true}", "suite.yaml:train.stop_at_target: it needs a target_accuracy beside it"),
-        ("{evaluate_every: 10}", "suite.yaml:train.evaluate_every: it needs a target_accuracy beside it"),
         ("{target_accuracy: 98.5}", "train.target_accuracy"),
         ("{validation: 1.0}", "train.validation"),
         ("{early_stop: {patience: 0}}", "train.early_stop.patience"),
