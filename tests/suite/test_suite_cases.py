@@ -90,18 +90,6 @@ def test_a_network_may_have_batch_sizes_of_its_own():
     ]
 
 
-def test_a_network_may_be_varied():
-    """Values that a suite sets make another network, under its own name; a path that leads nowhere is refused there."""
-    short = NetworkChoice(use="em-tiny", name="em-short", set={"routing.iterations": 1, "recipe.clip_norm": 5})
-    plain, varied = expand(suite_of(networks=("em-tiny", short)), PATH, MODES)
-    assert varied.id.startswith("em-short.mnist.torch-eager.b8.i1.s0-")
-    assert varied.recipe.clip_norm == 5.0
-    assert replace(varied.network.routing, iterations=2) == plain.network.routing
-    wrong = NetworkChoice(use="em-tiny", name="em-short", set={"routing.iteration": 1})
-    with pytest.raises(BadInput, match=r"suite\.yaml:networks\[1\]\.set: routing\.iteration: unknown key"):
-        expand(suite_of(networks=("cnn-tiny", wrong)), PATH, MODES)
-
-
 @given(
     datasets=subsets(("mnist", TOYS, DatasetChoice(name="toys"))),
     networks=subsets(("em-tiny", "cnn-tiny")),

@@ -172,7 +172,7 @@ def test_the_published_schema_takes_what_is_read(dataset, backends, valid):
         ("[3]", "suite.yaml:5:networks[0]: input should be a valid string, not 3"),
         (
             "[{us: em-tiny}]",
-            "suite.yaml:5:networks[0].us: unknown key 'us', legal are backends, batch, name, set, train, use; did you mean 'use'",
+            "networks[0].us: unknown key 'us', legal are backends, batch, name, set, train, use; did you mean 'use'",
         ),
         ("[{use: em-tiny, batch: []}]", "suite.yaml:5:networks[0].batch: tuple should have at least 1 item"),
         ("[{use: em-tiny, batch: [0]}]", "suite.yaml:5:networks[0].batch[0]: input should be greater than or equal"),
