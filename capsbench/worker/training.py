@@ -121,7 +121,8 @@ def _begin(prepared: Prepared, send: Send) -> _Run:
     of = identity(prepared, train, evaluated["test"][0])
     share = prepared.case.train.validation
     if share:
-        train, held_out = hold_out(train, share)
+        views = 2 if prepared.case.dataset.protocol.eyes == "each" else 1
+        train, held_out = hold_out(train, share, together=views)
         evaluated["validation"] = held_out, prepared.transform("train")
         held, whole = len(held_out.labels), len(train.labels) + len(held_out.labels)
         send(NotesPart(notes=(f"{held:,} of the {whole:,} training images were held out for validation",)))

@@ -32,6 +32,15 @@ def test_every_image_is_in_one_part(count, share):
     assert len(set(map(split_sha256, (split, train, held_out)))) == 3
 
 
+@given(st.integers(3, 60), st.floats(0.001, 0.5))
+def test_views_of_one_toy_stay_together(count, share):
+    """Images that follow one another two by two are in the same part, and one over counts as two."""
+    train, held_out = hold_out(split_of(count), share, together=2)
+    assert sorted([*train.labels, *held_out.labels]) == list(range(count))
+    assert not set(train.labels // 2) & set(held_out.labels // 2)
+    assert len(set(held_out.labels // 2)) == np.ceil(share * np.ceil(count / 2))
+
+
 def test_the_data_alone_decide():
     """The same data part alike, others otherwise, and not at the front or end."""
     first, again, other = (hold_out(split_of(100, first), 0.2)[1] for first in (0, 0, 1))
