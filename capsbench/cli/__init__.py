@@ -1,6 +1,6 @@
 """The command line: one file a command, everything heavy imported inside the command that needs it.
 
-Exit codes: 0 fine, 2 some case failed, 64 bad input, 130 interrupted.
+Exit codes: 0 fine, 1 worse (`compare --fail-on worse`), 2 some case failed, 64 bad input, 130 interrupted.
 """
 
 import sys
@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from capsbench import __version__
-from capsbench.cli import backends, data, doctor, fetch, figures, forecast, networks, parity, run, schema, show
+from capsbench.cli import backends, compare, data, doctor, fetch, figures, forecast, networks, parity, run, schema, show
 from capsbench.cli.options import EXIT_INTERRUPTED
 from capsbench.errors import EXIT_BAD_INPUT, BadInput, unknown_name
 
@@ -47,6 +47,7 @@ def _add(to: typer.Typer, function: Callable[..., None], example: str) -> None:
 app = _typer("What a capsule network really costs and really reaches, on any framework.", run.EXAMPLE)
 _add(app, run.run, run.EXAMPLE)
 _add(app, show.show, show.EXAMPLE)
+_add(app, compare.compare, compare.EXAMPLE)
 _add(app, figures.figures, figures.EXAMPLE)
 _add(app, parity.parity, parity.EXAMPLE)
 _add(app, forecast.forecast, forecast.EXAMPLE)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capsbench.plugins import Installed
     from capsbench.suite.schema import Suite
 
+EXIT_WORSE = 1
 EXIT_SOME_FAILED = 2
 EXIT_INTERRUPTED = 130
 

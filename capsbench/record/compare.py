@@ -1,0 +1,200 @@
+"""Two runs side by side: which cases are the same work, and what of it changed. Lower is better in everything here."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final, Literal
+
+from capsbench.record.schema import Metric, Record
+from capsbench.stats.verdict import (
+    MARGIN,
+    Difference,
+    Shift,
+    Verdict,
+    decide,
+    difference,
+    holm,
+    samples_needed,
+    shift,
+)
+
+Kind = Literal["exact", "time", "bytes", "error", "status"]
+Word = Verdict | Literal["changed"]
+"""A verdict, or that an exact number of no direction is another one."""
+
+ERROR_MARGIN: Final = 0.002
+"""Error rates this close, as shares of the images, are called the same."""
+# By how much two runs of the same work were seen to differ, where a framework's executor reuses buffers as it likes.
+_BYTES_MARGIN: Final = {"peak_bytes": 0.15, "allocated_bytes": 0.005}
+_TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
+_ERROR: Final = "error_rate"
+# What training came to; of those only error rates are compared, over seeds.
+_OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
+OP_CALLS: Final = "op_calls"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A case of A and the same case of B."""
+
+    base: Record
+    new: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """The cases that both runs have, and those that one has alone."""
+
+    pairs: tuple[Pair, ...]
+    only_base: tuple[Record, ...]
+    only_new: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One number of one case, in A and in B.
+
+    Attributes:
+        pair: the case; of an error rate the first seed's.
+        metric: its name, which carries the unit.
+        kind: how it was compared.
+        base: in A; the mean over seeds of an error rate. None where it is a status.
+        new: likewise in B.
+        seen: what the verdict was reached from; None where numbers were compared exactly.
+        verdict: the outcome.
+        needed: samples a side, or seeds, that would decide what is undecided; None where that cannot be said.
+        text: of a status, both words.
+    """
+
+    pair: Pair
+    metric: str
+    kind: Kind
+    base: float | None
+    new: float | None
+    seen: Shift | Difference | None
+    verdict: Word
+    needed: int | None = None
+    text: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """B over A: of times the estimate over all pairs of samples, else of the two numbers; None where A is 0."""
+        if isinstance(self.seen, Shift):
+            return self.seen.ratio
+        return self.new / self.base if self.base and self.new is not None else None
+
+
+def pair_cases(base: Iterable[Record], new: Iterable[Record]) -> Pairing:
+    """Match cases by what they do: network, data set, realization and setting, and the hash of the network's spec.
+
+    Cases that do the same by all of those, as those of two suites may, are told apart by their ids.
+    """
+    of_base, of_new = _by_work(base), _by_work(new)
+    pairs = []
+    for work, records in of_base.items():
+        others = of_new.get(work, [])
+        if len(records) == len(others) == 1:
+            pairs.append(Pair(records[0], others[0]))
+            continue
+        by_id = {record.case.id: record for record in others}
+        pairs += [Pair(record, by_id[record.case.id]) for record in records if record.case.id in by_id]
+    paired = {id(record) for pair in pairs for record in (pair.base, pair.new)}
+    alone = (
+        tuple(r for records in side.values() for r in records if id(r) not in paired) for side in (of_base, of_new)
+    )
+    return Pairing(tuple(pairs), *alone)
+
+
+def compare(pairs: Sequence[Pair], *, margin: float = MARGIN) -> tuple[Change, ...]:
+    """Everything that can be compared, case by case.
+
+    Args:
+        pairs: of cases.
+        margin: what share of a time counts for nothing: the user's, or the machine's noise where that is more.
+    """
+    changes = [change for pair in pairs for change in _of_pair(pair)]
+    changes += _errors(pairs)
+    tested = [change for change in changes if change.kind in {"time", "error"} and change.seen is not None]
+    corrected = holm([change.seen.p_value for change in tested if change.seen is not None])
+    decided = {id(c): _decided(c, p, margin, len(tested)) for c, p in zip(tested, corrected, strict=True)}
+    return tuple(decided.get(id(change), change) for change in changes)
+
+
+def _by_work(records: Iterable[Record]) -> dict[tuple[object, ...], list[Record]]:
+    found: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        found.setdefault((*_setting(record), record.case.seed), []).append(record)
+    return found
+
+
+def _setting(record: Record) -> tuple[object, ...]:
+    case = record.case
+    what = (case.network, record.fingerprint.network, case.dataset, case.batch, case.routing_iterations)
+    return (*what, case.backend, case.mode, case.device, case.threads, case.precision, case.allocator)
+
+
+def _of_pair(pair: Pair) -> Iterator[Change]:
+    ended = pair.base.status, pair.new.status
+    if ended[0] != ended[1]:
+        verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
+        yield Change(pair, "status", "status", None, None, None, verdict, text=" → ".join(ended))
+    a, b = _numbers(pair.base), _numbers(pair.new)
+    for name in (name for name in a if name in b and name not in _OUTCOMES):
+        if a[name].kind == b[name].kind == "exact":
+            yield _exact(pair, name, a[name], b[name])
+        elif name in _BYTES_MARGIN:
+            yield _bytes(pair, name, a[name], b[name])
+        elif name in _TIMES:
+            seen = shift(a[name].samples, b[name].samples)
+            if seen is not None:
+                yield Change(pair, name, "time", a[name].value, b[name].value, seen, "undecided")
+
+
+def _numbers(record: Record) -> Mapping[str, Metric]:
+    """A record's metrics, and how many calls its profiled step made."""
+    if not record.ops:
+        return record.metrics
+    calls = sum(event.calls for event in record.ops)
+    return {**record.metrics, OP_CALLS: Metric(value=calls, unit="1", direction="lower", kind="exact")}
+
+
+def _exact(pair: Pair, name: str, base: Metric, new: Metric) -> Change:
+    verdict: Word = "same"
+    if base.value != new.value:
+        lower = (new.value < base.value) == (base.direction == "lower")
+        verdict = "changed" if base.direction == "none" else "better" if lower else "worse"
+    return Change(pair, name, "exact", base.value, new.value, None, verdict)
+
+
+def _bytes(pair: Pair, name: str, base: Metric, new: Metric) -> Change:
+    """Bytes that do not repeat exactly: beyond what was ever seen without a change they are another number."""
+    verdict: Word = "same"
+    if max(base.value, new.value) > min(base.value, new.value) * (1.0 + _BYTES_MARGIN[name]):
+        verdict = "better" if new.value < base.value else "worse"
+    return Change(pair, name, "bytes", base.value, new.value, None, verdict)
+
+
+def _errors(pairs: Sequence[Pair]) -> Iterator[Change]:
+    """Error rates of all seeds that both runs trained alike, one change for all that differ in the seed only."""
+    groups: dict[tuple[object, ...], list[Pair]] = {}
+    for pair in pairs:
+        alike = pair.base.fingerprint.protocol == pair.new.fingerprint.protocol
+        if alike and _ERROR in pair.base.metrics and _ERROR in pair.new.metrics:
+            groups.setdefault(_setting(pair.base), []).append(pair)
+    for group in groups.values():
+        base, new = ([side.metrics[_ERROR].value for side in sides] for sides in zip(*map(_sides, group), strict=True))
+        yield Change(group[0], _ERROR, "error", fmean(base), fmean(new), difference(base, new), "undecided")
+
+
+def _sides(pair: Pair) -> tuple[Record, Record]:
+    return pair.base, pair.new
+
+
+def _decided(change: Change, corrected: float, margin: float, rows: int) -> Change:
+    assert change.seen is not None  # noqa: S101 - only such changes are tested
+    allowed = ERROR_MARGIN if change.kind == "error" else margin
+    verdict = decide(change.seen, corrected, allowed)
+    needed = samples_needed(change.seen, allowed, rows) if verdict == "undecided" else None
+    return Change(
+        change.pair, change.metric, change.kind, change.base, change.new, change.seen, verdict, needed, change.text
+    )

@@ -1,0 +1,114 @@
+"""Two runs as a table: what changed from A to B, by how much, how sure that is, and one word for it."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from capsbench.record.compare import Change, Pairing
+from capsbench.record.schema import Record
+from capsbench.report import format as fmt
+from capsbench.report.fields import KEYS, SETTINGS
+from capsbench.report.table import Cell, Column, Table, share, text_cell
+from capsbench.stats.verdict import Difference
+
+_WORDS: Final = ("worse", "better", "changed", "undecided", "same")
+_MOST_NAMED: Final = 5
+
+_RATIO: Final = (
+    "ratio: B over A; of times the median over all pairs of processes, with the interval that the rank test does not "
+    "reject at 95 % (with three rounds a side: all there is)."
+)
+_VERDICT: Final = (
+    "verdict: of times and error rates with a chance of at most 1 % for any false alarm in the table; of numbers that "
+    "repeat exactly by any difference. undecided (12): so many rounds, or seeds, would decide it."
+)
+
+
+def comparison_tables(changes: Sequence[Change], *, everything: bool, margin: float) -> tuple[Table, ...]:
+    """One table, or none where there is nothing to show.
+
+    Args:
+        changes: of all cases.
+        everything: show what is the same, too.
+        margin: what share of a time counted for nothing.
+    """
+    shown = [change for change in changes if everything or change.verdict != "same"]
+    if not shown:
+        return ()
+    several_seeds = len({change.pair.base.case.seed for change in changes}) > 1
+    seed = (Column("seed", "key"),) if several_seeds else ()
+    columns = (
+        *(field.column for field in (*KEYS, *SETTINGS)),
+        *seed,
+        Column("metric", "key", "left"),
+        Column("A", group="numbers"),
+        Column("B", group="numbers"),
+        Column("ratio", group="ratio"),
+        Column("its\ninterval", group="ratio"),
+        Column("verdict", "status", "left"),
+    )
+    rows = tuple(tuple(_cells(change, with_seed=several_seeds)) for change in shown)
+    margins = f"margin: within {fmt.percent(margin)} % a time is the same."
+    return (share(Table("A and B", columns, rows, notes=(_RATIO, _VERDICT, margins))),)
+
+
+def summary(changes: Sequence[Change], pairing: Pairing) -> Iterator[str]:
+    """In sentences: how many numbers came out how, and which cases stand alone."""
+    counts = Counter(change.verdict for change in changes)
+    told = ", ".join(f"{counts[word]:,} {word}" for word in _WORDS if counts[word])
+    cases = "1 case" if len(pairing.pairs) == 1 else f"{len(pairing.pairs):,} cases"
+    yield f"{cases} in both runs; numbers: {told or 'none that can be compared'}"
+    for name, records in (("A", pairing.only_base), ("B", pairing.only_new)):
+        if records:
+            named = ", ".join(fmt.label(record.case.id) for record in records[:_MOST_NAMED])
+            more = f" and {len(records) - _MOST_NAMED:,} more" if len(records) > _MOST_NAMED else ""
+            yield f"only in {name}: {named}{more}"
+
+
+def apart(pairing: Pairing) -> Iterator[str]:
+    """A sentence for each pair that had other images or another training, so that its error rates say nothing."""
+    for pair in pairing.pairs:
+        base, new = pair.base, pair.new
+        splits = sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
+        if splits:
+            yield f"{fmt.label(base.case.id)}: other images in A and in B ({', '.join(splits)})"
+        elif base.fingerprint.protocol != new.fingerprint.protocol and "error_rate" in base.metrics:
+            yield f"{fmt.label(base.case.id)}: trained otherwise in A and in B, so that error rates are not compared"
+
+
+def _cells(change: Change, *, with_seed: bool) -> Iterator[Cell]:
+    record = change.pair.base
+    yield from (field.cell(record) for field in (*KEYS, *SETTINGS))
+    if with_seed:
+        yield text_cell("all") if change.kind == "error" else Cell(fmt.count(record.case.seed), record.case.seed)
+    yield text_cell(change.metric)
+    if change.kind == "status":
+        before, after = change.text.split(" → ")
+        yield from (text_cell(before), text_cell(after), Cell(fmt.NOTHING), Cell(fmt.NOTHING))
+    else:
+        write = _writer(record, change)
+        yield from (Cell(write(value), value) for value in (change.base, change.new))
+        yield Cell(_ratio(change.ratio), change.ratio)
+        yield _interval(change)
+    needed = f" ({change.needed:,})" if change.needed is not None else ""
+    yield Cell(f"{change.verdict}{needed}", change.verdict)
+
+
+def _writer(record: Record, change: Change) -> Callable[[float | None], str]:
+    if change.kind == "error":
+        return lambda share: f"{fmt.percent(share)} %"
+    metric = record.metrics.get(change.metric)
+    return {"s": fmt.seconds, "B": fmt.size, "FLOP": fmt.flops}.get(metric.unit if metric else "1", fmt.count)
+
+
+def _ratio(ratio: float | None) -> str:
+    return fmt.NOTHING if ratio is None else f"{ratio:.4g}"
+
+
+def _interval(change: Change) -> Cell:
+    seen = change.seen
+    if seen is None:
+        return Cell(fmt.NOTHING)
+    if isinstance(seen, Difference):
+        return Cell(f"{100 * seen.low:+.2f}–{100 * seen.high:+.2f} %") if seen.count > 1 else Cell(fmt.NOTHING)
+    return Cell(f"{seen.low:.3f}–{seen.high:.3f}")

@@ -1,0 +1,194 @@
+"""Is B better than A, worse, the same, or is that undecided? From samples of which each stands for one process.
+
+A process keeps its memory layout for life, so that repetitions within one agree with each other more than with the
+truth: they are no replicates, and only their median comes here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from math import ceil, comb, exp, isfinite, log
+from statistics import NormalDist, fmean, median, pvariance, stdev
+from typing import Final, Literal
+
+from capsbench.stats.interval import Interval
+from capsbench.stats.student import mean_interval
+
+Verdict = Literal["better", "worse", "same", "undecided"]
+
+ALPHA: Final = 0.01
+"""What share of true equalities may be called better or worse, over a whole table."""
+MARGIN: Final = 0.05
+"""Ratios this close to one are called the same, unless the user or the machine's noise asks for more."""
+_LEVEL: Final = 0.05  # of intervals
+_POWER: Final = 0.8
+_EFFICIENCY: Final = 0.864  # of the rank test against the best one, at its worst (Hodges, Lehmann 1956)
+_MOST_SAMPLES: Final = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """By what factor B's samples lie above A's.
+
+    Attributes:
+        ratio: median of all ratios of a sample of B to one of A (Hodges, Lehmann 1963).
+        low: of the factors that the rank test does not reject at 95 %, the smallest.
+        high: the largest.
+        p_value: of no shift at all, two-sided, by the rank test of Mann and Whitney.
+        scatter: standard deviation of log samples within A and B.
+        count: samples on the side that has fewer.
+        sure: whether there are samples enough for the interval to hold 95 %; if not it is all ratios there are.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    p_value: float
+    scatter: float
+    count: int
+    sure: bool
+
+
+def shift(base: Sequence[float], new: Sequence[float]) -> Shift | None:
+    """Compare the positive samples of A and B; None where a side has none, or one that is not positive and finite."""
+    if min(len(base), len(new)) == 0 or not all(0.0 < value < float("inf") for value in (*base, *new)):
+        return None
+    logs_a, logs_b = [log(value) for value in base], [log(value) for value in new]
+    gaps = sorted(b - a for a in logs_a for b in logs_b)
+    reach = _rejected(len(logs_a), len(logs_b))
+    low, high = gaps[reach], gaps[len(gaps) - 1 - reach]
+    pooled = (len(logs_a) * pvariance(logs_a) + len(logs_b) * pvariance(logs_b)) / max(1, len(base) + len(new) - 2)
+    count, sure = min(len(base), len(new)), comb(len(base) + len(new), len(base)) >= 2.0 / _LEVEL
+    return Shift(exp(median(gaps)), exp(low), exp(high), _p_value(logs_a, logs_b), pooled**0.5, count, sure)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """By how much B's numbers lie above A's, seed by seed.
+
+    Attributes:
+        mean: of the differences.
+        low: of Student's 95 % interval of it; that of all differences where there is but one.
+        high: likewise.
+        p_value: of no difference, two-sided, by the paired t test.
+        scatter: standard deviation of the differences.
+        count: pairs.
+    """
+
+    mean: float
+    low: float
+    high: float
+    p_value: float
+    scatter: float
+    count: int
+
+
+def difference(base: Sequence[float], new: Sequence[float]) -> Difference | None:
+    """Compare numbers pair by pair; None where there are none, or some are not finite."""
+    gaps = [b - a for a, b in zip(base, new, strict=True)]
+    if not gaps or not all(map(isfinite, gaps)):
+        return None
+    interval = mean_interval(gaps) or Interval(gaps[0], gaps[0], 0.0)
+    scatter = stdev(gaps) if len(gaps) > 1 else 0.0
+    return Difference(fmean(gaps), interval.low, interval.high, _paired_p_value(gaps), scatter, len(gaps))
+
+
+def decide(found: Shift | Difference, corrected: float, margin: float) -> Verdict:
+    """A verdict where lower is better.
+
+    *Worse* or *better* takes a p-value below `ALPHA` after correction and a ratio or difference beyond the margin;
+    *same* takes a 95 % interval within the margin, or a lone pair that does not differ. Everything else is undecided.
+
+    Args:
+        found: what was seen.
+        corrected: its p-value after `holm` over all that are decided together.
+        margin: of a shift the share, of a difference the amount, that counts for nothing.
+    """
+    middle, low, high, edge = _scaled(found, margin)
+    if corrected < ALPHA and abs(middle) > edge:
+        return "worse" if middle > 0.0 else "better"
+    sure = found.sure if isinstance(found, Shift) else found.count > 1 or found.mean == 0.0
+    return "same" if sure and -edge < low and high < edge else "undecided"
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Corrected p-values: how likely any false alarm is (Holm 1979, Scandinavian Journal of Statistics 6)."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    corrected, largest = [1.0] * len(p_values), 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        corrected[index] = largest
+    return tuple(corrected)
+
+
+def samples_needed(found: Shift | Difference, margin: float, rows: int) -> int | None:
+    """Samples a side, or pairs, that would decide what is undecided with a power of 80 %, were it as it looks.
+
+    By the normal approximation, for the corrected level of a table of `rows`. None where there is no scatter to reckon
+    with, or where more than a thousand would not do because it lies at the very edge of the margin.
+    """
+    middle, _, _, edge = _scaled(found, margin)
+    size, normal = abs(middle), NormalDist()
+    if size > edge:
+        z, distance = normal.inv_cdf(1.0 - ALPHA / (2.0 * rows)) + normal.inv_cdf(_POWER), size
+    else:
+        z, distance = normal.inv_cdf(0.975) + normal.inv_cdf((1.0 + _POWER) / 2.0), edge - size
+    if found.count < 2 or distance <= 0.0:
+        return None
+    twice = 2.0 / _EFFICIENCY if isinstance(found, Shift) else 1.0
+    needed = max(_least(found, rows), ceil(twice * (z * found.scatter / distance) ** 2), found.count + 1)
+    return needed if needed <= _MOST_SAMPLES else None
+
+
+def _scaled(found: Shift | Difference, margin: float) -> tuple[float, float, float, float]:
+    """Middle, ends of the interval and margin, such that nothing is 0 and a margin reaches as far to either side."""
+    if isinstance(found, Shift):
+        return log(found.ratio), log(found.low), log(found.high), log(1.0 + margin)
+    return found.mean, found.low, found.high, margin
+
+
+def _least(found: Shift | Difference, rows: int) -> int:
+    """The fewest samples with which the test can reject at all."""
+    if isinstance(found, Difference):
+        return 3
+    return next(n for n in range(2, _MOST_SAMPLES) if comb(2 * n, n) >= 2.0 * rows / ALPHA)
+
+
+def _p_value(base: Sequence[float], new: Sequence[float]) -> float:
+    from scipy.stats import mannwhitneyu  # noqa: PLC0415 - takes seconds to import
+
+    if max(*base, *new) == min(*base, *new):
+        return 1.0
+    return float(mannwhitneyu(base, new, alternative="two-sided").pvalue)
+
+
+def _paired_p_value(gaps: Sequence[float]) -> float:
+    from scipy.stats import ttest_1samp  # noqa: PLC0415 - as above
+
+    if len(gaps) < 2 or max(gaps) == min(gaps):  # no scatter is no evidence: seeds of one run may all be alike
+        return 1.0
+    return float(ttest_1samp(gaps, 0.0).pvalue)
+
+
+@cache
+def _rejected(count_a: int, count_b: int) -> int:
+    """How many of the smallest pairwise gaps lie outside the interval: the most for which 2 P(U < k) <= 0.05."""
+    ways = _ways(count_a, count_b)
+    total, below = comb(count_a + count_b, count_a), 0
+    for reach, count in enumerate(ways):
+        below += count
+        if 2 * below > _LEVEL * total:
+            return reach
+    return len(ways) - 1
+
+
+@cache
+def _ways(count_a: int, count_b: int) -> tuple[int, ...]:
+    """In how many orders of the samples each value of Mann and Whitney's U comes about (Mann, Whitney 1947, eq. 6)."""
+    ways = [1] + [0] * (count_a * count_b)
+    for k in range(1, count_a + 1):  # times (1 - x^(b + k)) / (1 - x^k), the factors of the Gaussian binomial
+        for value in range(count_a * count_b, count_b + k - 1, -1):
+            ways[value] -= ways[value - count_b - k]
+        for value in range(k, count_a * count_b + 1):
+            ways[value] += ways[value - k]
+    return tuple(ways)

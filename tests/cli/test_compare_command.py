@@ -1,0 +1,94 @@
+"""`capsbench compare` on stored runs."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from capsbench.cli import main
+from capsbench.record.store import create
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from sample_records import case, exact, metrics, record
+
+MACHINE = {"processor": "one", "cores": 2}
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Make a run of some records; its id."""
+
+    def make(*records, machine=MACHINE, **packages):
+        store = create(tmp_path, {"environment": {"machine": machine, "packages": packages}})
+        for each in records:
+            store.append(each)
+        return store.run_id
+
+    return make
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path):
+    """Run the command on those: exit code, stdout and stderr together."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["capsbench", "compare", *map(str, arguments), "--results", str(tmp_path)])
+        monkeypatch.setenv("COLUMNS", "120")
+        code = main()
+        return code, "".join(capsys.readouterr())
+
+    return run
+
+
+def test_nothing_worse_is_fine(runs, call):
+    """A run beside itself has nothing worse, and with --all every number is a row."""
+    run = runs(record())
+    assert call(run, run, "--fail-on", "worse")[0] == 0
+    code, text = call(run, run, "--all")
+    assert code == 0
+    assert "allocated_bytes" in text
+    assert "1 case in both runs" in text
+
+
+def test_worse_is_exit_code_1_where_it_is_asked_for(runs, call):
+    """One byte more is a row, and a failure only with --fail-on worse."""
+    base, new = runs(record()), runs(record(metrics=metrics() | {"peak_bytes": exact(163_123_457, "B")}))
+    code, text = call(base, new)
+    assert code == 0
+    assert "worse" in text
+    assert call(base, new, "--fail-on", "worse")[0] == 1
+    assert call(new, base, "--fail-on", "worse")[0] == 0
+
+
+def test_other_surroundings_are_said(runs, call, tmp_path):
+    """Another machine, other versions and lines that could not be read stand below the table."""
+    base = runs(record(), torch="2.12.0")
+    new = runs(record(), machine={"processor": "two"}, torch="2.13.0", numba="0.68")
+    with (tmp_path / "runs" / base / "records.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"schema": 3, "ru')
+    code, text = call(base, new)
+    assert code == 0
+    assert "different machines" in text
+    assert "numba none → 0.68, torch 2.12.0 → 2.13.0" in " ".join(text.split())
+    assert "damaged lines of A's records.jsonl were skipped: 2" in " ".join(text.split())
+
+
+def test_what_cannot_be_compared_is_refused(runs, call, tmp_path):
+    """Nothing in common, a run that is not there, records of a newer version, a margin of nothing: 64, one sentence."""
+    one, other = runs(record()), runs(record(case("em-yl")))
+    newer = runs(record())
+    path = tmp_path / "runs" / newer / "records.jsonl"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "schema": 99}), encoding="utf-8")
+    for arguments, says in [
+        ((one, other), "have no case in common"),
+        ((one, "nowhere"), "nowhere"),
+        ((one, newer), "a newer capsbench wrote this (schema 99"),
+        ((one, one, "--margin", "0"), "margin"),
+        ((one, one, "--case", "cnn-*"), "no case of"),
+        ((one,), "missing argument 'B'"),
+    ]:
+        code, text = call(*arguments)
+        assert code == 64
+        assert says in text
+        assert "Traceback" not in text

@@ -1,0 +1,144 @@
+"""Which numbers of two runs are set side by side, and what is made of them."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sample_records import EVENTS, case, exact, metrics, record, sampled
+
+from capsbench.record.compare import OP_CALLS, Pair, compare, pair_cases
+from capsbench.record.schema import Fingerprint
+
+NEUTRAL = ("parameters", "train_step_flops")
+
+
+def word(changes, metric):
+    """The verdict on a metric, the only one of that name."""
+    [found] = [change for change in changes if change.metric == metric]
+    return found.verdict
+
+
+def compared(base, new):
+    """The changes of one pair of records."""
+    return compare([Pair(base, new)])
+
+
+def with_metrics(**changed):
+    """A record some of whose metrics are others."""
+    return record(metrics=metrics() | changed)
+
+
+def test_the_same_run_twice_is_the_same():
+    """Every exact number and the error rate are the same; three samples a side decide no time."""
+    changes = compared(record(ops=EVENTS), record(ops=EVENTS))
+    assert {change.metric: change.verdict for change in changes} == {
+        "error_rate": "same",
+        "parameters": "same",
+        "train_step_flops": "same",
+        "peak_bytes": "same",
+        "allocated_bytes": "same",
+        OP_CALLS: "same",
+        "forward_seconds": "undecided",
+        "train_step_seconds": "undecided",
+    }
+
+
+@pytest.mark.parametrize("name", ["peak_bytes", "allocated_bytes"])
+def test_one_byte_more_is_worse(name):
+    """What repeats exactly is compared exactly, and directions are known."""
+    value = metrics()[name].value
+    assert word(compared(record(), with_metrics(**{name: exact(value + 1, "B")})), name) == "worse"
+    assert word(compared(record(), with_metrics(**{name: exact(value - 1, "B")})), name) == "better"
+
+
+def test_numbers_of_no_direction_only_change():
+    """More parameters are neither better nor worse."""
+    assert word(compared(record(), with_metrics(parameters=exact(1, "1", "none"))), "parameters") == "changed"
+
+
+def test_one_call_more_is_worse():
+    """The calls of the profiled step are an exact number of their own."""
+    more = (replace(EVENTS[0], calls=EVENTS[0].calls + 1), *EVENTS[1:])
+    assert word(compared(record(ops=EVENTS), record(ops=more)), OP_CALLS) == "worse"
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.10, "same"), (1.2, "worse"), (0.8, "better")])
+def test_bytes_that_do_not_repeat_have_a_margin(factor, verdict):
+    """A framework whose peak moves by itself is held to what it was seen to move by."""
+    base, new = (sampled([value], "B") for value in (1e8, 1e8 * factor))
+    assert word(compared(with_metrics(peak_bytes=base), with_metrics(peak_bytes=new)), "peak_bytes") == verdict
+
+
+def test_times_are_compared_by_processes():
+    """Ten processes a side that are all a fifth slower are worse, and the ratio is the fifth."""
+    steps = [0.2 + 0.001 * i for i in range(10)]
+    slow = with_metrics(train_step_seconds=sampled([1.2 * step for step in steps]))
+    changes = compared(with_metrics(train_step_seconds=sampled(steps)), slow)
+    [found] = [change for change in changes if change.metric == "train_step_seconds"]
+    assert found.verdict == "worse"
+    assert found.ratio == pytest.approx(1.2, rel=0.02)
+    assert found.needed is None
+
+
+def test_a_better_error_rate_is_better():
+    """Seeds are paired; a gain that all show is better, and what seeds scatter by plays no part."""
+    rates = [0.02, 0.04, 0.03, 0.05]
+    gains = [0.010, 0.011, 0.0105, 0.0095]
+    sides = [
+        [record(case(seed=seed), metrics=metrics(accuracy=1 - rate)) for seed, rate in enumerate(of)]
+        for of in (rates, [rate - gain for rate, gain in zip(rates, gains, strict=True)])
+    ]
+    for side, verdict in ((sides, "better"), (sides[::-1], "worse")):
+        changes = compare(pair_cases(*side).pairs)
+        assert word(changes, "error_rate") == verdict
+
+
+def test_other_trainings_are_not_compared():
+    """An error rate from another protocol says nothing about the change."""
+    other = replace(record().fingerprint, protocol="another")
+    changes = compared(record(), replace(record(), fingerprint=other))
+    assert "error_rate" not in {change.metric for change in changes}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"), [("ok", "oom", "worse"), ("crash", "ok", "better"), ("oom", "crash", "changed")]
+)
+def test_how_a_case_ended_is_a_row(before, after, verdict):
+    """A case that fails in B is worse, one that failed in A is better, another failure is a change."""
+    [found] = [c for c in compared(record(status=before), record(status=after)) if c.kind == "status"]
+    assert (found.verdict, found.text) == (verdict, f"{before} → {after}")
+
+
+def test_cases_are_matched_by_what_they_do():
+    """Ids, which also hash how long was measured, play no part; another network of the same name does."""
+    one, two = record(case(seed=0)), record(case(seed=1))
+    renamed = replace(one, case=replace(one.case, id="measured-longer"))
+    spec = replace(two, fingerprint=Fingerprint(network="other", protocol="p", environment="e"))
+    pairing = pair_cases([one, two], [spec, renamed])
+    assert pairing.pairs == (Pair(one, renamed),)
+    assert pairing.only_base == (two,)
+    assert pairing.only_new == (spec,)
+
+
+def test_cases_that_do_the_same_are_told_apart_by_their_ids():
+    """Two suites may hold a case each that differ in their protocol only."""
+    short, long = (replace(record(), case=replace(record().case, id=name)) for name in ("short", "long"))
+    pairing = pair_cases([short, long], [long, short])
+    assert {(pair.base.case.id, pair.new.case.id) for pair in pairing.pairs} == {("short", "short"), ("long", "long")}
+    assert pair_cases([short, long], [long]).only_base == (short,)
+
+
+@given(st.lists(st.integers(0, 20), unique=True), st.lists(st.integers(0, 20), unique=True))
+def test_every_case_is_somewhere(of_a, of_b):
+    """Pairs and those left alone are all there are, each once."""
+    base, new = ([record(case(seed=seed)) for seed in seeds] for seeds in (of_a, of_b))
+    pairing = pair_cases(base, new)
+    assert sorted(p.base.case.seed for p in pairing.pairs) == sorted(set(of_a) & set(of_b))
+    assert {r.case.seed for r in pairing.only_base} == set(of_a) - set(of_b)
+    assert {r.case.seed for r in pairing.only_new} == set(of_b) - set(of_a)
+
+
+def test_neutral_numbers_are_as_assumed():
+    """The records these tests are made of hold what they are said to hold."""
+    assert all(metrics()[name].direction == "none" for name in NEUTRAL)
