@@ -21,6 +21,7 @@ backends: ["torch:eager", "tensorflow:graph"]
 batch: [15]
 device: cpu
 threads: 2
+measure: [parity, memory, time, ops, accuracy]
 train: {epochs: 1}
 time: {rounds: 1, min_samples: 3, max_seconds: 2}
 """
@@ -31,7 +32,7 @@ def finished(tmp_path_factory):
     """A run of both networks in both frameworks: its standard output, its folder, its records."""
     folder = tmp_path_factory.mktemp("agreement")
     (folder / "agreement.yaml").write_text(SUITE)
-    command = [sys.executable, "-m", "capsbench", "run", "agreement.yaml", "--results", "results"]
+    command = [sys.executable, "-m", "capsbench", "run", "agreement.yaml", "--results", "results", "--no-figures"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     run = folder / done.stdout.strip().splitlines()[-1]

@@ -19,8 +19,15 @@ from capsbench.network.shapes import BoundNetwork, bind
 from capsbench_tensorflow.backend import BACKEND
 
 ZOO = zoo.names()
-# Large networks beside the oracle, which takes its time.
-SMALLER = {"dynamic": (20, 20, 1), "cnn-residual": (14, 14, 1)}
+# Large networks, which take their time: the least images on which every layer still has several places.
+SMALLER = {
+    "dynamic": (20, 20, 1),
+    "cnn-residual": (14, 14, 1),
+    "em-official": (22, 22, 2),
+    "em-paper": (22, 22, 2),
+    "em-ibm": (22, 22, 1),
+    "em-yl": (22, 22, 1),
+}
 VARIANTS = {
     "all_positions": {"competition": "all_positions", "iterations": 3},
     "shifted": {"densities": "shifted", "iterations": 3, "coordinates": "appended", "coordinate_unit": "image"},

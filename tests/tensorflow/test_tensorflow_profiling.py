@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("tensorflow")
 
 import tensorflow as tf
-from networks_for_tensorflow import STEP, ZOO, case_of, zoo_network
+from networks_for_tensorflow import SMALLER, STEP, ZOO, case_of, zoo_network
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from capsbench.backend import Setting
@@ -32,7 +32,7 @@ def _vote_bytes(case, batch):
 @cache
 def _traced(name, mode, batch=1):
     """Case, realization, and traces of a train step and of an evaluation after warm-up."""
-    image = (32, 32, 2) if name in ("em-paper", "em-68k") else (28, 28, 1)
+    image = SMALLER.get(name, (28, 28, 1))
     case = case_of(zoo_network(name), batch, image)
     realization, placed = case.realize(mode)
     realization.train_step(placed, STEP)

@@ -37,8 +37,12 @@ STEP = Step(0, 1e-3, 0.5)
 MODES = ("tiled", "eager", "fused")
 PLAIN_MODES = ("tiled", "eager")
 IMAGE, CLASSES = (28, 28, 1), 10
-# Large networks beside the oracle, which takes its time.
-SMALLER = {"dynamic": (20, 20, 1), "cnn-residual": (14, 14, 1)}
+# Large networks, which take their time: the least images on which every layer still has several places.
+SMALLER = {
+    "dynamic": (20, 20, 1),
+    "cnn-residual": (14, 14, 1),
+    **dict.fromkeys(("em-paper", "em-official", "em-ibm", "em-yl"), (22, 22, 1)),
+}
 
 # Every network of the zoo in every mode that realizes it; a large one without routing, for which modes are the same, in
 # one of them.
@@ -53,9 +57,10 @@ ZOO = [
 
 def realize(name, mode="eager", *, batch=2, iterations=None, **setting):
     """A network of the zoo with a random batch placed."""
-    bound = bind(with_routing_iterations(zoo.load(name), iterations), IMAGE, CLASSES)
+    image = SMALLER.get(name, IMAGE)
+    bound = bind(with_routing_iterations(zoo.load(name), iterations), image, CLASSES)
     ours = BACKEND.realize(bound, draw_parameters(bound, 0), Setting(mode, threads=2, **setting))
-    images = np.random.default_rng(0).random((batch, *IMAGE), dtype=np.float32)
+    images = np.random.default_rng(0).random((batch, *image), dtype=np.float32)
     return ours, ours.place(images, np.arange(batch) % CLASSES, dropout_masks(bound, batch, 0, 0)), bound
 
 

@@ -46,7 +46,7 @@ def test_states_are_the_oracles(name, mode):
 
 
 @given(variants(), st.sampled_from(MODES))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_states_of_every_variant(network, mode):
     """Any combination of routing fields looks in every formulation as it does to the oracle, with several images."""
     bound = bind(network, (11, 12, 2), 3)
@@ -59,7 +59,7 @@ def test_states_of_every_variant(network, mode):
 
 
 @given(vector_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_states_of_vectors(network, mode):
     """Lengths, vectors, votes and the numbers of routing by agreement are the oracle's; self-attention has none."""
     _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3)

@@ -57,29 +57,22 @@ def covered(name, mode):
 
 
 @pytest.mark.parametrize(("name", "mode"), ZOO)
-def test_float64_equals_the_oracle(name, mode):
-    """In float64 every network of the zoo agrees with the oracle to 1e-10, gradients included."""
-    covered(name, mode)
-    _, ours, oracle = pair(zoo.load(name), mode, "float64")
-    assert forward_error(ours, oracle) <= 1e-10
-    _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
-    assert directional_error(gradients, oracle) <= 1e-10
+def test_networks_equal_the_oracle(name, mode):
+    """Every network of the zoo agrees with the oracle: to 1e-10 in float64, to 1e-5 and gradients to 1e-4 in float32.
 
-
-@pytest.mark.parametrize(("name", "mode"), ZOO)
-def test_float32_is_close(name, mode):
-    """In float32 the forward pass errs by at most 1e-5 and every gradient tensor by at most 1e-4, em-ibm's by 3e-4.
-
-    A tensor whose exact gradient is smaller than a thousandth of the largest one's has nothing but rounding noise to
-    show (the seed's cancelled activations), so errors are measured against at least that; those of a bias that a batch
-    normalisation cancels against the weights beside it. em-ibm's gradients grow a hundredfold from the class layer to
-    the image, and their errors with them.
+    em-ibm's float32 gradients, which grow a hundredfold from the class layer to the image, agree to 3e-4. A tensor
+    whose exact gradient is smaller than a thousandth of the largest one's has nothing but rounding noise to show (the
+    seed's cancelled activations), so errors are measured against at least that; those of a bias that a batch
+    normalisation cancels against the weights beside it.
     """
     covered(name, mode)
-    bound, single, oracle = pair(zoo.load(name), mode, "float32")
-    _, double, _ = pair(zoo.load(name), mode, "float64")
+    bound, double, oracle = pair(zoo.load(name), mode, "float64")
+    assert forward_error(double, oracle) <= 1e-10
+    expected = double[0].loss_and_gradients(double[1], STEP)[1]
+    assert directional_error(expected, oracle) <= 1e-10
+    _, single, _ = pair(zoo.load(name), mode, "float32")
     assert forward_error(single, oracle) <= 1e-5
-    got, expected = (side[0].loss_and_gradients(side[1], STEP)[1] for side in (single, double))
+    got = single[0].loss_and_gradients(single[1], STEP)[1]
     assert set(got) == {spec.name for spec in parameter_specs(bound) if spec.trainable}
     largest, beside = max(float(np.abs(g).max()) for g in expected.values()), cancelled_biases(bound)
     limit = 3e-4 if name == "em-ibm" else 1e-4
@@ -89,7 +82,7 @@ def test_float32_is_close(name, mode):
 
 
 @given(variants(), st.sampled_from(MODES))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_variant_equals_the_oracle(network, mode):
     """Any combination of routing fields agrees with the oracle in float64: values, loss and gradients."""
     assume(BACKEND.unsupported(bind(network, (11, 12, 2), 3), Setting(mode)) is None)
@@ -104,7 +97,7 @@ def test_every_variant_equals_the_oracle(network, mode):
 
 
 @given(vector_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_every_vector_variant_equals_the_oracle(network, mode):
     """Any combination of vector layers and their routings agrees with the oracle in float64."""
     _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3)

@@ -244,7 +244,7 @@ def test_names(event, op):
 @pytest.mark.filterwarnings("ignore")  # PyTorch's compiler stumbles over warnings of PyTorch's own
 def test_compiled_steps():
     """A compiled step and a compiled evaluation have their graphs as ops, under a name that does not vary."""
-    ours, placed, bound = warm("em-tiny", "compile")
+    ours, placed, bound = warm("em-tiny", "compile", iterations=1)
     ours.forward(placed)
     used = ours.memory(placed, STEP)
     for step in (STEP, None):
