@@ -11,7 +11,21 @@ import typer
 from typer.core import TyperGroup
 
 from capsbench import __version__
-from capsbench.cli import backends, compare, data, doctor, fetch, figures, forecast, networks, parity, run, schema, show
+from capsbench.cli import (
+    backends,
+    compare,
+    data,
+    doctor,
+    export,
+    fetch,
+    figures,
+    forecast,
+    networks,
+    parity,
+    run,
+    schema,
+    show,
+)
 from capsbench.cli.options import EXIT_INTERRUPTED
 from capsbench.errors import EXIT_BAD_INPUT, BadInput, unknown_name
 
@@ -48,6 +62,7 @@ app = _typer("What a capsule network really costs and really reaches, on any fra
 _add(app, run.run, run.EXAMPLE)
 _add(app, show.show, show.EXAMPLE)
 _add(app, compare.compare, compare.EXAMPLE)
+_add(app, export.export, export.EXAMPLE)
 _add(app, figures.figures, figures.EXAMPLE)
 _add(app, parity.parity, parity.EXAMPLE)
 _add(app, forecast.forecast, forecast.EXAMPLE)

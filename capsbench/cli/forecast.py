@@ -75,7 +75,7 @@ def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: 
 def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
     from capsbench.network.cost import cost
     from capsbench.report import format as fmt
-    from capsbench.report.table import Cell, text_cell
+    from capsbench.report.table import cell, text_cell
 
     bound = case.bind()
     spent = cost(bound, case.batch)
@@ -84,15 +84,15 @@ def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
     return (
         text_cell(case.network.name),
         text_cell(f"{case.backend}:{case.mode}"),
-        Cell(fmt.count(case.batch), case.batch),
+        cell(case.batch, fmt.count),
         text_cell(case.routing_iterations),
-        Cell(fmt.count(case.seed), case.seed),
+        cell(case.seed, fmt.count),
         text_cell(case.dataset.name),
-        Cell(fmt.flops(spent.train_step_flops), spent.train_step_flops),
-        Cell(fmt.size(spent.train_step_least_bytes), spent.train_step_least_bytes),
-        Cell(fmt.size(spent.vote_bytes), spent.vote_bytes) if case.network.routing else text_cell(None),
-        Cell(fmt.size(peak), peak),
-        Cell(fmt.count(largest), largest),
+        cell(spent.train_step_flops, fmt.flops),
+        cell(spent.train_step_least_bytes, fmt.size),
+        cell(spent.vote_bytes, fmt.size) if case.network.routing else text_cell(None),
+        cell(peak, fmt.size),
+        cell(largest, fmt.count),
     )
 
 

@@ -49,17 +49,17 @@ def _row(network: Network, bound: BoundNetwork, batch: int) -> tuple[Cell, ...]:
     from capsbench.network.network import routing_iterations
     from capsbench.network.parameters import capsule_parameter_count, parameter_count
     from capsbench.report import format as fmt
-    from capsbench.report.table import Cell, text_cell
+    from capsbench.report.table import cell, text_cell
 
     spent = cost(bound, batch)
     sizes = capsule_parameter_count(bound), parameter_count(bound)
     return (
         text_cell(network.name),
         text_cell(routing_iterations(network)),
-        *(Cell(fmt.count(size), size) for size in sizes),
-        Cell(fmt.flops(spent.forward_flops), spent.forward_flops),
-        Cell(fmt.flops(spent.train_step_flops), spent.train_step_flops),
-        Cell(fmt.size(spent.vote_bytes), spent.vote_bytes) if network.routing else text_cell(None),
+        *(cell(size, fmt.count) for size in sizes),
+        cell(spent.forward_flops, fmt.flops),
+        cell(spent.train_step_flops, fmt.flops),
+        cell(spent.vote_bytes, fmt.size) if network.routing else text_cell(None),
     )
 
 
@@ -81,17 +81,17 @@ def _zoo(rows: list[tuple[Cell, ...]], notes: list[str], dataset: str, batch: in
 def _layers(bound: BoundNetwork, dataset: str, batch: int) -> Table:
     from capsbench.network.cost import cost, layer_costs
     from capsbench.report import format as fmt
-    from capsbench.report.table import Cell, Column, Table, text_cell
+    from capsbench.report.table import Column, Table, cell, text_cell
 
     costs = layer_costs(bound, batch)
     rows = [
         (
             text_cell(layer.layer),
             text_cell(str(layer.output)),
-            Cell(fmt.count(layer.parameters), layer.parameters),
-            Cell(fmt.flops(layer.forward_flops), layer.forward_flops),
-            Cell(fmt.flops(layer.train_step_flops), layer.train_step_flops),
-            Cell(fmt.size(layer.vote_bytes), layer.vote_bytes) if layer.vote_bytes else text_cell(None),
+            cell(layer.parameters, fmt.count),
+            cell(layer.forward_flops, fmt.flops),
+            cell(layer.train_step_flops, fmt.flops),
+            cell(layer.vote_bytes, fmt.size) if layer.vote_bytes else text_cell(None),
         )
         for layer in costs
     ]
@@ -100,10 +100,10 @@ def _layers(bound: BoundNetwork, dataset: str, batch: int) -> Table:
         (
             text_cell("total"),
             text_cell(""),
-            Cell(fmt.count(parameters), parameters),
-            Cell(fmt.flops(whole.forward_flops), whole.forward_flops),
-            Cell(fmt.flops(whole.train_step_flops), whole.train_step_flops),
-            Cell(fmt.size(whole.vote_bytes), whole.vote_bytes) if whole.vote_bytes else text_cell(None),
+            cell(parameters, fmt.count),
+            cell(whole.forward_flops, fmt.flops),
+            cell(whole.train_step_flops, fmt.flops),
+            cell(whole.vote_bytes, fmt.size) if whole.vote_bytes else text_cell(None),
         )
     )
     columns = (

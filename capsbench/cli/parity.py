@@ -109,11 +109,11 @@ def _outcome(part: ParityPart) -> str:
 
 def _row(realization: str, part: ParityPart, outcome: str) -> tuple[Cell, ...]:
     from capsbench.report.format import error
-    from capsbench.report.table import Cell, text_cell
+    from capsbench.report.table import Cell, cell, text_cell
 
     names = ("forward_max_relative_error", "forward_limit", "gradient_relative_error", "gradient_limit")
     values: list[float | None] = [getattr(part.parity, name, None) for name in names]
-    numbers = (Cell(error(value), value) for value in values)
+    numbers = (cell(value, error) for value in values)
     return text_cell(part.network), text_cell(realization), *numbers, Cell(outcome, outcome)
 
 

@@ -8,7 +8,7 @@ from capsbench.record.compare import Change, Pairing
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.table import Cell, Column, Table, share, text_cell
+from capsbench.report.table import Cell, Column, Table, cell, share, text_cell
 from capsbench.stats.verdict import Difference
 
 _WORDS: Final = ("worse", "better", "changed", "undecided", "same")
@@ -80,14 +80,15 @@ def _cells(change: Change, *, with_seed: bool) -> Iterator[Cell]:
     record = change.pair.base
     yield from (field.cell(record) for field in (*KEYS, *SETTINGS))
     if with_seed:
-        yield text_cell("all") if change.kind == "error" else Cell(fmt.count(record.case.seed), record.case.seed)
+        yield text_cell("all") if change.kind == "error" else cell(record.case.seed, fmt.count)
     yield text_cell(change.metric)
     if change.kind == "status":
         before, after = change.text.split(" → ")
         yield from (text_cell(before), text_cell(after), Cell(fmt.NOTHING), Cell(fmt.NOTHING))
     else:
         write = _writer(record, change)
-        yield from (Cell(write(value), value) for value in (change.base, change.new))
+        unit = "share" if change.kind == "error" else fmt.UNITS.get(write, "")
+        yield from (Cell(write(value), value, unit) for value in (change.base, change.new))
         yield Cell(_ratio(change.ratio), change.ratio)
         yield _interval(change)
     needed = f" ({change.needed:,})" if change.needed is not None else ""
@@ -96,7 +97,7 @@ def _cells(change: Change, *, with_seed: bool) -> Iterator[Cell]:
 
 def _writer(record: Record, change: Change) -> Callable[[float | None], str]:
     if change.kind == "error":
-        return lambda share: f"{fmt.percent(share)} %"
+        return lambda part: f"{fmt.percent(part)} %"
     metric = record.metrics.get(change.metric)
     return {"s": fmt.seconds, "B": fmt.size, "FLOP": fmt.flops}.get(metric.unit if metric else "1", fmt.count)
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from capsbench.record.schema import CaseKey, Record
 from capsbench.report import format as fmt
-from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
+from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, share, text_cell
 
 COMPILED: Final = "Compiled"
 """The canonical op of a kernel that a compiler made of several ops."""
@@ -97,19 +97,19 @@ def _row(record: Record, other: Record | None) -> tuple[Cell, ...]:
     return (
         text_cell(case.network),
         text_cell(f"{case.backend}:{case.mode}"),
-        Cell(fmt.count(case.batch), case.batch),
+        cell(case.batch, fmt.count),
         text_cell(case.routing_iterations),
         text_cell(case.dataset),
         text_cell(case.device),
-        Cell(fmt.count(case.threads), case.threads),
+        cell(case.threads, fmt.count),
         text_cell(case.precision),
         text_cell(case.allocator),
-        Cell(fmt.seconds(compiling), compiling),
-        Cell(fmt.seconds(first), first),
-        Cell(fmt.seconds(step), step),
+        cell(compiling, fmt.seconds),
+        cell(first, fmt.seconds),
+        cell(step, fmt.seconds),
         text_cell(None if other is None else other.case.mode),
-        Cell(fmt.seconds(other_first), other_first),
-        Cell(fmt.seconds(other_step), other_step),
+        cell(other_first, fmt.seconds),
+        cell(other_step, fmt.seconds),
         _speed_up(step, other_step),
         _pays_off(first, step, other_first, other_step),
     )
@@ -131,7 +131,7 @@ def _pays_off(first: float | None, step: float | None, other_first: float | None
     if first is None or step is None or other_first is None or other_step is None or not all(map(_finite, times)):
         return Cell(fmt.NOTHING)
     steps = pays_off_after(first, step, other_first, other_step)
-    return Cell(_NEVER, _NEVER) if steps is None else Cell(fmt.count(ceil(steps)), ceil(steps))
+    return Cell(_NEVER, _NEVER) if steps is None else cell(ceil(steps), fmt.count)
 
 
 def _finite(value: float | None) -> bool:

@@ -7,7 +7,7 @@ from capsbench.measure.distribution import QUANTILES, SPARSE_BELOW, Distribution
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import realization_names
-from capsbench.report.table import Cell, Column, Table, share, text_cell
+from capsbench.report.table import Cell, Column, Table, cell, share, text_cell
 
 _SHOWN: Final = (0.05, 0.5, 0.95)
 _COLUMNS: Final = (
@@ -55,13 +55,13 @@ def _table(network: str, records: Sequence[Record]) -> Table:
 def _cells(name: str, record: Record, told: Distribution) -> Iterator[Cell]:
     case = record.case
     yield from map(text_cell, (told.layer, told.quantity, case.dataset, name))
-    yield Cell(fmt.count(case.batch), case.batch)
+    yield cell(case.batch, fmt.count)
     yield text_cell(case.routing_iterations)
-    yield Cell(fmt.count(case.seed), case.seed)
-    yield Cell(fmt.count(told.images), told.images)
+    yield cell(case.seed, fmt.count)
+    yield cell(told.images, fmt.count)
     quantiles = dict(zip(QUANTILES, told.quantiles, strict=False))
     for value in (told.mean, told.deviation, *map(quantiles.get, _SHOWN)):
-        yield Cell(fmt.plain_number(value), value)
-    yield Cell(fmt.percent(told.sparse_share), told.sparse_share)
-    yield Cell(fmt.plain_number(told.hoyer), told.hoyer)
-    yield Cell(fmt.percent(told.dead_share), told.dead_share)
+        yield cell(value, fmt.plain_number)
+    yield cell(told.sparse_share, fmt.percent)
+    yield cell(told.hoyer, fmt.plain_number)
+    yield cell(told.dead_share, fmt.percent)

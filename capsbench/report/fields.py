@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
+from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, share, text_cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +18,13 @@ class Field:
 
 def exact_cell(value: int) -> Cell:
     """A whole number."""
-    return Cell(fmt.count(value), value)
+    return cell(value, fmt.count)
 
 
 def metric_cell(record: Record, name: str, text: Callable[[float | None], str]) -> Cell:
     """A metric as `text` writes it; a dash where the case has none of the name."""
     metric = record.metrics.get(name)
-    return Cell(text(None)) if metric is None else Cell(text(metric.value), metric.value)
+    return cell(None if metric is None else metric.value, text)
 
 
 def table_of(title: str, fields: Sequence[Field], records: Sequence[Record], notes: tuple[str, ...] = ()) -> Table:

@@ -1,7 +1,7 @@
 """Numbers as a person reads them: with unit, with separators, never with more digits than say something."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,6 +67,10 @@ def plain_number(value: float | None) -> str:
     if value is None or value == 0 or not math.isfinite(value):
         return count(value)
     return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+
+
+UNITS: Final[Mapping[Callable[[float | None], str], str]] = {seconds: "s", size: "B", flops: "FLOP", percent: "share"}
+"""Of the values that are written so; what is written by others is a mere number."""
 
 
 def quantity(value: float | None, units: Sequence[Unit]) -> str:

@@ -13,7 +13,7 @@ from capsbench.report import format as fmt
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
 from capsbench.report.notes import profile_notes
 from capsbench.report.parts import OTHER_PHASES_LINE, TOTAL, Key, closing_lines, columns, parts
-from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, share, text_cell
+from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, share, text_cell
 
 OUTSIDE: Final = "outside routing"
 
@@ -113,15 +113,15 @@ def _slope_row(key: CaseKey, cases: Sequence[Record]) -> tuple[Cell, ...]:
     return (
         text_cell(key.network),
         text_cell(f"{key.backend}:{key.mode}"),
-        Cell(fmt.count(key.batch), key.batch),
+        cell(key.batch, fmt.count),
         text_cell(key.dataset),
         text_cell(key.device),
-        Cell(fmt.count(key.threads), key.threads),
+        cell(key.threads, fmt.count),
         text_cell(key.precision),
         text_cell(key.allocator),
         text_cell(", ".join(map(str, _counts(cases)))),
-        Cell(fmt.count(points), points),
-        *(Cell(text(value), value) for value, text in slopes),
+        cell(points, fmt.count),
+        *(cell(value, text) for value, text in slopes),
     )
 
 

@@ -119,4 +119,4 @@ def _cells(series: _Series, familiar: float) -> Iterator[Cell]:
 def _mean(values: Sequence[float]) -> Cell:
     mean, interval = fmean(values), mean_interval(values)
     spread = "" if interval is None else f" ± {fmt.percent((interval.high - interval.low) / 2.0)}"
-    return Cell(f"{fmt.percent(mean)}{spread}", mean)
+    return Cell(f"{fmt.percent(mean)}{spread}", mean, "share")

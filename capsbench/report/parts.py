@@ -6,6 +6,7 @@ numbers add up as the exact ones do.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.record.schema import Record
@@ -25,6 +26,9 @@ OTHER_PHASES_LINE: Key = ("", "(other phases)")
 BEFORE_LINE: Key = ("", "(before the step)")
 UNATTRIBUTED_LINE: Key = ("", UNATTRIBUTED)
 _CLOSING = (VIEWS_LINE, OTHER_PHASES_LINE, BEFORE_LINE)
+
+# Multiples of which unit a column is printed in.
+_BASES: Final = ((fmt.BYTES, "B"), (fmt.SECONDS, "s"), ((fmt.PERCENT,), "%"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +172,13 @@ def summed(values: Sequence[float | None], total: float | None, unit: fmt.Unit) 
     tick = unit.size / 10**decimals
     present = [value for value in values if value is not None]
     rounded = iter(fmt.apportion(present, total, tick))
-    cells = [_cell(next(rounded), value, decimals) if value is not None else Cell(fmt.NOTHING) for value in values]
-    return [*cells, _cell(round(total / tick), total, decimals)]
+    base = next((name for units, name in _BASES if unit in units), "")
 
+    def told(ticks: int, value: float) -> Cell:
+        return Cell(f"{ticks / 10**decimals:,.{decimals}f}", value, base)
 
-def _cell(ticks: int, value: float, decimals: int) -> Cell:
-    return Cell(f"{ticks / 10**decimals:,.{decimals}f}", value)
+    cells = [Cell(fmt.NOTHING) if value is None else told(next(rounded), value) for value in values]
+    return [*cells, told(round(total / tick), total)]
 
 
 def _counts(numbers: Sequence[int | None]) -> list[Cell]:

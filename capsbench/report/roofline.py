@@ -16,7 +16,7 @@ from capsbench.report import format as fmt
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, seed_notes, title
 from capsbench.report.ops import event_key
 from capsbench.report.parts import TOTAL, UNATTRIBUTED_LINE, Key, Part, Spent, each, parts, summed
-from capsbench.report.table import Cell, Column, Table, text_cell
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 Bound = Literal["arithmetic", "memory", "overhead"]
 
@@ -150,7 +150,7 @@ def _matters(side: _Side, key: Key) -> bool:
 def _need_cells(need: Need | None) -> tuple[Cell, ...]:
     if need is None:
         return (Cell(fmt.NOTHING),) * 2
-    return Cell(fmt.flops(need.flops), need.flops), Cell(fmt.size(need.least_bytes), need.least_bytes)
+    return cell(need.flops, fmt.flops), cell(need.least_bytes, fmt.size)
 
 
 def _columns(
@@ -178,12 +178,13 @@ def _rates(need: Need | None, spent: Spent | None, ceilings: Ceilings | None) ->
     if need is None or spent is None or spent.seconds <= 0:
         return (Cell(fmt.NOTHING),) * (2 if ceilings is None else 5)
     flops, moved = need.flops / spent.seconds, need.traffic_bytes(spent) / spent.seconds
-    cells = tuple(Cell(fmt.plain_number(rate / 1e9), rate) for rate in (flops, moved))
+    rates = (flops, "FLOP/s"), (moved, "B/s")
+    cells = tuple(Cell(fmt.plain_number(rate / 1e9), rate, unit) for rate, unit in rates)
     if ceilings is None:
         return cells
     shares = (flops / ceilings.flops_per_second, moved / ceilings.bytes_per_second)
     bound = need.bound(spent, ceilings)
-    return (*cells, *(Cell(fmt.plain_number(100 * share), share) for share in shares), Cell(bound, bound))
+    return (*cells, *(Cell(fmt.plain_number(100 * share), share, "share") for share in shares), Cell(bound, bound))
 
 
 def _notes(found: Sequence[_Side], which: Which) -> Iterator[str]:

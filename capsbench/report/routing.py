@@ -7,7 +7,7 @@ from capsbench.measure.distribution import RoutingIteration
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import Group, Side, context, groups, seed_notes, sides, title
-from capsbench.report.table import Cell, Column, Table, text_cell
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 _Place = tuple[str, int]
 _NOTES: Final = (
@@ -37,7 +37,7 @@ def _table(group: Group) -> Iterator[Table]:
         title("Routing", group),
         (*columns, *(column for side in told for column in _columns(side))),
         tuple(
-            (text_cell(layer), Cell(fmt.count(iteration), iteration), *(cell for cells in made for cell in cells[i]))
+            (text_cell(layer), cell(iteration, fmt.count), *(cell for cells in made for cell in cells[i]))
             for i, (layer, iteration) in enumerate(places)
         ),
         context=context(group, "trained network, test split"),
@@ -58,7 +58,7 @@ def _cells(state: RoutingIteration | None) -> tuple[Cell, ...]:
     if state is None:
         return (Cell(fmt.NOTHING),) * 3
     return (
-        Cell(fmt.plain_number(state.coupling_entropy), state.coupling_entropy),
-        Cell(fmt.percent(state.agreement_gain), state.agreement_gain),
-        Cell(fmt.percent(state.starved_share), state.starved_share),
+        cell(state.coupling_entropy, fmt.plain_number),
+        cell(state.agreement_gain, fmt.percent),
+        cell(state.starved_share, fmt.percent),
     )

@@ -7,7 +7,7 @@ from typing import Final
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.table import Cell, Column, Table, share
+from capsbench.report.table import Cell, Column, Table, cell, share
 from capsbench.stats.student import mean_interval
 
 _INTERVAL: Final = (
@@ -60,9 +60,9 @@ def _cells(group: Sequence[Record], seeds: Sequence[int]) -> Iterator[Cell]:
     by_seed = {record.case.seed: record.metrics["accuracy"].value for record in group if "accuracy" in record.metrics}
     values = list(by_seed.values())
     yield Cell(f"{len(values)}" if len(values) == len(group) else f"{len(values)} of {len(group)}", len(values))
-    yield Cell(fmt.percent(fmean(values)), fmean(values))
+    yield cell(fmean(values), fmt.percent)
     yield _interval(values, first)
-    yield from (Cell(fmt.percent(by_seed.get(seed)), by_seed.get(seed)) for seed in seeds)
+    yield from (cell(by_seed.get(seed), fmt.percent) for seed in seeds)
 
 
 def _interval(values: Sequence[float], record: Record) -> Cell:

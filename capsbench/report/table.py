@@ -1,20 +1,27 @@
 """A table as data: columns, cells, what all rows share, and what must be known to read it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from capsbench.report.format import NOTHING, label
+from capsbench.report.format import NOTHING, UNITS, label
 
 Value = float | int | str | None
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text as printed, and the exact value behind it for whoever exports the table."""
+    """A text as printed, and the exact value behind it for whoever exports the table.
+
+    Attributes:
+        text: as printed.
+        value: what it says, exactly.
+        unit: of the value: `s`, `B`, `FLOP`; `share` where the text is in per cent; empty for a name or a mere number.
+    """
 
     text: str
     value: Value = None
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,11 @@ SETTING_COLUMNS: Final = (
     Column("allocator", "key", "left", shared="{} allocator"),
 )
 """What a case was run on and how; said once above a table where all cases agree."""
+
+
+def cell(value: float | None, write: Callable[[float | None], str]) -> Cell:
+    """A number as a function of `format` writes it."""
+    return Cell(write(value), value, UNITS.get(write, ""))
 
 
 def text_cell(value: object) -> Cell:

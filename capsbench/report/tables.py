@@ -14,7 +14,7 @@ from capsbench.report.ops import Sort, op_tables
 from capsbench.report.roofline import best_ceilings
 from capsbench.report.seed import seed_table
 from capsbench.report.seeds import seeds_tables
-from capsbench.report.table import Cell, Column, Table
+from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.report.target import target_tables
 
 
@@ -156,7 +156,7 @@ def _samples(metric: Metric | None) -> Cell:
 
 def _parity(record: Record, name: str) -> Cell:
     value: float | None = getattr(record.parity, name, None)
-    return Cell(fmt.error(value), value)
+    return cell(value, fmt.error)
 
 
 def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
@@ -166,7 +166,7 @@ def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
     if known is None or not known.fma_flops_per_second or step is None or "train_step_flops" not in metrics:
         return Cell(fmt.NOTHING)
     part = metrics["train_step_flops"].value / step.value / known.fma_flops_per_second
-    return Cell(fmt.plain_number(100 * part), part)
+    return Cell(fmt.plain_number(100 * part), part, "share")
 
 
 def _split(record: Record, name: str) -> Cell:

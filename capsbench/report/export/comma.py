@@ -1,0 +1,103 @@
+"""Tables as CSV (RFC 4180), one below the other: a title, a header, rows, the context and the notes.
+
+A column of numbers with a unit is followed by one of the exact values, whose header has the unit in brackets:
+`train step` holds 212.3 ms, `train step [s]` holds 0.2123.
+"""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from capsbench.errors import BadInput
+from capsbench.report.table import Cell, Column, Table
+
+TITLE: Final = "# "
+"""Begins the first line of a table, which holds its title; lines below the rows begin with one of the next two."""
+CONTEXT: Final = "#: "
+NOTE: Final = "#. "
+
+
+def write(tables: Sequence[Table]) -> str:
+    """The tables, an empty line between two of them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for number, table in enumerate(tables):
+        if number:
+            text.write("\n")
+        writer.writerow([TITLE + table.title])
+        units = [_unit(table, index) for index in range(len(table.columns))]
+        heads = [_head(column) for column in table.columns]
+        writer.writerow(_beside(heads, [f"{head} [{unit}]" for head, unit in zip(heads, units, strict=True)], units))
+        for row in table.rows:
+            writer.writerow(_beside([each.text for each in row], [_exact(each) for each in row], units))
+        writer.writerows([[CONTEXT + each] for each in table.context])
+        writer.writerows([[NOTE + each] for each in table.notes])
+    return text.getvalue()
+
+
+def read(text: str) -> tuple[Table, ...]:
+    """The tables that `write` wrote: titles, headers, texts, exact values where they have a unit, context, notes.
+
+    Raises:
+        BadInput: it wrote no such text.
+    """
+    tables: list[Table] = []
+    block: list[list[str]] = []
+    for row in [*csv.reader(io.StringIO(text), strict=True), []]:
+        if row:
+            block.append(row)
+        elif block:
+            tables.append(_table(block))
+            block = []
+    return tuple(tables)
+
+
+def _unit(table: Table, index: int) -> str | None:
+    """What the numbers of a column are in; None where texts say all."""
+    units = {row[index].unit for row in table.rows if row[index].value is not None} - {""}
+    return "/".join(sorted(units)) or None
+
+
+def _head(column: Column) -> str:
+    head = " ".join(column.header.split())
+    return f"{column.group}: {head}" if column.group and "\n" in column.header else head
+
+
+def _beside(texts: Sequence[str], exact: Sequence[str], units: Sequence[str | None]) -> Iterator[str]:
+    for text, value, unit in zip(texts, exact, units, strict=True):
+        yield text
+        if unit is not None:
+            yield value
+
+
+def _exact(cell: Cell) -> str:
+    return "" if cell.value is None else repr(cell.value) if isinstance(cell.value, float) else str(cell.value)
+
+
+def _table(block: Sequence[Sequence[str]]) -> Table:
+    title, *rest = block
+    said = [row for row in rest if len(row) == 1 and row[0].startswith((CONTEXT, NOTE))]
+    rows = [row for row in rest if row not in said]
+    if not title[0].startswith(TITLE) or not rows or any(len(row) != len(rows[0]) for row in rows):
+        raise BadInput("this is no CSV of capsbench: a title, a header and rows as long as it are expected")
+    heads, *lines = rows
+    columns = [index for index in range(len(heads)) if not _is_exact(heads, index)]
+    return Table(
+        title[0].removeprefix(TITLE),
+        tuple(Column(heads[index]) for index in columns),
+        tuple(tuple(_cell(heads, line, index) for index in columns) for line in lines),
+        context=tuple(row[0].removeprefix(CONTEXT) for row in said if row[0].startswith(CONTEXT)),
+        notes=tuple(row[0].removeprefix(NOTE) for row in said if row[0].startswith(NOTE)),
+    )
+
+
+def _is_exact(heads: Sequence[str], index: int) -> bool:
+    return index > 0 and heads[index].startswith(f"{heads[index - 1]} [") and heads[index].endswith("]")
+
+
+def _cell(heads: Sequence[str], line: Sequence[str], index: int) -> Cell:
+    if index + 1 < len(heads) and _is_exact(heads, index + 1) and line[index + 1]:
+        unit = heads[index + 1].removeprefix(f"{heads[index]} [").removesuffix("]")
+        return Cell(line[index], float(line[index + 1]), unit)
+    return Cell(line[index])

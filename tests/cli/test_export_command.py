@@ -1,0 +1,71 @@
+"""`capsbench export` on a stored run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from capsbench.cli import main
+from capsbench.record.store import create
+from capsbench.report.export import comma, plainjson
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from sample_records import case, record
+
+
+@pytest.fixture
+def results(tmp_path):
+    """A results folder with one run."""
+    store = create(tmp_path / "results", {"suites": []})
+    for each in (record(), record(case("cnn-seed", iterations=None), status="oom")):
+        store.append(each)
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, results):
+    """Run the command: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        command = ["capsbench", "export", "latest", *map(str, arguments), "--results", str(results)]
+        monkeypatch.setattr(sys, "argv", command)
+        code = main()
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_all_tables_are_there_in_each_format(call):
+    """What show prints with every section, and the notes beside the statuses, come back from csv and json."""
+    titles = {}
+    for name, read in (("csv", comma.read), ("json", plainjson.read)):
+        code, out, err = call("--format", name)
+        assert (code, err) == (0, "")
+        titles[name] = [table.title for table in read(out)]
+    assert titles["csv"] == titles["json"]
+    for title in ("Accuracy", "Cost", "Most expensive ops: em-seed", "Layers: em-seed", "Routing: em-seed", "Notes"):
+        assert title in titles["csv"]
+
+
+def test_a_file_is_written_whole(call, tmp_path):
+    """Only the tables asked for, and one line says where."""
+    path = tmp_path / "accuracy.md"
+    code, out, _ = call("--format", "md", "--table", "Acc*", "--output", path)
+    assert code == 0
+    assert out == f"{path}: 1 tables\n"
+    assert path.read_text("utf-8").startswith("### Accuracy\n")
+
+
+def test_mistakes_leave_nothing_behind(call, tmp_path):
+    """A table that is not there, a folder that is not there, another format: 64 and one sentence."""
+    gone = tmp_path / "no" / "file.csv"
+    for arguments, says in [
+        (("--table", "Acuracy"), "no table is called 'Acuracy'; there are Accuracy, "),
+        (("--output", gone), "cannot write there"),
+        (("--format", "xml"), "csv"),
+        (("--case", "vb"), "no case of"),
+    ]:
+        code, out, err = call(*arguments)
+        assert (code, out) == (64, "")
+        assert says in err
+    assert not gone.parent.exists()
