@@ -57,8 +57,9 @@ def test_a_file_is_written_whole(call, tmp_path):
 
 
 def test_mistakes_leave_nothing_behind(call, tmp_path):
-    """A table that is not there, a folder that is not there, another format: 64 and one sentence."""
-    gone = tmp_path / "no" / "file.csv"
+    """A table that is not there, a path through a file, another format: 64 and one sentence."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    gone = tmp_path / "file" / "tables.csv"
     for arguments, says in [
         (("--table", "Acuracy"), "no table is called 'Acuracy'; there are Accuracy, "),
         (("--output", gone), "cannot write there"),
@@ -68,4 +69,4 @@ def test_mistakes_leave_nothing_behind(call, tmp_path):
         code, out, err = call(*arguments)
         assert (code, out) == (64, "")
         assert says in err
-    assert not gone.parent.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "results"]
