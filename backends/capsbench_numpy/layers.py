@@ -22,11 +22,20 @@ from capsbench.network.layers import (
     VectorCapsules,
 )
 from capsbench.network.patches import margins, patch_places
-from capsbench.network.routing import AgreementRouting, EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting, VBRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
-from capsbench_numpy import vectors
+from capsbench_numpy import variational, vectors
 from capsbench_numpy.inspection import Inspector
-from capsbench_numpy.maps import activate, average_pool, batch_norm, conv, depthwise_conv, max_pool, residual
+from capsbench_numpy.maps import (
+    activate,
+    average_pool,
+    batch_norm,
+    conv,
+    depthwise_conv,
+    max_pool,
+    normal_capsules,
+    residual,
+)
 from capsbench_numpy.routing import Array, Routed, log_sigmoid, log_softmax, route, vote
 
 
@@ -71,16 +80,14 @@ def _apply(
     masks: Mapping[str, Array] | None,
     inspector: Inspector | None,
 ) -> Signal:
+    training = masks is not None
     match layer.layer:
         case PrimaryCapsules() as spec:
-            poses = conv(below.values, own["pose_weights"], own.get("pose_biases"), spec.stride)
-            logits = conv(below.values, own["activation_weights"], own.get("activation_biases"), spec.stride)
-            logits = logits + spec.activation_offset
-            return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), np.exp(log_sigmoid(logits)))
+            return _primary(spec, own, below.values, training=training)
         case ConvCapsules() as spec:
-            return _conv_capsules(bound, layer, spec, own, below, inspector)
+            return _conv_capsules(bound, layer, spec, own, below, inspector, training=training)
         case ClassCapsules() as spec:
-            return _class_capsules(bound, layer, spec, own, below, inspector)
+            return _class_capsules(bound, layer, spec, own, below, inspector, training=training)
         case VectorCapsules() as spec:
             if spec.depthwise:
                 sums = depthwise_conv(below.values, own["weights"], own["biases"], spec.stride)
@@ -117,6 +124,16 @@ def _on_maps(spec: Layer, own: Mapping[str, Array], maps: Array, masks: Mapping[
     raise AssertionError(spec)
 
 
+def _primary(spec: PrimaryCapsules, own: Mapping[str, Array], maps: Array, *, training: bool) -> Signal:
+    poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride)
+    logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride)
+    logits = logits + spec.activation_offset
+    poses = poses.reshape(*poses.shape[:3], spec.capsules, 16)
+    if spec.normalisation is not None:
+        poses, logits = normal_capsules(own, poses, logits, spec.normalisation.epsilon, training=training)
+    return Signal(poses, np.exp(log_sigmoid(logits)))
+
+
 def _conv_capsules(
     bound: BoundNetwork,
     layer: BoundLayer,
@@ -124,9 +141,11 @@ def _conv_capsules(
     own: Mapping[str, Array],
     below: Signal,
     inspector: Inspector | None,
+    *,
+    training: bool,
 ) -> Signal:
     routing = bound.network.routing
-    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
     assert below.activations is not None  # noqa: S101 - likewise: capsules stand below
     batch, height, width, types = below.activations.shape
     places = patch_places(height, width, spec.kernel, spec.stride)
@@ -135,7 +154,7 @@ def _conv_capsules(
     owner = (places[..., None] * types + np.arange(types)).reshape(len(places), -1)
     votes = vote(poses.reshape(batch, len(places), -1, 16), own["transforms"])
     activations = activations.reshape(batch, len(places), -1)
-    routed = _route(votes, activations, own, routing.of(spec), owner, inspector)
+    routed = _route(votes, activations, own, routing.of(spec), owner, inspector, training=training)
     grid = (batch, layer.output.height, layer.output.width, spec.capsules)
     return Signal(routed.poses.reshape(*grid, 16), routed.activations.reshape(grid))
 
@@ -147,9 +166,11 @@ def _class_capsules(
     own: Mapping[str, Array],
     below: Signal,
     inspector: Inspector | None,
+    *,
+    training: bool,
 ) -> Signal:
     routing = bound.network.routing
-    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
     assert below.activations is not None  # noqa: S101 - likewise: capsules stand below
     batch, height, width, types = below.activations.shape
     # Children of one type share their transform over all places, so votes are cast place by place.
@@ -160,9 +181,10 @@ def _class_capsules(
         votes = votes.reshape(batch, 1, -1, *votes.shape[3:])
         activations = activations.reshape(batch, 1, -1)
     owner = np.arange(height * width * types).reshape(activations.shape[1:])
-    routed = _route(votes, activations, own, routing.of(spec), owner, inspector)
+    routed = _route(votes, activations, own, routing.of(spec), owner, inspector, training=training)
     mean = routed.activations.mean(1)
-    scores = routed.logits[:, 0] if spec.positions == "joint" else mean
+    by_logit = spec.positions == "joint" and isinstance(routing, EMRouting)
+    scores = routed.logits[:, 0] if by_logit else mean
     return Signal(routed.poses.mean(1), mean, scores)
 
 
@@ -188,15 +210,24 @@ def _route(
     votes: Array,
     activations: Array,
     own: Mapping[str, Array],
-    routing: EMRouting,
+    routing: MatrixRouting,
     owner: NDArray[np.int64],
     inspector: Inspector | None,
+    *,
+    training: bool,
 ) -> Routed:
     """Route with a layer's own parameters, under the eyes of the inspector."""
     observe = None
     if inspector is not None:
         inspector.see_votes(votes)
         observe = inspector.see_iteration
+    if isinstance(routing, VBRouting):
+        poses, logits = variational.route(votes, activations, own, routing, owner, observe)
+        if routing.normalisation is not None:
+            epsilon = routing.normalisation.epsilon
+            poses, logits = normal_capsules(own, poses[:, :, None], logits[:, :, None], epsilon, training=training)
+            poses, logits = poses[:, :, 0], logits[:, :, 0]
+        return Routed(poses, np.exp(log_sigmoid(logits)), logits)
     own = routing.scaled(own)
     return route(votes, activations, own["beta_u"], own["beta_a"], routing, owner, observe)
 
@@ -204,7 +235,7 @@ def _route(
 def _add_coordinates(votes: Array, places: Array, bound: BoundNetwork) -> Array:
     """Votes [b, places, i, j, 16] with each place's (row, column) [places, 2] added or appended."""
     routing = bound.network.routing
-    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
     shaped = places[None, :, None, None, :]
     if routing.coordinates == "appended":
         return np.concatenate([votes, np.broadcast_to(shaped, (*votes.shape[:4], 2))], -1)

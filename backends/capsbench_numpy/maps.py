@@ -58,6 +58,17 @@ def batch_norm(
     )
 
 
+def normal_capsules(
+    own: Mapping[str, Array], poses: Array, logits: Array, epsilon: float, *, training: bool
+) -> tuple[Array, Array]:
+    """Poses [b, h, w, n, elements] and logits [b, h, w, n], each normalised type by type."""
+    batch, height, width, types, elements = poses.shape
+    by_type = np.swapaxes(poses, 3, 4).reshape(batch, height, width * elements, types)
+    by_type = batch_norm(own, by_type, epsilon, training=training, prefix="pose_", activation="linear")
+    poses = np.swapaxes(by_type.reshape(batch, height, width, elements, types), 3, 4)
+    return poses, batch_norm(own, logits, epsilon, training=training, prefix="activation_", activation="linear")
+
+
 def residual(spec: Residual, own: Mapping[str, Array], maps: Array, *, training: bool) -> Array:
     """A basic block (He et al. 2016); see `Residual`."""
 

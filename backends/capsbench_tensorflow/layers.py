@@ -22,9 +22,9 @@ from capsbench.network.layers import (
     Residual,
     VectorCapsules,
 )
-from capsbench.network.routing import AgreementRouting, EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork
-from capsbench_tensorflow import fused, vectors
+from capsbench_tensorflow import fused, variational, vectors
 from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.maps import (
     Moments,
@@ -34,9 +34,12 @@ from capsbench_tensorflow.maps import (
     batch_norm,
     conv,
     depthwise_conv,
+    normal_capsules,
+    primary,
     residual,
 )
-from capsbench_tensorflow.routing import route
+from capsbench_tensorflow.moments import Votes
+from capsbench_tensorflow.routing import Feeding, Observer, Parents, route
 from capsbench_tensorflow.votes import Capsules, class_votes, conv_votes, feeding
 
 
@@ -88,7 +91,7 @@ def forward(
                 case Dropout() as spec:
                     maps = maps if masks is None else maps * tf.reshape(masks[spec.name], maps.shape)
                 case PrimaryCapsules() as spec:
-                    capsules = _primary(spec, own, maps)
+                    capsules = Capsules(*primary(spec, own, maps, moments if masks is not None else None))
                 case VectorCapsules() as spec:
                     capsules = _vectors(spec, own, maps)
                 case ConvCapsules() | ClassCapsules() | ClassVectors() if capsules is not None:
@@ -118,8 +121,8 @@ def _own(variables: Variables, layer: str) -> dict[str, tf.Variable]:
     return {name.split(".", 1)[1]: value for name, value in variables.items() if name.split(".", 1)[0] == layer}
 
 
-def _routing(bound: BoundNetwork) -> EMRouting:
-    assert isinstance(bound.network.routing, EMRouting)  # noqa: S101 - check_structure has seen to it
+def _routing(bound: BoundNetwork) -> MatrixRouting:
+    assert isinstance(bound.network.routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
     return bound.network.routing
 
 
@@ -147,13 +150,6 @@ def _normal(layer: Layer, own: Variables, maps: tf.Tensor, moments: Moments | No
     return batch_norm(own, maps, layer.epsilon, moments, layer.name, activation=layer.activation)
 
 
-def _primary(spec: PrimaryCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
-    poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride, "valid")
-    logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride, "valid")
-    logits = logits + spec.activation_offset if spec.activation_offset else logits
-    return Capsules(tf.reshape(poses, (*poses.shape[:3], spec.capsules, POSE)), tf.sigmoid(logits))
-
-
 def _vectors(spec: VectorCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
     if spec.depthwise:
         sums = depthwise_conv(maps, own["weights"], own["biases"], spec.stride)
@@ -168,18 +164,39 @@ def _conv_capsules(
     spec: ConvCapsules,
     own: Variables,
     below: Capsules,
-    routing: EMRouting,
+    routing: MatrixRouting,
     tiled: bool,
     watch: Watch | None,
+    seen: Moments | None,
 ) -> Capsules:
     with tf.name_scope(VOTES):
         votes, activations = conv_votes(below, own["transforms"], spec, tiled=tiled)
     rivals = feeding(below, spec) if routing.competition == "all_positions" else None
     observer = None if watch is None else watch.observer(spec.name)
-    own = routing.scaled(own)
-    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, rivals, observer)
+    routed = _parents(spec.name, own, votes, activations, routing, rivals, observer, seen)
     grid = (below.batch, layer.output.height, layer.output.width, spec.capsules)
     return Capsules(tf.reshape(routed.poses, (*grid, POSE)), tf.reshape(routed.activations, grid))
+
+
+def _parents(
+    name: str,
+    own: Variables,
+    votes: Votes,
+    activations: tf.Tensor,
+    routing: MatrixRouting,
+    rivals: Feeding | None,
+    observer: Observer | None,
+    seen: Moments | None,
+) -> Parents:
+    """The routed parents of a layer; `seen` gathers what is normalised by in training, and is None at evaluation."""
+    if isinstance(routing, EMRouting):
+        own = routing.scaled(own)
+        return route(votes, activations, own["beta_u"], own["beta_a"], routing, rivals, observer)
+    offset = own["beta_a"] - own["beta_u"]
+    poses, logits = variational.route(votes, activations, offset, routing, rivals, observer)
+    if routing.normalisation is not None:
+        poses, logits = normal_capsules(own, poses, logits, routing.normalisation.epsilon, seen, name)
+    return Parents(poses, tf.sigmoid(logits), logits)
 
 
 def _route(
@@ -198,16 +215,16 @@ def _route(
     spec = layer.layer
     if isinstance(spec, ClassVectors):
         return _class_vectors(bound, spec, own, below, tiled, moments, watch)
-    routing = _routing(bound).of(spec)
-    if kernels is not None:
+    routing, seen = _routing(bound).of(spec), moments if keep else None
+    if kernels is not None and isinstance(routing, EMRouting):
         if watch is not None:  # kernels have no votes and couplings to show
             _route(bound, layer, own, below, tiled, moments, watch, None, keep=keep)
         routed = fused.route(kernels, spec.name, routing, below.poses, below.activations, own, keep=keep)
         return _of_parents(layer, routing, below.batch, *routed, moments)
     if isinstance(spec, ConvCapsules):
-        return _conv_capsules(layer, spec, own, below, routing, tiled, watch)
+        return _conv_capsules(layer, spec, own, below, routing, tiled, watch, seen)
     assert isinstance(spec, ClassCapsules)  # noqa: S101 - nothing else routes
-    return _class_capsules(bound, layer, spec, own, below, tiled, moments, watch)
+    return _class_capsules(bound, layer, spec, own, below, tiled, moments, watch, seen)
 
 
 def _of_parents(
@@ -238,6 +255,7 @@ def _class_capsules(
     tiled: bool,
     moments: Moments,
     watch: Watch | None,
+    seen: Moments | None,
 ) -> Result:
     joint = spec.positions == "joint"
     with tf.name_scope(VOTES):
@@ -245,10 +263,10 @@ def _class_capsules(
     # Each child feeds one position only, so the competition over all positions is the one at its own.
     observer = None if watch is None else watch.observer(spec.name)
     routing = _routing(bound).of(spec)
-    own = routing.scaled(own)
-    routed = route(votes, activations, own["beta_u"], own["beta_a"], routing, None, observer)
+    routed = _parents(spec.name, own, votes, activations, routing, None, observer, seen)
     if joint:
-        return Result(routed.logits, routed.activations, routed.poses, moments)
+        scores = routed.logits if isinstance(routing, EMRouting) else routed.activations
+        return Result(scores, routed.activations, routed.poses, moments)
     places = (below.batch, int(np.prod(below.activations.shape[1:3])))
     mean = tf.reduce_mean(tf.reshape(routed.activations, (*places, bound.classes)), 1)
     poses = tf.reduce_mean(tf.reshape(routed.poses, (*places, *routed.poses.shape[1:])), 1)

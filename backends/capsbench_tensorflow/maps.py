@@ -5,7 +5,7 @@ from typing import Literal
 
 import tensorflow as tf
 
-from capsbench.network.layers import Residual
+from capsbench.network.layers import PrimaryCapsules, Residual
 from capsbench.network.patches import Padding
 
 Variables = Mapping[str, tf.Variable]
@@ -62,6 +62,32 @@ def batch_norm(
     normal = (maps - mean) / tf.sqrt(variance + epsilon)
     scaled = normal * own[f"{prefix}scale"] if f"{prefix}scale" in own else normal
     return activate(scaled + own[f"{prefix}center"] if f"{prefix}center" in own else scaled, activation)
+
+
+def normal_capsules(
+    own: Variables, poses: tf.Tensor, logits: tf.Tensor, epsilon: float, moments: Moments | None, name: str
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Poses [.., n, elements] and logits [.., n] of a layer of capsules, each normalised type by type."""
+
+    def normal(values: tf.Tensor, prefix: str) -> tf.Tensor:
+        maps = tf.reshape(values, (-1, 1, 1, values.shape[-1]))
+        return tf.reshape(batch_norm(own, maps, epsilon, moments, name, prefix), values.shape)
+
+    by_type = normal(tf.linalg.matrix_transpose(poses), "pose_")
+    return tf.linalg.matrix_transpose(by_type), normal(logits, "activation_")
+
+
+def primary(
+    spec: PrimaryCapsules, own: Variables, maps: tf.Tensor, moments: Moments | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Poses [b, h, w, n, 16] and activations [b, h, w, n] of primary capsules; `moments` as above."""
+    poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride, "valid")
+    logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride, "valid")
+    logits = logits + spec.activation_offset if spec.activation_offset else logits
+    poses = tf.reshape(poses, (*poses.shape[:3], spec.capsules, 16))
+    if spec.normalisation is not None:
+        poses, logits = normal_capsules(own, poses, logits, spec.normalisation.epsilon, moments, spec.name)
+    return poses, tf.sigmoid(logits)
 
 
 def residual(spec: Residual, own: Variables, maps: tf.Tensor, moments: Moments | None) -> tf.Tensor:

@@ -142,10 +142,10 @@ def _e_step(
     logits = votes.log_densities(gaussian) + interim.logarithms(votes)
     if feeding is None:
         return _over_parents(votes.shares, logits, votes)
-    return tf.exp(logits - _log_sum_over_rivals(logits, votes, feeding))
+    return tf.exp(logits - log_sum_over_rivals(logits, votes, feeding))
 
 
-def _log_sum_over_rivals(logits: tf.Tensor, votes: Votes, feeding: Feeding) -> tf.Tensor:
+def log_sum_over_rivals(logits: tf.Tensor, votes: Votes, feeding: Feeding) -> tf.Tensor:
     """For each child at each position: log of the summed exp(logits) over all parents at all positions it feeds."""
     here = tf.reduce_logsumexp(tf.squeeze(logits, 3), votes.parents)
     types = here.shape[1] // feeding.slots

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from capsbench.backend import Floats, LayerState, MemoryUse, Output, RoutingState, Setting, Step
 from capsbench.measure.steptrace import StepTrace, peak_growth_bytes
-from capsbench.network.layers import BatchNorm, Residual
-from capsbench.network.parameters import parameter_specs
+from capsbench.network.parameters import momenta, parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_tensorflow.device import configure, device_name
@@ -214,11 +213,10 @@ class TensorFlowRealization:
         return total
 
     def _move_statistics(self, result: Result) -> None:
-        layers = (layer.layer for layer in self._bound.layers)
-        momenta = {layer.name: layer.momentum for layer in layers if isinstance(layer, BatchNorm | Residual)}
+        kept = momenta(self._bound)
         for prefix, values in result.moments.items():
             name = prefix.partition(".")[0]
-            momentum = momenta[name]
+            momentum = kept[name]
             with tf.name_scope(name):
                 for tensor, value in zip(("mean", "variance"), values, strict=True):
                     moving = self._variables[f"{prefix}moving_{tensor}"]

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from capsbench.network.layers import ConvCapsules
 from capsbench.network.patches import patch_places
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import MatrixRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, coordinates
 from capsbench_tensorflow.moments import FactoredVotes, TiledVotes, Votes
 from capsbench_tensorflow.products import patches, products
@@ -100,7 +100,7 @@ def _tiled_votes(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
 def _with_coordinates(votes: tf.Tensor, bound: BoundNetwork, layer: BoundLayer, places: int) -> tf.Tensor:
     """Votes [.., 16] of five axes with each place's (row, column) added or appended; `places` is the places' axis."""
     routing = bound.network.routing
-    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
     shape = [1] * 4
     shape[places] = votes.shape[places]
     where = np.array(coordinates(bound, layer)).reshape(*shape, 2)

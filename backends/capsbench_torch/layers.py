@@ -27,10 +27,10 @@ from capsbench.network.layers import (
     VectorCapsules,
 )
 from capsbench.network.patches import margins, patch_places
-from capsbench.network.routing import AgreementRouting, EMRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting, VBRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, coordinates
-from capsbench_torch import fused, vectors
-from capsbench_torch.maps import Parameters, Statistics, activate, average_pool, batch_norm, conv, residual
+from capsbench_torch import fused, variational, vectors
+from capsbench_torch.maps import Parameters, Statistics, activate, average_pool, batch_norm, conv, primary, residual
 from capsbench_torch.routing import (
     Parents,
     Routing,
@@ -40,6 +40,8 @@ from capsbench_torch.routing import (
     vote_grouped,
     vote_tiled,
 )
+
+OfMatrices = Routing | variational.Routing
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +128,10 @@ def run(
                     signal = Signal(residual(spec, own, signal.values, seen))
                 case Dropout() as spec:
                     signal = signal if masks is None else Signal(signal.values.flatten(1) * masks[spec.name])
+                case PrimaryCapsules() as spec:
+                    signal = Signal(*primary(spec, own, signal.values, seen))
                 case ConvCapsules() | ClassCapsules():
-                    signal = _route(context, layer, own, signal)
+                    signal = _route(context, layer, own, signal, seen)
                 case ClassVectors() as spec:
                     signal = _class_vectors(context, spec, own, signal.values)
                 case _:
@@ -159,33 +163,34 @@ def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
             # The canonical order flattens [h, w, c].
             flat = values.permute(0, 2, 3, 1).flatten(1) if values.ndim == 4 else values
             return Signal(activate(torch.addmm(own["biases"], flat, own["weights"]), spec.activation))
-        case PrimaryCapsules() as spec:
-            poses = conv(values, own["pose_weights"], own.get("pose_biases"), spec.stride)
-            logits = conv(values, own["activation_weights"], own.get("activation_biases"), spec.stride)
-            activations = (logits + spec.activation_offset if spec.activation_offset else logits).sigmoid()
-            poses = poses.permute(0, 2, 3, 1)
-            return Signal(poses.reshape(*poses.shape[:3], spec.capsules, 16), activations.permute(0, 2, 3, 1))
         case other:
             raise AssertionError(f"no plain layer: {other}")
 
 
-def _route(context: Context, layer: BoundLayer, own: Parameters, below: Signal) -> Signal:
+def _route(
+    context: Context, layer: BoundLayer, own: Parameters, below: Signal, statistics: Statistics | None
+) -> Signal:
     variant, shape = context.bound.network.routing, layer.routing
-    assert isinstance(variant, EMRouting)  # noqa: S101 - check_structure has seen to it
+    assert isinstance(variant, MatrixRouting)  # noqa: S101 - check_structure has seen to it
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     assert below.activations is not None  # noqa: S101 - capsules stand below
     name, watcher, variant = layer.layer.name, context.watcher, variant.of(layer.layer)
-    if context.kernels:
-        if watcher is not None:
-            _route(replace(context, kernels={}), layer, own, below)  # kernels have no votes and couplings to show
+    if context.kernels and isinstance(variant, EMRouting):
+        if watcher is not None:  # kernels have no votes and couplings to show
+            _route(replace(context, kernels={}), layer, own, below, statistics)
         return _routed(
             layer, variant, *fused.route(context.kernels[name], variant, below.values, below.activations, own)
         )
-    own, owner = variant.scaled(own), context.indices[f"{name}.owner"]
+    owner, sizes = context.indices[f"{name}.owner"], (shape.children, shape.parents)
     observe = None if watcher is None else partial(watcher.m_step, name)
-    routing = Routing(
-        variant, own["beta_u"], own["beta_a"], shape.children, shape.parents, owner, context.scope, observe
-    )
+    routing: OfMatrices
+    if isinstance(variant, EMRouting):
+        own = variant.scaled(own)
+        routing = Routing(variant, own["beta_u"], own["beta_a"], *sizes, owner, context.scope, observe)
+    else:
+        offset, places = own["beta_a"] - own["beta_u"], below.activations[0].numel()
+        normal = partial(variational.normal_parents, own, variant, name, statistics)
+        routing = variational.Routing(variant, offset, *sizes, owner, places, normal, context.scope, observe)
     if isinstance(layer.layer, ConvCapsules):
         return _conv_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
     return _class_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
@@ -203,7 +208,7 @@ def _routed(layer: BoundLayer, variant: EMRouting, poses: Tensor, logits: Tensor
 
 
 def _conv_capsules(
-    context: Context, layer: BoundLayer, transforms: Tensor, poses: Tensor, activations: Tensor, routing: Routing
+    context: Context, layer: BoundLayer, transforms: Tensor, poses: Tensor, activations: Tensor, routing: OfMatrices
 ) -> Signal:
     batch, height, width, types = activations.shape
     places = context.indices[f"{layer.layer.name}.places"]
@@ -212,7 +217,7 @@ def _conv_capsules(
     poses = poses.view(-1, routing.children, 16)
     activations = activations.view(-1, routing.children)
 
-    vote, route = _formulation(context)
+    vote, route = _formulation(context, routing)
     with context.scope(VOTES):
         votes = vote(poses, transforms)
     if context.watcher is not None:
@@ -223,14 +228,14 @@ def _conv_capsules(
 
 
 def _class_capsules(
-    context: Context, layer: BoundLayer, transforms: Tensor, poses: Tensor, activations: Tensor, routing: Routing
+    context: Context, layer: BoundLayer, transforms: Tensor, poses: Tensor, activations: Tensor, routing: OfMatrices
 ) -> Signal:
     spec, batch, classes = layer.layer, len(poses), routing.parents
     assert isinstance(spec, ClassCapsules)  # noqa: S101 - the caller has looked
     places, types = activations.shape[1] * activations.shape[2], activations.shape[3]
     coordinate = context.indices[f"{spec.name}.coordinates"]
     joint = spec.positions == "joint"
-    vote, route = _formulation(context)
+    vote, route = _formulation(context, routing)
     with context.scope(VOTES):
         # Votes are cast place by place, because a child type has one transform for all places.
         votes = vote(poses.reshape(batch * places, types, 16), transforms)
@@ -244,7 +249,8 @@ def _class_capsules(
         context.watcher.votes(spec.name, votes)
     parents = route(votes, activations.reshape(n, routing.children), routing)
     if joint:
-        return Signal(parents.poses, parents.activations, parents.logits)
+        by_logit = isinstance(routing.variant, EMRouting)
+        return Signal(parents.poses, parents.activations, parents.logits if by_logit else parents.activations)
     mean = parents.activations.view(batch, places, classes).mean(1)
     return Signal(parents.poses.view(batch, places, classes, -1).mean(1), mean, mean)
 
@@ -267,11 +273,15 @@ def _class_vectors(context: Context, spec: ClassVectors, own: Parameters, below:
     return Signal(poses, vectors.length(poses), vectors.length(sums))
 
 
-def _formulation(context: Context) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[..., Parents]]:
+def _formulation(
+    context: Context, routing: OfMatrices
+) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[..., Parents]]:
+    if isinstance(routing.variant, VBRouting):
+        return (vote_tiled, variational.route_tiled) if context.tiled else (vote_grouped, variational.route_grouped)
     return (vote_tiled, route_tiled) if context.tiled else (vote_grouped, route_grouped)
 
 
-def _add_coordinates(votes: Tensor, places: Tensor, routing: Routing) -> Tensor:
+def _add_coordinates(votes: Tensor, places: Tensor, routing: OfMatrices) -> Tensor:
     """Votes [b, places, ., ., 16] with each place's (row, column) [places, 2] added or appended."""
     shaped = places[None, :, None, None, :]
     if routing.variant.coordinates == "appended":

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from capsbench.network.layers import Residual
+from capsbench.network.layers import PrimaryCapsules, Residual
 
 Parameters = Mapping[str, Tensor]
 Statistics = dict[str, Tensor]
@@ -61,6 +61,32 @@ def batch_norm(
     if f"{prefix}center" in own:
         normal = normal + own[f"{prefix}center"][:, None, None]
     return activate(normal, activation)
+
+
+def normal_capsules(
+    own: Parameters, poses: Tensor, logits: Tensor, epsilon: float, statistics: Statistics | None, name: str
+) -> tuple[Tensor, Tensor]:
+    """Poses and logits [b, n, ., .] of a layer of capsules, each normalised type by type; `statistics` as above."""
+    return (
+        batch_norm(own, poses, epsilon, statistics, name, "pose_"),
+        batch_norm(own, logits, epsilon, statistics, name, "activation_"),
+    )
+
+
+def primary(
+    spec: PrimaryCapsules, own: Parameters, maps: Tensor, statistics: Statistics | None
+) -> tuple[Tensor, Tensor]:
+    """Poses [b, h, w, n, 16] and activations [b, h, w, n] of primary capsules; `statistics` as above."""
+    poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride)
+    logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride)
+    logits = logits + spec.activation_offset if spec.activation_offset else logits
+    if spec.normalisation is not None:
+        shape, by_type = poses.shape, (len(poses), spec.capsules, 16, -1)
+        epsilon = spec.normalisation.epsilon
+        poses, logits = normal_capsules(own, poses.view(by_type), logits, epsilon, statistics, spec.name)
+        poses = poses.view(shape)
+    poses, activations = poses.permute(0, 2, 3, 1), logits.sigmoid()
+    return poses.reshape(*poses.shape[:3], spec.capsules, 16), activations.permute(0, 2, 3, 1)
 
 
 def residual(spec: Residual, own: Parameters, maps: Tensor, statistics: Statistics | None) -> Tensor:

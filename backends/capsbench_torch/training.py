@@ -11,8 +11,7 @@ from torch import Tensor
 
 from capsbench.backend import Floats, LayerState, MemoryUse, Output, Setting, Step
 from capsbench.measure.steptrace import StepTrace
-from capsbench.network.layers import BatchNorm, Residual
-from capsbench.network.parameters import parameter_specs
+from capsbench.network.parameters import momenta, parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES
 from capsbench_torch import profiling
@@ -50,11 +49,7 @@ class TorchRealization:
             for name, value in parameters.items()
         }
         self._trained = {name: value for name, value in self._parameters.items() if name in trainable}
-        self._momentum = {
-            layer.layer.name: layer.layer.momentum
-            for layer in bound.layers
-            if isinstance(layer.layer, BatchNorm | Residual)
-        }
+        self._momentum = momenta(bound)
         self._tiled = setting.mode == "tiled"
         engine = setting.mode if setting.mode in KERNEL_MODES else None
         self._kernels = fused(bound, engine, setting.threads, self._device) if engine else {}

@@ -30,7 +30,7 @@ from capsbench.network.layers import (
 )
 from capsbench.network.objective import SpreadLoss
 from capsbench.network.parameters import decoder_sizes, parameter_specs
-from capsbench.network.routing import EMRouting, Routing, SelfAttentionRouting
+from capsbench.network.routing import EMRouting, Routing, SelfAttentionRouting, VBRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Features, RoutingShape
 from capsbench.network.training import Adam, AdamW
 
@@ -39,6 +39,15 @@ _M_STEP_PER_VOTE = 6  # weigh, sum; subtract the mean, square, weigh, sum
 _E_STEP_PER_VOTE = 5  # subtract the mean, square, divide, add the log of the deviation, sum
 _M_STEP_PER_COUPLING = 3  # times the child's activation, sum, divide
 _E_STEP_PER_COUPLING = 5  # add the log activation, subtract the largest, exponentiate, sum, divide
+# Of variational Bayes: the deviations of its M-step are its E-step's too.
+_VB_E_STEP_PER_VOTE = 2  # divide, sum
+_VB_M_STEP_PER_COUPLING = 3  # times the child's activation, sum, divide
+_VB_E_STEP_PER_COUPLING = 6  # add the parent's expectations, subtract the largest, exponentiate, sum; subtract, exp.
+# Of a parent's element: digamma of half its degrees of freedom (2, 1), scale the squares, add the prior and the mean's
+# square (2, 2), logarithm (2 with its sum), precision.
+_VB_PER_ELEMENT = 10
+_VB_PER_PARENT = 9  # three posterior counts, two digammas, expected weight and its logarithm, halve, add
+_VB_LOGIT = 6  # entropy (2), times the expected weight (2 with its exponential), both offsets
 _SOFTMAX = 4  # subtract the largest, exponentiate, sum, divide
 _ADAM = 12
 _SGD = 4
@@ -181,7 +190,8 @@ def _capsules(bound: BoundNetwork, layer: BoundLayer) -> int:
         case PrimaryCapsules():
             activations = above.values // (POSE + 1)
             products = _conv(spec.kernel, below, above.values) - above.values * (not spec.biases)
-            return products + (_SIGMOID + (spec.activation_offset != 0.0)) * activations
+            logits = (_SIGMOID + (spec.activation_offset != 0.0)) * activations
+            return products + logits + (4 * above.values if spec.normalisation is not None else 0)
         case ConvCapsules() | ClassCapsules():
             return _routed(bound.network.routing, layer)
         case VectorCapsules():
@@ -234,8 +244,10 @@ def _routed_vectors(routing: Routing | None, layer: BoundLayer) -> int:
 
 def _routed(routing: Routing | None, layer: BoundLayer) -> int:
     shape = layer.routing
-    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    if isinstance(routing, VBRouting):
+        return _routed_by_bayes(routing, shape)
+    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     couplings = shape.positions * shape.children * shape.parents
     parents = shape.positions * shape.parents
     steps, between = routing.iterations, routing.iterations - 1
@@ -247,3 +259,15 @@ def _routed(routing: Routing | None, layer: BoundLayer) -> int:
     elements = 4 + 3 * (routing.damping > 0.0)
     activations = steps * parents * (elements * shape.elements + 3 + _SIGMOID)
     return votes + m_steps + e_steps + activations
+
+
+def _routed_by_bayes(routing: VBRouting, shape: RoutingShape) -> int:
+    couplings = shape.positions * shape.children * shape.parents
+    parents = shape.positions * shape.parents
+    steps, between = routing.iterations, routing.iterations - 1
+    votes = vote_flops(shape) + (2 * couplings if routing.coordinate_elements() else 0)
+    m_steps = steps * (_M_STEP_PER_VOTE * shape.votes + _VB_M_STEP_PER_COUPLING * couplings)
+    e_steps = between * (_VB_E_STEP_PER_VOTE * shape.votes + _VB_E_STEP_PER_COUPLING * couplings)
+    posteriors = steps * parents * (_VB_PER_ELEMENT * shape.elements + _VB_PER_PARENT)
+    normal = 2 * (shape.elements + 1) * parents if routing.normalisation is not None else 0
+    return votes + m_steps + e_steps + posteriors + parents * (_VB_LOGIT + _SIGMOID) + normal

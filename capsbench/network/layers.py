@@ -134,12 +134,26 @@ class Dropout:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """Batch normalisation within a layer of capsules, type by type (Ribeiro et al. 2020, their code).
+
+    All elements of a type's poses share a mean and a variance, over batch and places, and the logits of its activations
+    have their own; `epsilon` and `momentum` are as for `BatchNorm`.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    epsilon: Positive = 1e-3
+    momentum: Rate = 0.99
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PrimaryCapsules:
     """Poses by a linear convolution, activations by a sigmoid one (Hinton et al. 2018, section 4).
 
     Attributes:
         biases: whether the convolutions have any (the authors' code: none).
         activation_offset: added to the logits of the activations (the authors' code: -1).
+        normalisation: of poses and logits, with a scale and a centre that are learned; None for none.
         initial_poses: what the weights of the poses start with.
         initial_activations: those of the activations.
         initial_biases: the biases of both.
@@ -153,6 +167,7 @@ class PrimaryCapsules:
     stride: Size = 1
     biases: bool = True
     activation_offset: Finite = 0.0
+    normalisation: Normalisation | None = None
     initial_poses: Initial = Glorot()
     initial_activations: Initial = Glorot()
     initial_biases: Initial = Filled()

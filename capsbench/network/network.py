@@ -20,7 +20,7 @@ from capsbench.network.layers import (
     VectorCapsules,
 )
 from capsbench.network.objective import CrossEntropy, Objective
-from capsbench.network.routing import EMRouting, Routing, SelfAttentionRouting
+from capsbench.network.routing import EMRouting, MatrixRouting, Routing, SelfAttentionRouting, VBRouting
 from capsbench.network.training import Recipe
 
 NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,59}$")]
@@ -125,17 +125,21 @@ def _check_below(
     layer: ConvCapsules | ClassCapsules | ClassVectors,
     below: PrimaryCapsules | VectorCapsules | None,
 ) -> None:
-    """Matrices are routed by EM from primary_capsules, vectors by the other routings from vector_capsules."""
+    """Matrices are routed by EM or VB from primary_capsules, vectors by the other routings from vector_capsules."""
     matrices = isinstance(layer, MATRIX_ROUTED)
     needed = "primary_capsules" if matrices else "vector_capsules"
     if below is None or below.kind != needed:
         raise BadInput(f"network {network.name}: layer {layer.name!r} needs {needed} below it")
     routing = network.routing
-    if routing is not None and isinstance(routing, EMRouting) != matrices:
-        legal = "em" if matrices else "agreement or self_attention"
+    if routing is not None and isinstance(routing, MatrixRouting) != matrices:
+        legal = "em or vb" if matrices else "agreement or self_attention"
         raise BadInput(
             f"network {network.name}: layer {layer.name!r} ({layer.kind}) cannot be routed by {routing.kind}; "
             f"legal is {legal}"
+        )
+    if isinstance(routing, VBRouting) and isinstance(layer, ClassCapsules) and layer.positions != "joint":
+        raise BadInput(
+            f"network {network.name}: layer {layer.name!r}: class capsules routed by vb need positions: joint, not each"
         )
 
 

@@ -22,11 +22,12 @@ from capsbench.network.layers import (
     ConvCapsules,
     Dense,
     Dropout,
+    Normalisation,
     PrimaryCapsules,
     Residual,
     VectorCapsules,
 )
-from capsbench.network.routing import EMRouting, SelfAttentionRouting
+from capsbench.network.routing import EMRouting, MatrixRouting, SelfAttentionRouting, VBRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Capsules, Features
 
 Parameters = Mapping[str, NDArray[np.float32]]
@@ -80,11 +81,37 @@ def cancelled_biases(bound: BoundNetwork) -> dict[str, str]:
 
     In training such a bias changes nothing: its gradient is zero in truth, and rounding noise in any arithmetic.
     """
-    return {
+    cancelled = {
         f"{below.layer.name}.biases": f"{below.layer.name}.weights"
         for below, above in pairwise(bound.layers)
         if isinstance(below.layer, Conv) and below.layer.activation == "linear" and isinstance(above.layer, BatchNorm)
     }
+    for layer in normalised_capsules(bound):
+        name = layer.layer.name
+        if isinstance(layer.layer, PrimaryCapsules):
+            cancelled |= {f"{name}.activation_biases": f"{name}.activation_weights"} if layer.layer.biases else {}
+        else:
+            cancelled |= {f"{name}.{offset}": f"{name}.transforms" for offset in ("beta_u", "beta_a")}
+    return cancelled
+
+
+def normalised_capsules(bound: BoundNetwork) -> dict[BoundLayer, Normalisation]:
+    """The layers of capsules that normalise their poses and logits by the batch, and how."""
+    routing, found = bound.network.routing, {}
+    for layer in bound.layers:
+        own = layer.layer.normalisation if isinstance(layer.layer, PrimaryCapsules) else None
+        if layer.routing is not None and isinstance(routing, VBRouting):
+            own = routing.normalisation
+        if own is not None:
+            found[layer] = own
+    return found
+
+
+def momenta(bound: BoundNetwork) -> dict[str, float]:
+    """What moving statistics keep of themselves in a train step, by the layers that have any."""
+    within = {layer.layer.name: how.momentum for layer, how in normalised_capsules(bound).items()}
+    specs = (layer.layer for layer in bound.layers)
+    return within | {spec.name: spec.momentum for spec in specs if isinstance(spec, BatchNorm | Residual)}
 
 
 def draw_parameters(bound: BoundNetwork, seed: int) -> dict[str, NDArray[np.float32]]:
@@ -144,12 +171,7 @@ def _layer_specs(bound: BoundNetwork, layer: BoundLayer) -> Iterator[ParameterSp
         case Residual():
             yield from _residual(layer, spec)
         case PrimaryCapsules():
-            biases = spec.initial_biases if spec.biases else None
-            for what, weights, channels in (
-                ("pose", spec.initial_poses, spec.capsules * POSE),
-                ("activation", spec.initial_activations, spec.capsules),
-            ):
-                yield from _conv(f"{spec.name}.{what}_", spec.kernel, layer.input, channels, weights, biases)
+            yield from _primary(layer, spec)
         case Dense():
             yield from _dense(spec.name, layer.input.values, layer.output.values)
         case BatchNorm():
@@ -208,6 +230,23 @@ def _batch_norm(prefix: str, below: object, *, center: bool = True, scale: bool 
     yield ParameterSpec(f"{prefix}moving_variance", shape, trainable=False, scale=1.0)
 
 
+def _primary(layer: BoundLayer, spec: PrimaryCapsules) -> Iterator[ParameterSpec]:
+    biases = spec.initial_biases if spec.biases else None
+    for what, weights, channels in (
+        ("pose", spec.initial_poses, spec.capsules * POSE),
+        ("activation", spec.initial_activations, spec.capsules),
+    ):
+        yield from _conv(f"{spec.name}.{what}_", spec.kernel, layer.input, channels, weights, biases)
+    if spec.normalisation is not None:
+        yield from _normalised(spec.name, spec.capsules, learned=True)
+
+
+def _normalised(name: str, types: int, *, learned: bool) -> Iterator[ParameterSpec]:
+    """Of a capsule layer's poses and logits, type by type."""
+    for what in ("pose", "activation"):
+        yield from _batch_norm(f"{name}.{what}_", Features(1, 1, types), center=learned, scale=learned)
+
+
 def _residual(layer: BoundLayer, spec: Residual) -> Iterator[ParameterSpec]:
     """Two convolutions, and a third as shortcut where the shape changes; each with its normalisation."""
     yield from _conv(f"{spec.name}.conv1_", 3, layer.input, spec.channels, He(), None)
@@ -222,15 +261,18 @@ def _residual(layer: BoundLayer, spec: Residual) -> Iterator[ParameterSpec]:
 def _routed(bound: BoundNetwork, layer: BoundLayer, spec: ConvCapsules | ClassCapsules) -> Iterator[ParameterSpec]:
     shape, routing = layer.routing, bound.network.routing
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
-    assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
-    each = shape.elements if routing.beta_u == "element" else 1
-    offsets = (shape.parents, each) if routing.beta_u == "element" else (shape.parents,)
+    assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
+    by_element = isinstance(routing, EMRouting) and routing.beta_u == "element"
+    each = shape.elements if by_element else 1
+    offsets = (shape.parents, each) if by_element else (shape.parents,)
     transforms = (shape.child_types, shape.parents, 4, 4)
     drawn = Normal(std=spec.transform_std, truncated=spec.transform_truncated)
     yield _started(f"{spec.name}.transforms", transforms, drawn, (4, 4))
     # A vector counts as a matrix of one column, as in TensorFlow.
     yield _started(f"{spec.name}.beta_u", offsets, spec.initial_beta_u, (shape.parents, each))
     yield _started(f"{spec.name}.beta_a", (shape.parents,), spec.initial_beta_a, (shape.parents, 1))
+    if isinstance(routing, VBRouting) and routing.normalisation is not None:
+        yield from _normalised(spec.name, shape.parents, learned=False)
 
 
 def _routed_vectors(bound: BoundNetwork, layer: BoundLayer, spec: ClassVectors) -> Iterator[ParameterSpec]:

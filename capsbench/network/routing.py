@@ -1,7 +1,8 @@
 """Routing as data: every difference between the published variants is a field.
 
 EM routing's equations are those of Hinton, Sabour, Frosst, "Matrix capsules with EM routing", ICLR 2018, procedure 1;
-the NumPy backend's `routing.py` is their executable form, and its `vectors.py` that of routing between vectors.
+the NumPy backend's `routing.py` is their executable form, its `variational.py` that of variational Bayes routing, and
+its `vectors.py` that of routing between vectors.
 """
 
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from capsbench.network.initial import Finite
-from capsbench.network.layers import STRICT, ClassCapsules, Layer, NotNegative, Positive, Rate
+from capsbench.network.layers import STRICT, ClassCapsules, Layer, Normalisation, NotNegative, Positive, Rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +123,61 @@ class EMRouting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VBRouting:
+    """Variational Bayes routing between two layers of capsules (Ribeiro, Leontidis, Kollias, AAAI 2020, and its code).
+
+    The votes of a position are a mixture of Gaussians, one a parent, whose weights have a Dirichlet prior, whose means
+    a Gaussian one about zero, and whose precisions a Wishart one. An M-step updates the parents' posteriors, an E-step
+    what each child expects of them. A parent's pose is the mean of its posterior; its logit is
+    beta_a - beta_u - pi H, with its expected weight pi and the entropy H of its expected Gaussian. Class capsules are
+    ranked by their activations.
+
+    Attributes:
+        iterations: M-steps; the E-step runs between two of them.
+        prior_alpha: of the Dirichlet, alpha_0.
+        prior_kappa: votes that the prior mean counts as, kappa_0.
+        prior_nu: degrees of freedom of the Wishart, nu_0; more than the 16 elements of a pose less one.
+        prior_psi: the diagonal of its inverse scale matrix, what is added to the sums of squares.
+        covariance: `diagonal`, which is the default of the authors' code; it can do full matrices too.
+        competition: a child's assignments sum to one over the parents at one `position`, or over its parents at
+            `all_positions` (the authors' code). Before the first M-step they do at each position.
+        density_floor: the sum of a child's expected densities is taken for no less, so that one far from all parents is
+            assigned to none of them (the authors' code: 1e-8).
+        normalisation: of the parents' poses and logits, with nothing learned (the authors' code); None for none.
+        coordinates: where a class capsule's votes receive the child's (row, column): nowhere, or added to the first two
+            elements of the pose's `right_column`.
+        coordinate_unit: of the `grid`, (index + 1/2) / grid side; or `grid_tenths`, (index + 1) / (10 grid side) (the
+            authors' code).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["vb"] = "vb"
+    iterations: Annotated[int, Field(ge=1, le=100)] = 3
+    prior_alpha: Positive = 1.0
+    prior_kappa: Positive = 1.0
+    prior_nu: Annotated[float, Field(gt=15.0, allow_inf_nan=False)] = 17.0
+    prior_psi: Positive = 1.0
+    covariance: Literal["diagonal"] = "diagonal"
+    competition: Literal["position", "all_positions"] = "all_positions"
+    density_floor: NotNegative = 1e-8
+    normalisation: Normalisation | None = None
+    coordinates: Literal["none", "right_column"] = "right_column"
+    coordinate_unit: Literal["grid", "grid_tenths"] = "grid_tenths"
+
+    def of(self, layer: Layer) -> "VBRouting":
+        """The variant as one layer routes by it: children of class capsules feed one position, so compete there."""
+        return replace(self, competition="position") if isinstance(layer, ClassCapsules) else self
+
+    def coordinate_elements(self) -> tuple[int, int] | None:
+        """Which of the 16 pose elements (rows first) the (row, column) is added to; None when none is."""
+        return (3, 7) if self.coordinates == "right_column" else None
+
+    def class_pose_elements(self) -> int:
+        """Elements of a class capsule's pose."""
+        return 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgreementRouting:
     """Dynamic routing between vectors (Sabour, Frosst, Hinton, NIPS 2017, procedure 1).
 
@@ -154,5 +210,6 @@ class SelfAttentionRouting:
     kind: Literal["self_attention"] = "self_attention"
 
 
+MatrixRouting = EMRouting | VBRouting
 VectorRouting = AgreementRouting | SelfAttentionRouting
-Routing = EMRouting | VectorRouting
+Routing = MatrixRouting | VectorRouting

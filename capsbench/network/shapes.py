@@ -21,7 +21,7 @@ from capsbench.network.layers import (
 )
 from capsbench.network.network import Network, check_structure
 from capsbench.network.patches import margins
-from capsbench.network.routing import EMRouting
+from capsbench.network.routing import MatrixRouting
 
 POSE = 16
 
@@ -197,7 +197,7 @@ def _routed(
     network: Network, layer: ConvCapsules | ClassCapsules, shape: Shape, classes: int
 ) -> tuple[Capsules, RoutingShape]:
     assert isinstance(shape, Capsules)  # noqa: S101 - check_structure has seen to it
-    assert isinstance(network.routing, EMRouting)  # noqa: S101 - likewise
+    assert isinstance(network.routing, MatrixRouting)  # noqa: S101 - likewise
     below = shape.capsules
     if isinstance(layer, ConvCapsules):
         height, width = _grid(network, layer.name, shape, layer.kernel, layer.stride)
@@ -259,10 +259,10 @@ def _receptive_field(layer: Layer, shape: Shape, centre: float, step: float) -> 
 def coordinates(bound: BoundNetwork, layer: BoundLayer) -> list[tuple[float, float]]:
     """The (row, column) that class capsules add to the votes of each place below, rows first.
 
-    Their unit is `EMRouting.coordinate_unit`.
+    Their unit is the routing's `coordinate_unit`.
     """
     below, routing = layer.input, bound.network.routing
-    unit = routing.coordinate_unit if isinstance(routing, EMRouting) else "grid"
+    unit = routing.coordinate_unit if isinstance(routing, MatrixRouting) else "grid"
     source = next(lower for lower, upper in pairwise(bound.layers) if upper is layer)
 
     def along(count: int, side: int) -> list[float]:
@@ -272,6 +272,8 @@ def coordinates(bound: BoundNetwork, layer: BoundLayer) -> list[tuple[float, flo
                 return [centre / side for centre in centres]
             case "centred_pixels":
                 return [(centre - side / 2) / 100 for centre in centres]
+            case "grid_tenths":
+                return [(i + 1) / (10 * count) for i in range(count)]
             case _:
                 return [(i + 0.5 * (unit == "grid")) / count for i in range(count)]
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from capsbench import plugins
 from capsbench.backend import Backend, Floats, Output, Realization, Setting, Step
-from capsbench.network.parameters import cancelled_biases, dropout_masks, parameter_specs
+from capsbench.network.parameters import cancelled_biases, dropout_masks, normalised_capsules, parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench.record.schema import Parity
 
@@ -61,7 +61,13 @@ class Oracle(Protocol):
 
 
 def batch_size(bound: BoundNetwork) -> int:
-    """Images for the comparison: two, or one where the oracle would work on millions of vote elements."""
+    """Images for the comparison: two, or one where the oracle would work on millions of vote elements.
+
+    There are four where the batch normalises class capsules, of whose logits it would make 1 and -1 of two, whatever
+    they are.
+    """
+    if any(layer is bound.layers[-1] for layer in normalised_capsules(bound)):
+        return 4
     votes = sum(layer.routing.votes for layer in bound.layers if layer.routing is not None)
     return 1 if votes > LARGE_VOTE_ELEMENTS else 2
 

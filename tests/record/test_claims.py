@@ -12,7 +12,7 @@ from capsbench.network import zoo
 from capsbench.record.claims import TIMES, UNITS, ledger_path, packaged_ledger, packaged_path, read_ledger
 
 CHECKOUT = Path(__file__).parents[2] / "results" / "claims.yaml"
-PLANNED = {"vb"}
+PLANNED: set[str] = set()
 SOURCE = "{citation: Somebody and others 2018, url: 'https://example.org/paper', read_in: the paper}"
 CLAIM = {
     "id": "some-error",
