@@ -21,7 +21,14 @@ from capsbench.network.layers import (
     VectorCapsules,
 )
 from capsbench.network.parameters import parameter_specs
-from capsbench.network.routing import AgreementRouting, EMRouting, Routing, SelfAttentionRouting
+from capsbench.network.routing import (
+    AgreementRouting,
+    EMRouting,
+    MatrixRouting,
+    Routing,
+    SelfAttentionRouting,
+    VBRouting,
+)
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Features, RoutingShape
 from capsbench_fused.engine import KERNEL_MODES
 from capsbench_fused.forecast import held as held_by_kernels
@@ -74,7 +81,7 @@ def _needs(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
         return needs.kept / batch + layer.output.values, needs.working / batch, 0.0
     if shape is not None and isinstance(layer.layer, ClassVectors):
         return _routed_vectors(shape, routing, tiled)
-    if shape is not None and isinstance(routing, EMRouting):
+    if shape is not None and isinstance(routing, MatrixRouting):
         # The block-diagonal transforms [child types, 16, parents * 16] of the `graph` mode.
         blocks = 0 if tiled else shape.child_types * shape.parents * 256
         return *_routed(layer, shape, routing, tiled), blocks
@@ -138,21 +145,23 @@ def _routed_vectors(shape: RoutingShape, routing: Routing | None, tiled: bool) -
     return factors + routed, max(3 * votes + attention, factors + votes - routed), 0.0
 
 
-def _routed(layer: BoundLayer, shape: RoutingShape, routing: EMRouting, tiled: bool) -> tuple[float, float]:
+def _routed(layer: BoundLayer, shape: RoutingShape, routing: MatrixRouting, tiled: bool) -> tuple[float, float]:
     """Numbers an image that a routed layer keeps until its backward pass, and the most that the pass adds."""
     couplings = shape.positions * shape.children * shape.parents
     votes = couplings * shape.elements
     poses = shape.positions * shape.children * 16
     m_steps, e_steps = routing.iterations, routing.iterations - 1
-    shifted = routing.densities == "shifted"
+    shifted = isinstance(routing, EMRouting) and routing.densities == "shifted"
     # An M-step keeps squares of the votes' deviations; assignments and weights, and assignments before they were
-    # renormalised, of the couplings.
-    kept = 1.0 * m_steps * (votes + (2 + routing.renormalise_input) * couplings)
+    # renormalised or divided by the posterior's count, of the couplings.
+    divided = isinstance(routing, VBRouting) or routing.renormalise_input
+    kept = 1.0 * m_steps * (votes + (2 + divided) * couplings)
     if tiled:
         # Both tiled factors, the votes, and each M-step's deviations. Where the largest element is sought, an E-step
         # also keeps which elements equal it and, about half the time, the negated squares of a division's gradient,
-        # which the executor comes to early or late.
-        kept += (3 + m_steps) * votes + e_steps * (1.5 * shifted * votes + (3 + shifted) * couplings)
+        # which the executor comes to early or late; of variational Bayes it keeps those most of the time.
+        searched = 1.5 * shifted + 0.8 * isinstance(routing, VBRouting)
+        kept += (3 + m_steps) * votes + e_steps * (searched * votes + (3 + shifted) * couplings)
         return kept + poses / 4, 3 * votes
     # The deviations overwrite the votes. An E-step keeps densities and couplings, and in `shifted` the held parents'
     # statistics, some [children, 16] and one [children, parents].

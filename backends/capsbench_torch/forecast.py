@@ -21,7 +21,7 @@ from capsbench.network.layers import (
     VectorCapsules,
 )
 from capsbench.network.parameters import decoder_sizes, parameter_specs
-from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting
+from capsbench.network.routing import AgreementRouting, MatrixRouting, SelfAttentionRouting, VBRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_fused.forecast import held
@@ -59,7 +59,7 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
         return _by_kernels(bound, layer, setting, batch, gradients)
     if isinstance(layer.layer, ClassVectors):
         return _class_vectors(bound, layer, setting, batch, gradients)
-    if layer.routing is not None and isinstance(bound.network.routing, EMRouting):
+    if layer.routing is not None and isinstance(bound.network.routing, MatrixRouting):
         mode = setting.mode
         routing, shape = bound.network.routing, layer.routing
         votes = batch * shape.votes
@@ -77,6 +77,9 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
         case MaxPool():
             # The indices of the winners are 8-byte integers.
             return _Layer(3 * above, below + above, gradients)
+        case PrimaryCapsules(normalisation=how) if how is not None:
+            # As a convolution and a batch normalisation above it.
+            return _Layer(4 * above, below + 3 * above, gradients)
         case Conv() | PrimaryCapsules():
             return _Layer(above, below + 2 * above, gradients)
         case VectorCapsules(elements=elements):
@@ -129,20 +132,23 @@ def _owns(layer: BoundLayer, name: str) -> bool:
     return name.partition(".")[0] == layer.layer.name
 
 
-def _grouped(routing: EMRouting) -> tuple[tuple[float, float], tuple[float, float]]:
+def _grouped(routing: MatrixRouting) -> tuple[tuple[float, float], tuple[float, float]]:
     """(v, c) kept and (v, c) worked with, in the grouped formulation.
 
     Kept are the votes, and for every iteration the squared deviations, the assignments, their product with the child's
     activation, and the weights. The backward pass turns one tensor in place from the squares' gradient into the votes'.
     """
     steps, between = routing.iterations, routing.iterations - 1
+    if isinstance(routing, VBRouting):
+        # And the log-densities that were summed.
+        return (1.0 + steps, 3.0 * steps + between), (1.0, 3.0)
     couplings = 3.0 * steps + 1.5 * steps * routing.renormalise_input
     if routing.densities == "shifted":
         couplings += 2.0 * between
     return (1.0 + steps, couplings), (1.0, 3.0)
 
 
-def _tiled(routing: EMRouting) -> tuple[tuple[float, float], tuple[float, float]]:
+def _tiled(routing: MatrixRouting) -> tuple[tuple[float, float], tuple[float, float]]:
     """(v, c) kept and (v, c) worked with, in the tiled formulation.
 
     Kept are the tiled transforms, the tiled poses and the votes; for every M-step the differences and their squares;
@@ -150,6 +156,8 @@ def _tiled(routing: EMRouting) -> tuple[tuple[float, float], tuple[float, float]
     """
     steps, between = routing.iterations, routing.iterations - 1
     votes = 3.0 + 2.0 * steps + 2.0 * between
+    if isinstance(routing, VBRouting):
+        return (votes, 2.0 * steps + between), (3.0, 3.0)
     couplings = 2.5 * steps + 1.5 * steps * routing.renormalise_input
     if routing.densities == "shifted":
         votes += between

@@ -12,6 +12,7 @@ from capsbench.network.layers import (
     Dense,
     Dropout,
     MaxPool,
+    Normalisation,
     PrimaryCapsules,
     Residual,
     VectorCapsules,
@@ -26,7 +27,7 @@ from capsbench.network.objective import (
     SigmoidMargin,
     SpreadLoss,
 )
-from capsbench.network.routing import AgreementRouting, EMRouting, InverseTemperature, SelfAttentionRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, InverseTemperature, SelfAttentionRouting, VBRouting
 from capsbench.network.training import SGD, Adam, AdamW, Constant, CosineDecay, ExponentialDecay, Recipe, StepDecay
 
 small = st.floats(1e-6, 10.0)
@@ -60,6 +61,21 @@ reconstructions = st.none() | st.builds(
     Reconstruction, hidden=st.lists(st.integers(1, 64), max_size=3).map(tuple), weight_per_pixel=small
 )
 
+normalisations = st.none() | st.builds(Normalisation, epsilon=small, momentum=share)
+bayes_routings = st.builds(
+    VBRouting,
+    iterations=st.integers(1, 4),
+    prior_alpha=small,
+    prior_kappa=small,
+    prior_nu=st.floats(15.5, 99.0),
+    prior_psi=small,
+    competition=st.sampled_from(["position", "all_positions"]),
+    density_floor=st.just(0.0) | small,
+    normalisation=normalisations,
+    coordinates=st.sampled_from(["none", "right_column"]),
+    coordinate_unit=st.sampled_from(["grid", "grid_tenths"]),
+)
+
 
 @st.composite
 def routings(draw):
@@ -89,20 +105,28 @@ def routings(draw):
 def capsule_networks(draw):
     """A convolution, primary capsules, up to two convolutional capsule layers, class capsules."""
     middle = draw(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 2)), max_size=2))
+    routing = draw(routings() | bayes_routings)
     layers = (
         *draw(st.sampled_from([(), (BatchNorm(name="norm", activation="relu"),)])),
         Conv(name="conv", channels=draw(st.integers(1, 8)), kernel=draw(st.integers(1, 5)), stride=2),
         PrimaryCapsules(
-            name="primary", capsules=draw(st.integers(1, 5)), biases=draw(st.booleans()), initial_poses=draw(starts)
+            name="primary",
+            capsules=draw(st.integers(1, 5)),
+            biases=draw(st.booleans()),
+            normalisation=draw(normalisations),
+            initial_poses=draw(starts),
         ),
         *(
             ConvCapsules(name=f"caps{i}", capsules=n, kernel=k, stride=s, initial_beta_a=draw(starts))
             for i, (n, k, s) in enumerate(middle)
         ),
-        ClassCapsules(name="classes", positions=draw(st.sampled_from(["joint", "each"]))),
+        ClassCapsules(
+            name="classes",
+            positions=draw(st.sampled_from(["joint", "each"] if isinstance(routing, EMRouting) else ["joint"])),
+        ),
     )
     objective = Objective(loss=draw(losses), reconstruction=draw(reconstructions))
-    return Network(name="caps", layers=layers, routing=draw(routings()), objective=objective, recipe=draw(recipes))
+    return Network(name="caps", layers=layers, routing=routing, objective=objective, recipe=draw(recipes))
 
 
 @st.composite

@@ -16,6 +16,7 @@ from capsbench.network.layers import (
     Conv,
     ConvCapsules,
     Dense,
+    Normalisation,
     PrimaryCapsules,
     Residual,
     VectorCapsules,
@@ -30,7 +31,7 @@ from capsbench.network.parameters import (
     parameter_specs,
 )
 from capsbench.network.patches import patch_places
-from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting, VBRouting
 from capsbench.network.shapes import RoutingShape, bind, coordinates
 from capsbench.network.text import parse
 
@@ -59,6 +60,7 @@ def seed():
         ("dynamic-small", MNIST, 705_728),
         ("efficient", MNIST, 161_824),  # the paper's count: moving statistics are not in it
         ("cnn-residual", NORB, 317_541),
+        ("vb", NORB, 68_714),  # its authors' code's
     ],
 )
 def test_parameter_counts(name, sizes, count):
@@ -183,6 +185,29 @@ def test_hand_counted_flops_of_vectors():
     assert forward_flops(bound, bound.layers[0]) == 12 * (2 * 9 * 2 + 2 * 9 * 3 + 2 * 2 + 3 * 4 + 3)
 
 
+def test_hand_counted_flops_of_variational_bayes():
+    """Normalised primary capsules and two iterations of variational Bayes routing, counted on paper."""
+    layers = (PrimaryCapsules(name="p", capsules=2, normalisation=Normalisation()), ClassCapsules(name="k"))
+    fields = {"name": "caps", "layers": layers, "objective": Objective(loss=CrossEntropy())}
+    routing = VBRouting(iterations=2, normalisation=Normalisation(), coordinates="none")
+    bound = bind(Network(routing=routing, **fields), (1, 1, 1), 3)
+    assert forward_flops(bound, bound.layers[0]) == 34 * 3 + 2 * 4 + 34 * 4
+    couplings, votes, parents = 6, 96, 3
+    m_steps, e_step = 2 * (6 * votes + 3 * couplings), 2 * votes + 6 * couplings
+    posteriors = 2 * parents * (10 * 16 + 9)
+    # Each parent's logit and activation; a mean and a deviation of 16 elements and the logit.
+    expected = couplings * 128 + m_steps + e_step + posteriors + parents * (6 + 4) + 2 * 17 * parents
+    assert forward_flops(bound, bound.layers[1]) == expected
+
+
+def test_coordinates_of_variational_bayes():
+    """The authors' code counts rows and columns from 1, in tenths of the grid."""
+    bound = bind(zoo.load("vb"), *NORB)
+    assert np.allclose(
+        coordinates(bound, bound.layers[-1])[:5], [(0.025, c) for c in (0.025, 0.05, 0.075, 0.1)] + [(0.05, 0.025)]
+    )
+
+
 @given(networks)
 @settings(max_examples=60, deadline=None)
 def test_costs_add_up(network):
@@ -257,7 +282,9 @@ VECTORS = VectorCapsules(name="p", capsules=2, elements=3, kernel=1)
         (em(PRIMARY, ClassVectors(name="k")), "needs vector_capsules below"),
         (em(VECTORS, ClassVectors(name="k")), "cannot be routed by em; legal is agreement or self_attention"),
         (em(VECTORS, CLASSES, routing=AgreementRouting()), "needs primary_capsules below"),
-        (em(PRIMARY, CLASSES, routing=AgreementRouting()), "cannot be routed by agreement; legal is em"),
+        (em(PRIMARY, CLASSES, routing=AgreementRouting()), "cannot be routed by agreement; legal is em or vb"),
+        (em(VECTORS, ClassVectors(name="k"), routing=VBRouting()), "cannot be routed by vb; legal is agreement or"),
+        (em(PRIMARY, replace(CLASSES, positions="each"), routing=VBRouting()), "need positions: joint, not each"),
         (em(VECTORS, ClassVectors(name="k"), ClassVectors(name="l"), routing=AgreementRouting()), "must be the last"),
         (em(replace(VECTORS, depthwise=True), ClassVectors(name="k"), routing=AgreementRouting()), "2 × 3 = 6, but"),
         (em(PRIMARY, Conv(name="c", channels=1, kernel=1), CLASSES), "cannot stand above capsules"),
