@@ -37,14 +37,17 @@ class Inspector:
         self._iterations.append(routing_numbers(couplings, mass, variances))
 
     def see_layer(self, layer: Layer, values: Array, activations: Array | None) -> None:
-        """A layer has ended: with maps, or with poses [b, .., elements] and activations [b, ..]."""
+        """A layer has ended: with maps, or with poses [b, .., elements] and activations [b, ..].
+
+        Classes that have no poses have their activations [b, classes] in the poses' place.
+        """
         if isinstance(layer, _NOT_SHOWN):
             return
         batch = len(values)
         if activations is None:
             self.states[layer.name] = LayerState(values.reshape(batch, -1))
             return
-        poses = values.reshape(batch, -1, values.shape[-1])
+        poses = None if values.ndim == activations.ndim else values.reshape(batch, -1, values.shape[-1])
         routing = RoutingState(*np.stack(self._iterations, -1)) if self._iterations else None
         self.states[layer.name] = LayerState(activations.reshape(batch, -1), poses, self._votes, routing)
         self._votes, self._iterations = None, []

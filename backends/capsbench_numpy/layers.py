@@ -16,15 +16,18 @@ from capsbench.network.layers import (
     Dense,
     Dropout,
     Layer,
+    MapCapsules,
     MaxPool,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.patches import margins, patch_places
-from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting, VBRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting, SelfRouting, VBRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
-from capsbench_numpy import variational, vectors
+from capsbench_numpy import selfrouting, variational, vectors
 from capsbench_numpy.inspection import Inspector
 from capsbench_numpy.maps import (
     activate,
@@ -43,7 +46,7 @@ from capsbench_numpy.routing import Array, Routed, log_sigmoid, log_softmax, rou
 class Signal:
     """What flows between layers: maps [b, h, w, c], or poses [b, h, w, n, elements] with activations [b, h, w, n].
 
-    `scores` [b, classes] is what the last layer ranks classes by.
+    Classes without poses have their activations in both. `scores` [b, classes] is what the last layer ranks classes by.
     """
 
     values: Array
@@ -97,6 +100,13 @@ def _apply(
             return Signal(poses, vectors.length(poses))
         case ClassVectors() as spec:
             return _class_vectors(bound, spec, own, below, inspector)
+        case MapCapsules() as spec:
+            return Signal(*selfrouting.of_maps(below.values, spec.capsules))
+        case SelfRoutedCapsules() | SelfRoutedClasses():
+            return _self_routed(bound, layer, own, below, inspector)
+        case BatchNorm() as spec if below.activations is not None:
+            maps = below.values.reshape(*below.values.shape[:3], -1)
+            return Signal(_on_maps(spec, own, maps, masks).reshape(below.values.shape), below.activations)
         case spec:
             return Signal(_on_maps(spec, own, below.values, masks))
 
@@ -204,6 +214,28 @@ def _class_vectors(
         sums = vectors.attend(votes, own["priors"])
     poses = vectors.squash(sums, spec.squash)
     return Signal(poses, vectors.length(poses), vectors.length(sums))
+
+
+def _self_routed(
+    bound: BoundNetwork, layer: BoundLayer, own: Mapping[str, Array], below: Signal, inspector: Inspector | None
+) -> Signal:
+    spec, routing = layer.layer, bound.network.routing
+    assert isinstance(routing, SelfRouting)  # noqa: S101 - check_structure has seen to it
+    assert below.activations is not None  # noqa: S101 - likewise: capsules stand below
+    observe = None if inspector is None else inspector.see_iteration
+    if isinstance(spec, SelfRoutedCapsules):
+        children, activations = selfrouting.patches(below.values, below.activations, spec)
+        votes = selfrouting.vote(children, own["transforms"])
+        if inspector is not None:
+            inspector.see_votes(votes)
+        shares = selfrouting.choose(children, own["routing_weights"], own["routing_biases"])
+        poses, active = selfrouting.gather(votes, shares, activations, routing, observe)
+        grid = (len(poses), layer.output.height, layer.output.width, spec.capsules)
+        return Signal(poses.reshape(*grid, -1), active.reshape(grid))
+    children = below.values.reshape(len(below.values), 1, -1, below.values.shape[-1])
+    shares = selfrouting.choose(children, own["routing_weights"], own["routing_biases"])
+    scores = selfrouting.classify(shares, below.activations.reshape(children.shape[:3]), observe)[:, 0]
+    return Signal(np.exp(scores), np.exp(scores), scores)
 
 
 def _route(

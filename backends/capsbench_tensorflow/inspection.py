@@ -20,7 +20,7 @@ class Watched:
     Attributes:
         activations: [b, n].
         poses: [b, n, 16 or 18].
-        votes: [b, n].
+        votes: [b, n]; None for parents without poses, whose votes have no elements.
         iterations: coupling entropy, vote distance and share of starved parents, each [b], by routing iteration.
     """
 
@@ -59,7 +59,7 @@ class Watch:
         return partial(self._observe, self.layers.setdefault(name, Watched()))
 
     def _observe(self, layer: Watched, votes: Votes, couplings: tf.Tensor, mass: tf.Tensor, fit: Fit) -> None:
-        if self._votes and layer.votes is None:
+        if self._votes and layer.votes is None and votes.values.shape[3]:
             layer.votes = self._of_images(votes.values)
         spread = mass * tf.reduce_sum(fit.variance, 3, keepdims=True)
         starved = mass < _STARVED * tf.reduce_mean(mass, votes.parents, keepdims=True)

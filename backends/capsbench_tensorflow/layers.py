@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from capsbench.measure.steptrace import VOTES
 from capsbench.network.layers import (
+    ROUTED,
     AveragePool,
     BatchNorm,
     ClassCapsules,
@@ -17,14 +18,17 @@ from capsbench.network.layers import (
     Dense,
     Dropout,
     Layer,
+    MapCapsules,
     MaxPool,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
-from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting, SelfRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork
-from capsbench_tensorflow import fused, variational, vectors
+from capsbench_tensorflow import fused, selfrouting, variational, vectors
 from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.maps import (
     Moments,
@@ -50,7 +54,7 @@ class Result:
     Attributes:
         scores: [b, classes].
         activations: [b, classes].
-        poses: [b, classes, 16 or 18], or class vectors; None for a CNN.
+        poses: [b, classes, 16 or 18], or class vectors; None for a CNN and for classes without poses.
         moments: batch mean and biased variance [channels] by layer and normalisation; empty at evaluation.
     """
 
@@ -86,15 +90,15 @@ def forward(
         own = _own(variables, layer.layer.name)
         with tf.name_scope(layer.layer.name):
             match layer.layer:
+                case BatchNorm() as spec if capsules is not None:
+                    capsules = selfrouting.normal_poses(spec, own, capsules, moments if masks is not None else None)
                 case BatchNorm() | Residual():
                     maps = _normal(layer.layer, own, maps, moments if masks is not None else None)
                 case Dropout() as spec:
                     maps = maps if masks is None else maps * tf.reshape(masks[spec.name], maps.shape)
-                case PrimaryCapsules() as spec:
-                    capsules = Capsules(*primary(spec, own, maps, moments if masks is not None else None))
-                case VectorCapsules() as spec:
-                    capsules = _vectors(spec, own, maps)
-                case ConvCapsules() | ClassCapsules() | ClassVectors() if capsules is not None:
+                case PrimaryCapsules() | VectorCapsules() | MapCapsules():
+                    capsules = _first_capsules(layer.layer, own, maps, moments if masks is not None else None)
+                case spec if isinstance(spec, ROUTED) and capsules is not None:
                     routed = _route(bound, layer, own, capsules, tiled, moments, watch, kernels, keep=masks is not None)
                     if isinstance(routed, Result):
                         if watch is not None:
@@ -111,7 +115,8 @@ def forward(
 
 
 def _show(watch: Watch, layer: Layer, maps: tf.Tensor, capsules: Capsules | None) -> None:
-    if isinstance(layer, PrimaryCapsules | ConvCapsules | VectorCapsules) and capsules is not None:
+    holders = PrimaryCapsules | ConvCapsules | VectorCapsules | MapCapsules | SelfRoutedCapsules
+    if isinstance(layer, holders) and capsules is not None:
         watch.outputs(layer.name, capsules.activations, capsules.poses)
     elif isinstance(layer, Conv | Dense | Residual):
         watch.outputs(layer.name, maps)
@@ -123,6 +128,11 @@ def _own(variables: Variables, layer: str) -> dict[str, tf.Variable]:
 
 def _routing(bound: BoundNetwork) -> MatrixRouting:
     assert isinstance(bound.network.routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
+    return bound.network.routing
+
+
+def _self(bound: BoundNetwork) -> SelfRouting:
+    assert isinstance(bound.network.routing, SelfRouting)  # noqa: S101 - check_structure has seen to it
     return bound.network.routing
 
 
@@ -148,6 +158,14 @@ def _normal(layer: Layer, own: Variables, maps: tf.Tensor, moments: Moments | No
         return residual(layer, own, maps, moments)
     assert isinstance(layer, BatchNorm)  # noqa: S101 - nothing else does
     return batch_norm(own, maps, layer.epsilon, moments, layer.name, activation=layer.activation)
+
+
+def _first_capsules(
+    spec: PrimaryCapsules | VectorCapsules | MapCapsules, own: Variables, maps: tf.Tensor, moments: Moments | None
+) -> Capsules:
+    if isinstance(spec, PrimaryCapsules):
+        return Capsules(*primary(spec, own, maps, moments))
+    return _vectors(spec, own, maps) if isinstance(spec, VectorCapsules) else selfrouting.of_maps(spec, maps)
 
 
 def _vectors(spec: VectorCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
@@ -215,6 +233,11 @@ def _route(
     spec = layer.layer
     if isinstance(spec, ClassVectors):
         return _class_vectors(bound, spec, own, below, tiled, moments, watch)
+    if isinstance(spec, SelfRoutedCapsules):
+        return selfrouting.conv_capsules(layer, spec, own, below, _self(bound), tiled, watch)
+    if isinstance(spec, SelfRoutedClasses):
+        scores = selfrouting.classify(own, below, tiled, None if watch is None else watch.observer(spec.name))
+        return Result(scores, tf.exp(scores), None, moments)
     routing, seen = _routing(bound).of(spec), moments if keep else None
     if kernels is not None and isinstance(routing, EMRouting):
         if watch is not None:  # kernels have no votes and couplings to show

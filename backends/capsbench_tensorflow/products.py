@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from capsbench.network.layers import ConvCapsules
+from capsbench.network.layers import ConvCapsules, SelfRoutedCapsules
 from capsbench.network.patches import patch_places
 from capsbench.network.shapes import POSE
 from capsbench_tensorflow.moments import backward_scope
@@ -15,7 +15,7 @@ from capsbench_tensorflow.moments import backward_scope
 _ROWS = 64
 
 
-def patches(maps: tf.Tensor, spec: ConvCapsules) -> tf.Tensor:
+def patches(maps: tf.Tensor, spec: ConvCapsules | SelfRoutedCapsules) -> tf.Tensor:
     """What a layer's windows see of maps [b, height, width, ..]: [b, positions, kernel * kernel, ..].
 
     Windows are gathered, and so is their gradient: at each place from all windows that look at it.

@@ -58,7 +58,7 @@ class _Watcher:
         if isinstance(layer.layer, BatchNorm | Dropout | MaxPool | AveragePool):
             return
         name, values = layer.layer.name, signal.values
-        if signal.activations is None or values.ndim == 2:
+        if signal.activations is None or (values.ndim == 2 and name not in self._routing):
             maps = values.permute(0, 2, 3, 1) if values.ndim == 4 else values
             self.states[name] = LayerState(_array(maps.reshape(self.batch, -1)))
             return
@@ -67,7 +67,7 @@ class _Watcher:
             routing = RoutingState(*(_array(numbers) for numbers in torch.stack(self._routing[name], -1)))
         self.states[name] = LayerState(
             _array(signal.activations.reshape(self.batch, -1)),
-            _array(values.reshape(self.batch, -1, values.shape[-1])),
+            None if values.ndim == 2 else _array(values.reshape(self.batch, -1, values.shape[-1])),
             self._votes.get(name),
             routing,
         )

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from capsbench.measure.steptrace import VOTES
 from capsbench.network.layers import (
+    MATRIX_ROUTED,
+    ROUTED,
     AveragePool,
     BatchNorm,
     ClassCapsules,
@@ -21,15 +23,17 @@ from capsbench.network.layers import (
     ConvCapsules,
     Dense,
     Dropout,
+    MapCapsules,
     MaxPool,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
     VectorCapsules,
 )
 from capsbench.network.patches import margins, patch_places
-from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting, VBRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting, SelfRouting, VBRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, coordinates
-from capsbench_torch import fused, variational, vectors
+from capsbench_torch import fused, selfrouting, variational, vectors
 from capsbench_torch.maps import Parameters, Statistics, activate, average_pool, batch_norm, conv, primary, residual
 from capsbench_torch.routing import (
     Parents,
@@ -48,7 +52,8 @@ OfMatrices = Routing | variational.Routing
 class Signal:
     """What flows between layers: maps [b, c, h, w] (or [b, units]), or poses [b, h, w, n, h'] with activations.
 
-    `scores` [b, classes] is what the last layer ranks classes by; `poses` is then [b, classes, elements].
+    `scores` [b, classes] is what the last layer ranks classes by; `poses` is then [b, classes, elements], or where
+    classes have no poses their activations once more.
     """
 
     values: Tensor
@@ -100,6 +105,11 @@ def constants(bound: BoundNetwork, device: torch.device, dtype: torch.dtype) -> 
             owner = places[..., None] * below.capsules + np.arange(below.capsules)
             made[f"{spec.name}.places"] = torch.from_numpy(places.reshape(-1)).to(device)
             made[f"{spec.name}.owner"] = torch.from_numpy(owner.reshape(-1)).to(device)
+        if isinstance(spec, SelfRoutedCapsules):
+            left, right, top, bottom = selfrouting.padding(spec, below.height, below.width)
+            whole = (below.height + top + bottom, below.width + left + right)
+            places = patch_places(*whole, spec.kernel, spec.stride)
+            made[f"{spec.name}.places"] = torch.from_numpy(places.reshape(-1)).to(device)
         if isinstance(spec, ClassCapsules):
             made[f"{spec.name}.coordinates"] = torch.tensor(coordinates(bound, layer), dtype=dtype, device=device)
             made[f"{spec.name}.owner"] = torch.arange(layer.input.height * layer.input.width, device=device)
@@ -122,18 +132,15 @@ def run(
             seen = statistics if masks is not None else None
             match layer.layer:
                 case BatchNorm() as spec:
-                    maps = batch_norm(own, signal.values, spec.epsilon, seen, spec.name, activation=spec.activation)
-                    signal = Signal(maps)
+                    signal = _normal(spec, own, signal, seen)
                 case Residual() as spec:
                     signal = Signal(residual(spec, own, signal.values, seen))
                 case Dropout() as spec:
                     signal = signal if masks is None else Signal(signal.values.flatten(1) * masks[spec.name])
                 case PrimaryCapsules() as spec:
                     signal = Signal(*primary(spec, own, signal.values, seen))
-                case ConvCapsules() | ClassCapsules():
-                    signal = _route(context, layer, own, signal, seen)
-                case ClassVectors() as spec:
-                    signal = _class_vectors(context, spec, own, signal.values)
+                case spec if isinstance(spec, ROUTED):
+                    signal = _routed(context, layer, own, signal, seen)
                 case _:
                     signal = _plain(layer, own, signal.values)
             if layer is context.bound.layers[-1] and signal.scores is None:
@@ -143,8 +150,29 @@ def run(
     return signal, statistics
 
 
+def _routed(
+    context: Context, layer: BoundLayer, own: Parameters, below: Signal, statistics: Statistics | None
+) -> Signal:
+    """Capsules above capsules."""
+    if isinstance(layer.layer, ClassVectors):
+        return _class_vectors(context, layer.layer, own, below.values)
+    if isinstance(layer.layer, MATRIX_ROUTED):
+        return _route(context, layer, own, below, statistics)
+    return _self_routed(context, layer, own, below)
+
+
+def _normal(spec: BatchNorm, own: Parameters, below: Signal, statistics: Statistics | None) -> Signal:
+    """Maps, or the poses of capsules, whose elements are channels then."""
+    capsules = below.activations is not None
+    maps = below.values.flatten(3).permute(0, 3, 1, 2) if capsules else below.values
+    maps = batch_norm(own, maps, spec.epsilon, statistics, spec.name, activation=spec.activation)
+    return replace(below, values=maps.permute(0, 2, 3, 1).view(below.values.shape) if capsules else maps)
+
+
 def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
     match layer.layer:
+        case MapCapsules() as spec:
+            return Signal(*selfrouting.of_maps(values, spec.capsules))
         case Conv() as spec:
             before, after = margins(spec.padding, values.shape[2], spec.kernel, spec.stride)
             if before != after:
@@ -271,6 +299,30 @@ def _class_vectors(context: Context, spec: ClassVectors, own: Parameters, below:
         sums = (vectors.attend_tiled if context.tiled else vectors.attend_grouped)(votes, own["priors"])
     poses = vectors.squash(sums, spec.squash)
     return Signal(poses, vectors.length(poses), vectors.length(sums))
+
+
+def _self_routed(context: Context, layer: BoundLayer, own: Parameters, below: Signal) -> Signal:
+    spec, variant, watcher = layer.layer, context.bound.network.routing, context.watcher
+    assert isinstance(variant, SelfRouting)  # noqa: S101 - check_structure has seen to it
+    assert below.activations is not None  # noqa: S101 - capsules stand below
+    products = selfrouting.products_tiled if context.tiled else selfrouting.products_grouped
+    observe = None if watcher is None else partial(watcher.m_step, spec.name)
+    if not isinstance(spec, SelfRoutedCapsules):
+        children = below.values.flatten(1, 3)
+        logits = products(children, own["routing_weights"]) + own["routing_biases"]
+        scores = selfrouting.classify(logits, below.activations.flatten(1), observe)
+        return Signal(scores.exp(), scores.exp(), scores)
+    places = context.indices[f"{spec.name}.places"]
+    children, activations = selfrouting.patches(below.values, below.activations, places, spec)
+    with context.scope(VOTES):
+        votes = (selfrouting.vote_tiled if context.tiled else selfrouting.vote_grouped)(children, own["transforms"])
+    if watcher is not None:
+        watcher.votes(spec.name, votes)
+    logits = products(children, own["routing_weights"]) + own["routing_biases"]
+    gather = selfrouting.gather_tiled if context.tiled else selfrouting.gather_grouped
+    poses, active = gather(votes, logits, activations, variant, observe)
+    grid = (len(below.values), layer.output.height, layer.output.width, spec.capsules)
+    return Signal(poses.view(*grid, -1), active.view(grid))
 
 
 def _formulation(

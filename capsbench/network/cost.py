@@ -23,15 +23,18 @@ from capsbench.network.layers import (
     ConvCapsules,
     Dense,
     Dropout,
+    MapCapsules,
     MaxPool,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.objective import SpreadLoss
 from capsbench.network.parameters import decoder_sizes, parameter_specs
-from capsbench.network.routing import EMRouting, Routing, SelfAttentionRouting, VBRouting
-from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Features, RoutingShape
+from capsbench.network.routing import AgreementRouting, EMRouting, Routing, SelfAttentionRouting, VBRouting
+from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, Capsules, Features, RoutingShape
 from capsbench.network.training import Adam, AdamW
 
 _SIGMOID = 4
@@ -165,7 +168,8 @@ def forward_flops(bound: BoundNetwork, layer: BoundLayer) -> int:
     spec, below, above = layer.layer, layer.input, layer.output
     match spec:
         case BatchNorm():
-            return (2 + spec.center + spec.scale + (spec.activation == "relu")) * below.values
+            values = below.pose_values if isinstance(below, Capsules) else below.values
+            return (2 + spec.center + spec.scale + (spec.activation == "relu")) * values
         case Conv():
             return _conv(spec.kernel, below, above.values) + above.values * (
                 (spec.activation == "relu") - (not spec.biases)
@@ -200,6 +204,10 @@ def _capsules(bound: BoundNetwork, layer: BoundLayer) -> int:
             return _conv(spec.kernel, maps, above.values) + _squashed(capsules, spec.elements)
         case ClassVectors():
             return _routed_vectors(bound.network.routing, layer)
+        case MapCapsules():
+            return _SIGMOID * (above.values // (spec.elements + 1))
+        case SelfRoutedCapsules() | SelfRoutedClasses():
+            return _self_routed(layer)
     raise AssertionError(spec)
 
 
@@ -236,10 +244,25 @@ def _routed_vectors(routing: Routing | None, layer: BoundLayer) -> int:
     if isinstance(routing, SelfAttentionRouting):
         # Sum the votes, take every vote's product with the sum, scale it, softmax, add the prior, weigh and sum.
         return vote_flops(shape) + 5 * shape.votes + (_SOFTMAX + 2) * couplings + parent + length
-    assert routing is not None  # noqa: S101 - check_structure has seen to it
+    assert isinstance(routing, AgreementRouting)  # noqa: S101 - check_structure has seen to it
     sums = routing.iterations * (2 * shape.votes + parent)
     agreements = (routing.iterations - 1) * (2 * shape.votes + (1 + _SOFTMAX) * couplings)
     return vote_flops(shape) + sums + agreements + length
+
+
+def _self_routed(layer: BoundLayer) -> int:
+    shape, below = layer.routing, layer.input
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    assert isinstance(below, Capsules)  # noqa: S101 - check_structure has seen to it
+    children = shape.positions * shape.children
+    couplings, parents = children * shape.parents, shape.positions * shape.parents
+    # A product with the pose and a bias, softmax, times the child's activation, sum.
+    routed = (2 * below.pose_elements + _SOFTMAX + 2) * couplings
+    # The children's activations summed, and every parent's mass divided by that; of a class the logarithm too.
+    activations = children + parents * (2 if shape.elements == 0 else 1)
+    # Weights are divided by the mass; votes weighed and summed.
+    poses = vote_flops(shape) + 2 * shape.votes + (couplings if shape.elements else 0)
+    return routed + activations + poses
 
 
 def _routed(routing: Routing | None, layer: BoundLayer) -> int:

@@ -34,6 +34,23 @@ class He:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeUniform:
+    """Uniform within +-sqrt(6 / fan in), of the same variance as `He`: PyTorch's `kaiming_uniform_`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    kind: Literal["he_uniform"] = "he_uniform"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Uniform:
+    """Uniform within +-`limit`."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+    kind: Literal["uniform"] = "uniform"
+    limit: Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Normal:
     """Normal with mean and standard deviation `std`.
 
@@ -57,4 +74,4 @@ class Filled:
     value: Finite = 0.0
 
 
-Initial = Annotated[Glorot | FanIn | He | Normal | Filled, Field(discriminator="kind")]
+Initial = Annotated[Glorot | FanIn | He | HeUniform | Uniform | Normal | Filled, Field(discriminator="kind")]

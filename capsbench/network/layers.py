@@ -31,7 +31,8 @@ class BatchNorm:
     """Normalises every channel by the batch's mean and (biased) variance.
 
     At evaluation the moving statistics stand in: `moving <- momentum * moving + (1 - momentum) * batch`. The
-    activation is for a convolution that is normalised before it is activated.
+    activation is for a convolution that is normalised before it is activated. Above capsules of a network with
+    self-routing, channels are the elements of their poses, each of every type of capsule; activations pass as they are.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
@@ -247,6 +248,56 @@ class ClassVectors:
     transform_std: Positive = 0.1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapCapsules:
+    """Capsules that the maps below hold already, as primary capsules that a batch normalisation goes before.
+
+    The first capsules * elements channels are the poses, capsule by capsule, and the sigmoids of the others the
+    activations (Hahn et al. 2019, in whose code two convolutions have a normalisation each).
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["map_capsules"] = "map_capsules"
+    name: Name
+    capsules: Size
+    elements: Size = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfRoutedCapsules:
+    """Capsules whose children, in the `kernel` x `kernel` patch below them, choose among them by themselves.
+
+    Routing is that of `SelfRouting`. A child at a place of the patch has a transform [elements below, elements] and
+    routing weights of its own for every parent, shared over positions; routing weights and biases start at zero.
+
+    Attributes:
+        padding: as of `Conv`; around the maps stand capsules whose poses and activations are zero.
+        initial_transforms: what the transforms start with.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["self_routed_capsules"] = "self_routed_capsules"
+    name: Name
+    capsules: Size
+    elements: Size = 16
+    kernel: Size
+    stride: Size = 1
+    padding: Literal["valid", "same"] | Size = "valid"
+    initial_transforms: Initial = Glorot()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfRoutedClasses:
+    """One capsule a class, without a pose, that the children of all places choose as in `SelfRoutedCapsules`.
+
+    Every child at every place has routing weights of its own; activations sum to one over the classes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["self_routed_classes"] = "self_routed_classes"
+    name: Name
+
+
 Layer = (
     BatchNorm
     | Conv
@@ -260,6 +311,10 @@ Layer = (
     | ClassCapsules
     | VectorCapsules
     | ClassVectors
+    | MapCapsules
+    | SelfRoutedCapsules
+    | SelfRoutedClasses
 )
 MATRIX_ROUTED = (ConvCapsules, ClassCapsules)
-ROUTED = (*MATRIX_ROUTED, ClassVectors)
+SELF_ROUTED = (SelfRoutedCapsules, SelfRoutedClasses)
+ROUTED = (*MATRIX_ROUTED, ClassVectors, *SELF_ROUTED)

@@ -9,18 +9,23 @@ from capsbench.errors import BadInput
 from capsbench.network.layers import (
     MATRIX_ROUTED,
     ROUTED,
+    SELF_ROUTED,
     STRICT,
+    BatchNorm,
     ClassCapsules,
     ClassVectors,
     ConvCapsules,
     Dense,
     Layer,
+    MapCapsules,
     PrimaryCapsules,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     Size,
     VectorCapsules,
 )
 from capsbench.network.objective import CrossEntropy, Objective
-from capsbench.network.routing import EMRouting, MatrixRouting, Routing, SelfAttentionRouting, VBRouting
+from capsbench.network.routing import EMRouting, Routing, SelfAttentionRouting, SelfRouting, VBRouting
 from capsbench.network.training import Recipe
 
 NetworkName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9._-]{0,59}$")]
@@ -83,30 +88,30 @@ def check_structure(network: Network) -> None:
 
 def _check_end(network: Network) -> None:
     last = network.layers[-1]
-    ends_in_classes = isinstance(last, ClassCapsules | ClassVectors) or (
+    ends_in_classes = isinstance(last, ClassCapsules | ClassVectors | SelfRoutedClasses) or (
         isinstance(last, Dense) and last.units == "classes" and last.activation == "linear"
     )
     if not ends_in_classes:
         raise BadInput(
-            f"network {network.name}: the last layer, {last.name!r}, must be class_capsules, class_vectors or a dense "
-            "layer with units: classes and activation: linear"
+            f"network {network.name}: the last layer, {last.name!r}, must be class_capsules, class_vectors, "
+            "self_routed_classes or a dense layer with units: classes and activation: linear"
         )
     if isinstance(last, Dense) and not isinstance(network.objective.loss, CrossEntropy):
         raise BadInput(
             f"network {network.name}: the {network.objective.loss.kind} loss needs class capsules; use cross_entropy"
         )
-    if isinstance(last, Dense) and network.objective.reconstruction is not None:
+    if isinstance(last, Dense | SelfRoutedClasses) and network.objective.reconstruction is not None:
         raise BadInput(f"network {network.name}: a reconstruction needs the poses of class capsules")
 
 
 def _check_capsules(network: Network) -> None:
-    below: PrimaryCapsules | VectorCapsules | None = None
+    below: PrimaryCapsules | VectorCapsules | MapCapsules | None = None
     for layer in network.layers:
         if isinstance(layer, ROUTED):
             _check_below(network, layer, below)
-        elif below is not None:
+        elif below is not None and not (isinstance(layer, BatchNorm) and isinstance(network.routing, SelfRouting)):
             raise BadInput(f"network {network.name}: layer {layer.name!r} ({layer.kind}) cannot stand above capsules")
-        if isinstance(layer, PrimaryCapsules | VectorCapsules):
+        if isinstance(layer, PrimaryCapsules | VectorCapsules | MapCapsules):
             below = layer
     routed = [layer for layer in network.layers if isinstance(layer, ROUTED)]
     if routed and network.routing is None:
@@ -115,27 +120,33 @@ def _check_capsules(network: Network) -> None:
         _check_shifted(network, network.routing)
     if network.routing is not None and not routed:
         raise BadInput(f"network {network.name}: it has a routing but no capsule layer that routes")
-    last = next((layer for layer in network.layers[:-1] if isinstance(layer, ClassCapsules | ClassVectors)), None)
+    classes = (ClassCapsules, ClassVectors, SelfRoutedClasses)
+    last = next((layer for layer in network.layers[:-1] if isinstance(layer, classes)), None)
     if last is not None:
         raise BadInput(f"network {network.name}: {last.kind} must be the last layer")
 
 
 def _check_below(
     network: Network,
-    layer: ConvCapsules | ClassCapsules | ClassVectors,
-    below: PrimaryCapsules | VectorCapsules | None,
+    layer: ConvCapsules | ClassCapsules | ClassVectors | SelfRoutedCapsules | SelfRoutedClasses,
+    below: PrimaryCapsules | VectorCapsules | MapCapsules | None,
 ) -> None:
-    """Matrices are routed by EM or VB from primary_capsules, vectors by the other routings from vector_capsules."""
-    matrices = isinstance(layer, MATRIX_ROUTED)
-    needed = "primary_capsules" if matrices else "vector_capsules"
-    if below is None or below.kind != needed:
-        raise BadInput(f"network {network.name}: layer {layer.name!r} needs {needed} below it")
+    """Matrices are routed by EM or VB from primary_capsules, vectors by two others from vector_capsules, and so on."""
+    needed: tuple[str, ...]
+    legal: tuple[str, ...]
+    if isinstance(layer, MATRIX_ROUTED):
+        needed, legal = ("primary_capsules",), ("em", "vb")
+    elif isinstance(layer, SELF_ROUTED):
+        needed, legal = ("map_capsules", "primary_capsules"), ("self_routing",)
+    else:
+        needed, legal = ("vector_capsules",), ("agreement", "self_attention")
     routing = network.routing
-    if routing is not None and isinstance(routing, MatrixRouting) != matrices:
-        legal = "em or vb" if matrices else "agreement or self_attention"
+    if below is None or below.kind not in needed:
+        raise BadInput(f"network {network.name}: layer {layer.name!r} needs {' or '.join(needed)} below it")
+    if routing is not None and routing.kind not in legal:
         raise BadInput(
             f"network {network.name}: layer {layer.name!r} ({layer.kind}) cannot be routed by {routing.kind}; "
-            f"legal is {legal}"
+            f"legal is {' or '.join(legal)}"
         )
     if isinstance(routing, VBRouting) and isinstance(layer, ClassCapsules) and layer.positions != "joint":
         raise BadInput(
@@ -152,7 +163,7 @@ def _check_shifted(network: Network, routing: EMRouting) -> None:
 
 def routing_iterations(network: Network) -> int | None:
     """Routing iterations; None for a network that does not route, or whose routing does not iterate."""
-    if network.routing is None or isinstance(network.routing, SelfAttentionRouting):
+    if network.routing is None or isinstance(network.routing, SelfAttentionRouting | SelfRouting):
         return None
     return network.routing.iterations
 
@@ -160,8 +171,8 @@ def routing_iterations(network: Network) -> int | None:
 def with_routing_iterations(network: Network, iterations: int | None) -> Network:
     """The network with another number of routing iterations; None keeps its own.
 
-    A network that has none (no routing, or self-attention) is returned as it is.
+    A network that has none (no routing, self-attention or self-routing) is returned as it is.
     """
-    if iterations is None or network.routing is None or isinstance(network.routing, SelfAttentionRouting):
+    if iterations is None or network.routing is None or isinstance(network.routing, SelfAttentionRouting | SelfRouting):
         return network
     return replace(network, routing=replace(network.routing, iterations=iterations))

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.network.initial import FanIn, Filled, Glorot, He, Initial, Normal
+from capsbench.network.initial import FanIn, Filled, Glorot, He, HeUniform, Initial, Normal, Uniform
 from capsbench.network.layers import (
     BatchNorm,
     ClassCapsules,
@@ -25,6 +25,8 @@ from capsbench.network.layers import (
     Normalisation,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.routing import EMRouting, MatrixRouting, SelfAttentionRouting, VBRouting
@@ -40,7 +42,8 @@ class ParameterSpec:
     Attributes:
         name: `layer.tensor`, the same in every backend.
         shape: convolutions [kernel, kernel, in, out] (depthwise [kernel, kernel, 1, out]), dense [in, out], transforms
-            [child, parent, 4, 4], or [child, parent, in, out] of vectors.
+            [child, parent, 4, 4], or [child, parent, in, out] of vectors and of self-routed capsules, whose routing
+            weights are [child, in, parent].
         trainable: False for the moving statistics of batch normalisation.
         initial: `uniform`, `normal`, `truncated_normal` (see `initial.Normal`), or `constant`.
         scale: limit of `uniform`, standard deviation of the normals, value of `constant`.
@@ -176,14 +179,23 @@ def _layer_specs(bound: BoundNetwork, layer: BoundLayer) -> Iterator[ParameterSp
             yield from _dense(spec.name, layer.input.values, layer.output.values)
         case BatchNorm():
             yield from _batch_norm(f"{spec.name}.", layer.input, center=spec.center, scale=spec.scale)
-        case ConvCapsules() | ClassCapsules():
-            yield from _routed(bound, layer, spec)
         case VectorCapsules():
             below = Features(1, 1, 1) if spec.depthwise else layer.input
             channels = spec.capsules * spec.elements
             yield from _conv(f"{spec.name}.", spec.kernel, below, channels, spec.initial_weights, Filled())
+        case _:
+            yield from _routed_specs(bound, layer)
+
+
+def _routed_specs(bound: BoundNetwork, layer: BoundLayer) -> Iterator[ParameterSpec]:
+    spec = layer.layer
+    match spec:
+        case ConvCapsules() | ClassCapsules():
+            yield from _routed(bound, layer, spec)
         case ClassVectors():
             yield from _routed_vectors(bound, layer, spec)
+        case SelfRoutedCapsules() | SelfRoutedClasses():
+            yield from _self_routed(layer, spec)
         case _:
             return
 
@@ -197,6 +209,10 @@ def _started(name: str, shape: tuple[int, ...], start: Initial, fans: tuple[int,
             return ParameterSpec(name, shape, initial="uniform", scale=1.0 / sqrt(fans[0]))
         case He():
             return ParameterSpec(name, shape, initial="normal", scale=sqrt(2.0 / fans[0]))
+        case HeUniform():
+            return ParameterSpec(name, shape, initial="uniform", scale=sqrt(6.0 / fans[0]))
+        case Uniform():
+            return ParameterSpec(name, shape, initial="uniform", scale=start.limit)
         case Normal():
             kind: Literal["truncated_normal", "normal"] = "truncated_normal" if start.truncated else "normal"
             return ParameterSpec(name, shape, initial=kind, scale=start.std, mean=start.mean)
@@ -220,8 +236,8 @@ def _dense(name: str, below: int, units: int) -> Iterator[ParameterSpec]:
 
 
 def _batch_norm(prefix: str, below: object, *, center: bool = True, scale: bool = True) -> Iterator[ParameterSpec]:
-    assert isinstance(below, Features)  # noqa: S101 - batch normalisation stands on maps only
-    shape = (below.channels,)
+    assert isinstance(below, Features | Capsules)  # noqa: S101 - there are no other shapes
+    shape = (below.channels if isinstance(below, Features) else below.capsules * below.pose_elements,)
     if center:
         yield ParameterSpec(f"{prefix}center", shape)
     if scale:
@@ -283,6 +299,18 @@ def _routed_vectors(bound: BoundNetwork, layer: BoundLayer, spec: ClassVectors) 
     yield ParameterSpec(f"{spec.name}.transforms", transforms, initial="normal", scale=spec.transform_std)
     if isinstance(bound.network.routing, SelfAttentionRouting):
         yield ParameterSpec(f"{spec.name}.priors", transforms[:2])
+
+
+def _self_routed(layer: BoundLayer, spec: SelfRoutedCapsules | SelfRoutedClasses) -> Iterator[ParameterSpec]:
+    shape, below = layer.routing, layer.input
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    assert isinstance(below, Capsules)  # noqa: S101 - check_structure has seen to it
+    if isinstance(spec, SelfRoutedCapsules):
+        fans = (below.pose_elements, spec.elements)
+        transforms = (shape.child_types, shape.parents, *fans)
+        yield _started(f"{spec.name}.transforms", transforms, spec.initial_transforms, fans)
+    yield ParameterSpec(f"{spec.name}.routing_weights", (shape.child_types, below.pose_elements, shape.parents))
+    yield ParameterSpec(f"{spec.name}.routing_biases", (shape.child_types, shape.parents))
 
 
 def _decoder_specs(bound: BoundNetwork) -> tuple[ParameterSpec, ...]:

@@ -210,6 +210,25 @@ class SelfAttentionRouting:
     kind: Literal["self_attention"] = "self_attention"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfRouting:
+    """Self-routing (Hahn, Pyeon, Kim, "Self-Routing Capsule Networks", NeurIPS 2019, section 3, and its code).
+
+    A child decides by itself: its couplings r_ij are a softmax over the parents of w_ij . u_i + b_ij, u_i being its
+    pose and w_ij, b_ij learned. A parent's activation is the mean of its couplings weighted by the activations of its
+    children, a_j = sum_i a_i r_ij / sum_i a_i, and its pose the mean of its votes u_i W_ij weighted by a_i r_ij.
+    Nothing iterates and no vote is looked at. Where classes are routed, they are ranked by log a_j, of which cross
+    entropy is the negative log-likelihood, because activations sum to one.
+
+    Attributes:
+        epsilon: added to the sums that are divided by (the authors' code: none); not to those of classes.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = STRICT
+    kind: Literal["self_routing"] = "self_routing"
+    epsilon: Positive = 1e-12
+
+
 MatrixRouting = EMRouting | VBRouting
 VectorRouting = AgreementRouting | SelfAttentionRouting
-Routing = MatrixRouting | VectorRouting
+Routing = MatrixRouting | VectorRouting | SelfRouting

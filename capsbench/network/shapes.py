@@ -14,9 +14,12 @@ from capsbench.network.layers import (
     Dense,
     Dropout,
     Layer,
+    MapCapsules,
     MaxPool,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.network import Network, check_structure
@@ -58,6 +61,11 @@ class Capsules:
         """Numbers an image has here: poses and activations, or vectors alone, from which their lengths follow."""
         return self.height * self.width * self.capsules * (self.pose_elements + (not self.vectors))
 
+    @property
+    def pose_values(self) -> int:
+        """Numbers that the poses alone have."""
+        return self.height * self.width * self.capsules * self.pose_elements
+
     def __str__(self) -> str:
         return f"{self.height}×{self.width}×{self.capsules} capsules"
 
@@ -74,7 +82,8 @@ class RoutingShape:
         children: children that vote at one place.
         child_types: children with transforms of their own (children, or fewer where positions share).
         parents: parents at one place.
-        elements: elements of a vote (16, or 18 with coordinates appended; of a vector, as many as its layer says).
+        elements: elements of a vote (16, or 18 with coordinates appended; of a vector, as many as its layer says; 0 for
+            parents without poses).
         multiplications: of casting one vote: 64 for a product of 4x4 matrices.
     """
 
@@ -171,6 +180,10 @@ def _capsules(network: Network, layer: Layer, shape: Shape, classes: int) -> tup
             return _vectors(network, layer, shape), None
         case ClassVectors():
             return _routed_vectors(layer, shape, classes)
+        case MapCapsules():
+            return _of_maps(network, layer, shape), None
+        case SelfRoutedCapsules() | SelfRoutedClasses():
+            return _self_routed(network, layer, shape, classes)
     raise AssertionError(layer)
 
 
@@ -212,7 +225,30 @@ def _routed(
     return output, RoutingShape(places, below, below, classes, elements)
 
 
-def _padded_grid(network: Network, layer: Conv, shape: Shape) -> tuple[int, int]:
+def _of_maps(network: Network, layer: MapCapsules, shape: Shape) -> Capsules:
+    wanted, given = layer.capsules * (layer.elements + 1), _channels(shape)
+    if wanted != given:
+        raise BadInput(
+            f"network {network.name}: layer {layer.name!r} needs a channel below for every element of a pose and every "
+            f"activation, {layer.capsules} × ({layer.elements} + 1) = {wanted}, but there are {given}"
+        )
+    return Capsules(shape.height, shape.width, layer.capsules, layer.elements)
+
+
+def _self_routed(
+    network: Network, layer: SelfRoutedCapsules | SelfRoutedClasses, shape: Shape, classes: int
+) -> tuple[Capsules, RoutingShape]:
+    assert isinstance(shape, Capsules)  # noqa: S101 - check_structure has seen to it
+    if isinstance(layer, SelfRoutedClasses):
+        children = shape.height * shape.width * shape.capsules
+        return Capsules(1, 1, classes, 0), RoutingShape(1, children, children, classes, 0, 0)
+    height, width = _padded_grid(network, layer, shape)
+    children, product = layer.kernel**2 * shape.capsules, shape.pose_elements * layer.elements
+    routing = RoutingShape(height * width, children, children, layer.capsules, layer.elements, product)
+    return Capsules(height, width, layer.capsules, layer.elements), routing
+
+
+def _padded_grid(network: Network, layer: Conv | SelfRoutedCapsules, shape: Shape) -> tuple[int, int]:
     edges = [margins(layer.padding, side, layer.kernel, layer.stride) for side in (shape.height, shape.width)]
     if edges[0] != edges[1]:
         raise BadInput(
@@ -239,9 +275,9 @@ def _channels(shape: Shape) -> int:
 
 def _receptive_field(layer: Layer, shape: Shape, centre: float, step: float) -> tuple[float, float]:
     match layer:
-        case BatchNorm() | Dropout():
+        case BatchNorm() | Dropout() | MapCapsules():
             return centre, step
-        case Conv():
+        case Conv() | SelfRoutedCapsules():
             before, _ = margins(layer.padding, shape.height, layer.kernel, layer.stride)
             return centre + step * ((layer.kernel - 1) / 2 - before), step * layer.stride
         case PrimaryCapsules() | ConvCapsules() | VectorCapsules():
@@ -252,7 +288,7 @@ def _receptive_field(layer: Layer, shape: Shape, centre: float, step: float) -> 
             return centre + step * (layer.size - 1) / 2, step * layer.size
         case MaxPool():
             return centre + step * (layer.size - 1) / 2, step * layer.stride
-        case Dense() | AveragePool() | ClassCapsules() | ClassVectors():
+        case Dense() | AveragePool() | ClassCapsules() | ClassVectors() | SelfRoutedClasses():
             return centre + step * (shape.height - 1) / 2, step * shape.height
 
 
