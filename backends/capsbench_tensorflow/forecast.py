@@ -18,6 +18,8 @@ from capsbench.network.layers import (
     Conv,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.parameters import parameter_specs
@@ -29,7 +31,7 @@ from capsbench.network.routing import (
     SelfAttentionRouting,
     VBRouting,
 )
-from capsbench.network.shapes import BoundLayer, BoundNetwork, Features, RoutingShape
+from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, Features, RoutingShape
 from capsbench_fused.engine import KERNEL_MODES
 from capsbench_fused.forecast import held as held_by_kernels
 from capsbench_fused.task import task_of
@@ -81,6 +83,8 @@ def _needs(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
         return needs.kept / batch + layer.output.values, needs.working / batch, 0.0
     if shape is not None and isinstance(layer.layer, ClassVectors):
         return _routed_vectors(shape, routing, tiled)
+    if shape is not None and isinstance(layer.layer, SelfRoutedCapsules | SelfRoutedClasses):
+        return _self_routed(layer, shape, tiled)
     if shape is not None and isinstance(routing, MatrixRouting):
         # The block-diagonal transforms [child types, 16, parents * 16] of the `graph` mode.
         blocks = 0 if tiled else shape.child_types * shape.parents * 256
@@ -143,6 +147,24 @@ def _routed_vectors(shape: RoutingShape, routing: Routing | None, tiled: bool) -
     routed, factors = votes + 3 * couplings * steps, transforms + transforms / shape.elements
     attention = couplings * shape.children if isinstance(routing, SelfAttentionRouting) else 0
     return factors + routed, max(3 * votes + attention, factors + votes - routed), 0.0
+
+
+def _self_routed(layer: BoundLayer, shape: RoutingShape, tiled: bool) -> tuple[float, float, float]:
+    """As `_needs`; the executor may come to what routing kept after the backward pass of casting votes."""
+    assert isinstance(layer.input, Capsules)  # noqa: S101 - check_structure has seen to it
+    inner = layer.input.pose_elements
+    couplings = float(shape.positions * shape.children * shape.parents)
+    # Patches overlap and are copies; classes see the capsules below where they are.
+    children = float(shape.positions * shape.children * inner * (shape.votes > 0))
+    # Of couplings: themselves, times the activations, and divided by the mass; of classes logarithms, exponentials.
+    routed = shape.votes + 3 * couplings
+    if not tiled:
+        # The transforms in the order of the products are kept too.
+        transforms = shape.children * shape.parents * shape.multiplications
+        return routed + couplings + children, 2.0 * shape.votes + 2 * couplings, transforms
+    # Both matrices of every child tiled over the positions.
+    matrices, choosing = shape.votes * inner, couplings * inner
+    return matrices + choosing + children + routed, max(matrices, choosing) + shape.votes, 0.0
 
 
 def _routed(layer: BoundLayer, shape: RoutingShape, routing: MatrixRouting, tiled: bool) -> tuple[float, float]:

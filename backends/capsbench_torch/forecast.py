@@ -18,11 +18,13 @@ from capsbench.network.layers import (
     MaxPool,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.parameters import decoder_sizes, parameter_specs
 from capsbench.network.routing import AgreementRouting, MatrixRouting, SelfAttentionRouting, VBRouting
-from capsbench.network.shapes import BoundLayer, BoundNetwork
+from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules
 from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_fused.forecast import held
 from capsbench_fused.task import task_of
@@ -54,25 +56,19 @@ def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> in
 
 def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int) -> _Layer:
     gradients = sum(spec.size for spec in parameter_specs(bound) if spec.trainable and _owns(layer, spec.name))
-    below, above = batch * layer.input.values, batch * layer.output.values
-    if layer.routing is not None and setting.mode in KERNEL_MODES:
+    if layer.routing is None:
+        return _unrouted(layer, batch, gradients)
+    if setting.mode in KERNEL_MODES:
         return _by_kernels(bound, layer, setting, batch, gradients)
     if isinstance(layer.layer, ClassVectors):
         return _class_vectors(bound, layer, setting, batch, gradients)
-    if layer.routing is not None and isinstance(bound.network.routing, MatrixRouting):
-        mode = setting.mode
-        routing, shape = bound.network.routing, layer.routing
-        votes = batch * shape.votes
-        couplings = votes / shape.elements
-        patches = batch * shape.positions * shape.children * 17
-        kept, working = _grouped(routing) if mode == "eager" else _tiled(routing)
-        # Grouped votes spread each 4x4 transform along the diagonal of a 16x16 block, kept and given a gradient.
-        blocks = 4 * 16 * shape.child_types * shape.parents if mode == "eager" else 0
-        return _Layer(
-            kept[0] * votes + kept[1] * couplings + blocks + patches + above,
-            working[0] * votes + working[1] * couplings + 2 * blocks + 2 * patches,
-            gradients,
-        )
+    if isinstance(layer.layer, SelfRoutedCapsules | SelfRoutedClasses):
+        return _self_routed(layer, setting, batch, gradients)
+    return _matrices(bound, layer, setting, batch, gradients)
+
+
+def _unrouted(layer: BoundLayer, batch: int, gradients: int) -> _Layer:
+    below, above = batch * layer.input.values, batch * layer.output.values
     match layer.layer:
         case MaxPool():
             # The indices of the winners are 8-byte integers.
@@ -81,11 +77,12 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
             # As a convolution and a batch normalisation above it.
             return _Layer(4 * above, below + 3 * above, gradients)
         case Conv() | PrimaryCapsules():
-            return _Layer(above, below + 2 * above, gradients)
+            # The convolution's own copies of its weights and of their gradient, in the order its kernel likes.
+            return _Layer(above, below + 2 * above + 3 * gradients, gradients)
         case VectorCapsules(elements=elements):
             # The sums, the children in the order of the products, and what scales them.
             scaled = 2 * above + 5 * above / elements
-            # The convolution's own copies of its weights and of their gradient, in the order its kernel likes.
+            # As of Conv.
             return _Layer(scaled, below + 3 * above + 3 * gradients, gradients)
         case Residual():
             # Of either convolution its output, less its mean, normal and active.
@@ -95,6 +92,23 @@ def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int)
             return _Layer(tensors * above, 2 * above, gradients)
         case _:
             return _Layer(above, below + above, gradients)
+
+
+def _matrices(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int, gradients: int) -> _Layer:
+    shape, routing, eager = layer.routing, bound.network.routing, setting.mode == "eager"
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
+    votes = batch * shape.votes
+    couplings = votes / shape.elements
+    patches = batch * shape.positions * shape.children * 17
+    kept, working = _grouped(routing) if eager else _tiled(routing)
+    # Grouped votes spread each 4x4 transform along the diagonal of a 16x16 block, kept and given a gradient.
+    blocks = 4 * 16 * shape.child_types * shape.parents if eager else 0
+    return _Layer(
+        kept[0] * votes + kept[1] * couplings + blocks + patches + batch * layer.output.values,
+        working[0] * votes + working[1] * couplings + 2 * blocks + 2 * patches,
+        gradients,
+    )
 
 
 def _class_vectors(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int, gradients: int) -> _Layer:
@@ -119,6 +133,28 @@ def _class_vectors(bound: BoundNetwork, layer: BoundLayer, setting: Setting, bat
     attention = 2 * couplings * shape.children if isinstance(routing, SelfAttentionRouting) else 0
     working = max(3 * votes + attention, tiled + children + votes - routed)
     return _Layer(tiled + children + routed, working, gradients)
+
+
+def _self_routed(layer: BoundLayer, setting: Setting, batch: int, gradients: int) -> _Layer:
+    """Where casting votes has its backward pass, what routing kept is gone."""
+    shape, below = layer.routing, layer.input
+    assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
+    assert isinstance(below, Capsules)  # noqa: S101 - check_structure has seen to it
+    votes = float(batch * shape.votes)
+    couplings = float(batch * shape.positions * shape.children * shape.parents)
+    # Patches overlap and are copies; classes see the capsules below where they are.
+    children = batch * shape.positions * shape.children * below.pose_elements * (shape.votes > 0)
+    transforms = shape.multiplications * shape.children * shape.parents
+    # Of couplings: themselves, times the activations, and divided by the mass; of classes logarithms, exponentials.
+    routed = votes + 3 * couplings
+    if setting.mode == "eager":
+        # The transforms in the order of the products, which their gradient has first.
+        working = max(votes + 3 * couplings, 2 * votes + 2 * transforms + 2 * children - routed)
+        return _Layer(transforms + children + routed, working, gradients)
+    # Both matrices of every child tiled over the positions.
+    tiled, choosing = votes * below.pose_elements, couplings * below.pose_elements
+    working = max(3 * votes, choosing + votes, tiled + votes + children - routed - choosing)
+    return _Layer(tiled + choosing + children + routed, working, gradients)
 
 
 def _by_kernels(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int, gradients: int) -> _Layer:

@@ -140,7 +140,7 @@ def run(
                 case PrimaryCapsules() as spec:
                     signal = Signal(*primary(spec, own, signal.values, seen))
                 case spec if isinstance(spec, ROUTED):
-                    signal = _routed(context, layer, own, signal, seen)
+                    signal = _above(context, layer, own, signal, seen)
                 case _:
                     signal = _plain(layer, own, signal.values)
             if layer is context.bound.layers[-1] and signal.scores is None:
@@ -150,7 +150,7 @@ def run(
     return signal, statistics
 
 
-def _routed(
+def _above(
     context: Context, layer: BoundLayer, own: Parameters, below: Signal, statistics: Statistics | None
 ) -> Signal:
     """Capsules above capsules."""
@@ -206,7 +206,7 @@ def _route(
     if context.kernels and isinstance(variant, EMRouting):
         if watcher is not None:  # kernels have no votes and couplings to show
             _route(replace(context, kernels={}), layer, own, below, statistics)
-        return _routed(
+        return _upper(
             layer, variant, *fused.route(context.kernels[name], variant, below.values, below.activations, own)
         )
     owner, sizes = context.indices[f"{name}.owner"], (shape.children, shape.parents)
@@ -224,7 +224,7 @@ def _route(
     return _class_capsules(context, layer, own["transforms"], below.values, below.activations, routing)
 
 
-def _routed(layer: BoundLayer, variant: EMRouting, poses: Tensor, logits: Tensor) -> Signal:
+def _upper(layer: BoundLayer, variant: EMRouting, poses: Tensor, logits: Tensor) -> Signal:
     """What a layer gives out, from its parents' poses [b, p, j, h] and logits [b, p, j]."""
     activations = logits.sigmoid() if variant.activation == "sigmoid" else logits.softmax(-1)
     if isinstance(layer.layer, ConvCapsules):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from routed_layers import layers
 
 from capsbench.network import zoo
-from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting, SelfRouting
 from capsbench.network.shapes import bind
 from capsbench_fused import memory, threads
 from capsbench_fused.task import parse, task_of, uncovered
@@ -45,6 +45,7 @@ def test_tasks_of_the_zoo(name):
         (EMRouting(renormalise_input=True, competition="all_positions"), "renormalise_input"),
         (AgreementRouting(), "agreement"),
         (SelfAttentionRouting(), "self_attention"),
+        (SelfRouting(), "self_routing"),
     ],
 )
 def test_what_is_not_covered_is_named(routing, word):

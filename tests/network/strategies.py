@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from capsbench.network.initial import FanIn, Filled, Glorot, He, Normal
+from capsbench.network.initial import FanIn, Filled, Glorot, He, HeUniform, Normal, Uniform
 from capsbench.network.layers import (
     BatchNorm,
     ClassCapsules,
@@ -11,10 +11,13 @@ from capsbench.network.layers import (
     ConvCapsules,
     Dense,
     Dropout,
+    MapCapsules,
     MaxPool,
     Normalisation,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.network import Network
@@ -27,7 +30,14 @@ from capsbench.network.objective import (
     SigmoidMargin,
     SpreadLoss,
 )
-from capsbench.network.routing import AgreementRouting, EMRouting, InverseTemperature, SelfAttentionRouting, VBRouting
+from capsbench.network.routing import (
+    AgreementRouting,
+    EMRouting,
+    InverseTemperature,
+    SelfAttentionRouting,
+    SelfRouting,
+    VBRouting,
+)
 from capsbench.network.training import SGD, Adam, AdamW, Constant, CosineDecay, ExponentialDecay, Recipe, StepDecay
 
 small = st.floats(1e-6, 10.0)
@@ -41,6 +51,8 @@ starts = st.one_of(
     st.just(Glorot()),
     st.just(FanIn()),
     st.just(He()),
+    st.just(HeUniform()),
+    st.builds(Uniform, limit=small),
     st.builds(Normal, std=small, mean=st.floats(-9.0, 9.0), truncated=st.booleans()),
     st.builds(Filled, value=st.floats(-9.0, 9.0)),
 )
@@ -75,6 +87,7 @@ bayes_routings = st.builds(
     coordinates=st.sampled_from(["none", "right_column"]),
     coordinate_unit=st.sampled_from(["grid", "grid_tenths"]),
 )
+PRIMARY = PrimaryCapsules(name="primary", capsules=3, kernel=5)
 
 
 @st.composite
@@ -156,6 +169,32 @@ def vector_networks(draw):
 
 
 @st.composite
+def self_routed_networks(draw):
+    """Capsules made of maps or by convolutions, their poses normal or not, up to one more layer, classes."""
+    types, elements = draw(st.integers(1, 4)), draw(st.integers(1, 9))
+    maps = Conv(name="conv", channels=types * (elements + 1), kernel=5, initial_weights=draw(starts))
+    first = draw(st.sampled_from([(maps, MapCapsules(name="p", capsules=types, elements=elements)), (PRIMARY,)]))
+    middle = st.builds(
+        SelfRoutedCapsules,
+        name=st.just("caps"),
+        capsules=st.integers(1, 4),
+        elements=st.integers(1, 9),
+        kernel=st.integers(1, 3),
+        stride=st.integers(1, 2),
+        padding=st.sampled_from(["valid", "same", 1]),
+        initial_transforms=starts,
+    )
+    layers = (
+        *first,
+        *draw(st.sampled_from([(), (BatchNorm(name="norm"),)])),
+        *draw(st.lists(middle, max_size=1)),
+        SelfRoutedClasses(name="classes"),
+    )
+    routing, objective = SelfRouting(epsilon=draw(small)), Objective(loss=draw(losses))
+    return Network(name="selfrouted", layers=layers, routing=routing, objective=objective, recipe=draw(recipes))
+
+
+@st.composite
 def convolutional_networks(draw):
     """Convolution, pooling, residual blocks, dense layers and dropout."""
     blocks = draw(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 3)), max_size=2))
@@ -179,4 +218,4 @@ def convolutional_networks(draw):
     return Network(name="cnn", layers=layers, objective=Objective(loss=CrossEntropy()), recipe=draw(recipes))
 
 
-networks = st.one_of(capsule_networks(), vector_networks(), convolutional_networks())
+networks = st.one_of(capsule_networks(), vector_networks(), self_routed_networks(), convolutional_networks())

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from capsbench.errors import BadInput
 from capsbench.network import zoo
-from capsbench.network.initial import FanIn, Filled, Glorot, Normal
+from capsbench.network.initial import FanIn, Filled, Glorot, He, HeUniform, Normal, Uniform
 from capsbench.network.layers import ClassCapsules, Conv, ConvCapsules, PrimaryCapsules
 from capsbench.network.network import Network
 from capsbench.network.objective import Objective, SpreadLoss
@@ -47,6 +47,15 @@ def test_normal_starts(truncated):
     assert values.mean() == pytest.approx(-1.0, abs=0.1)
     assert values.std() == pytest.approx(3.0 * (0.8796 if truncated else 1.0), rel=0.03)
     assert (np.abs(values + 1.0).max() <= 6.0) == truncated
+
+
+def test_uniform_starts():
+    """A limit is one; He's uniform start has the variance of his normal one, and PyTorch's limit."""
+    values = drawn(initial_weights=Uniform(limit=0.2))["conv.weights"]
+    assert 0.199 < np.abs(values).max() <= np.float32(0.2)
+    values = drawn(initial_weights=HeUniform())["conv.weights"]
+    assert np.abs(values).max() == pytest.approx(np.sqrt(6 / 100), rel=0.01)
+    assert values.std() == pytest.approx(drawn(initial_weights=He())["conv.weights"].std(), rel=0.03)
 
 
 def test_filled_and_glorot():

@@ -11,18 +11,22 @@ from capsbench.errors import BadInput
 from capsbench.network import zoo
 from capsbench.network.cost import cost, forward_flops, layer_costs, vote_flops
 from capsbench.network.layers import (
+    BatchNorm,
     ClassCapsules,
     ClassVectors,
     Conv,
     ConvCapsules,
     Dense,
+    MapCapsules,
     Normalisation,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.network import Network, routing_iterations, with_routing_iterations
-from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, SpreadLoss
+from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction, SpreadLoss
 from capsbench.network.parameters import (
     capsule_parameter_count,
     draw_parameters,
@@ -31,7 +35,7 @@ from capsbench.network.parameters import (
     parameter_specs,
 )
 from capsbench.network.patches import patch_places
-from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting, VBRouting
+from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting, SelfRouting, VBRouting
 from capsbench.network.shapes import RoutingShape, bind, coordinates
 from capsbench.network.text import parse
 
@@ -61,6 +65,7 @@ def seed():
         ("efficient", MNIST, 161_824),  # the paper's count: moving statistics are not in it
         ("cnn-residual", NORB, 317_541),
         ("vb", NORB, 68_714),  # its authors' code's
+        ("self-routing", ((32, 32, 1), 5), 2_432_864),  # see test_self_routing_has_the_parameters_of_its_source
     ],
 )
 def test_parameter_counts(name, sizes, count):
@@ -69,6 +74,48 @@ def test_parameter_counts(name, sizes, count):
     assert capsule_parameter_count(bound) == count
     drawn = draw_parameters(bound, 0)
     assert sum(drawn[spec.name].size for spec in parameter_specs(bound) if spec.trainable) == parameter_count(bound)
+
+
+def test_self_routing_has_the_parameters_of_its_source():
+    """Counted tensor by tensor in the authors' code: two convolutions and a normalisation each where here is one."""
+    conv1 = 7 * 7 * 1 * 256 + 2 * 256
+    activations, poses = 5 * 5 * 256 * 16 + 2 * 16, 5 * 5 * 256 * (16 * 16) + 2 * (16 * 16)
+    children = 3 * 3 * 16
+    transforms, choosing = children * (16 * 16) * 16, children * 16 * 16 + children * 16
+    classes = (6 * 6 * 16) * 5 * 16 + (6 * 6 * 16) * 5
+    expected = {
+        "conv1": 7 * 7 * 1 * 256,
+        "norm1": 2 * 256,
+        "primary_conv": 5 * 5 * 256 * 17 * 16,
+        "primary_norm": 2 * 17 * 16,
+        "conv_caps": transforms + choosing,
+        "pose_norm": 2 * 16 * 16,
+        "class_caps": classes,
+    }
+    bound = bind(zoo.load("self-routing"), (32, 32, 1), 5)
+    assert {c.layer: c.parameters for c in layer_costs(bound, 1) if c.parameters} == expected
+    assert sum(expected.values()) == conv1 + activations + poses + transforms + choosing + 2 * 16 * 16 + classes
+
+
+def test_shapes_and_starts_of_self_routing():
+    """Maps of 14, 12 and 6 places; uniform weights with PyTorch's limits, and children that start undecided."""
+    bound = bind(zoo.load("self-routing"), (32, 32, 1), 5)
+    shapes = [str(layer.output) for layer in bound.layers]
+    assert shapes == [*["14×14×256"] * 2, *["12×12×272"] * 2, "12×12×16 capsules", *["6×6×16 capsules"] * 2, shapes[-1]]
+    assert bound.layers[-3].routing == RoutingShape(36, 144, 144, 16, 16, 256)
+    assert bound.layers[-1].routing == RoutingShape(1, 576, 576, 5, 0, 0)
+    assert bound.layers[-1].output.values == 5  # no poses
+    # Above the first window of 3, one place of it outside, the field's centre is that of the capsules below.
+    assert (bound.layers[-3].centre, bound.layers[-3].step) == (bound.layers[-4].centre, 2 * bound.layers[-4].step)
+    drawn = draw_parameters(bound, 0)
+    for name, limit in (
+        ("conv1.weights", np.sqrt(6 / 49)),
+        ("primary_conv.weights", np.sqrt(6 / (25 * 256))),
+        ("conv_caps.transforms", np.sqrt(6 / (16 * 16 * 16))),
+    ):
+        assert np.abs(drawn[name]).max() == pytest.approx(limit, rel=1e-3), name
+        assert drawn[name].std() == pytest.approx(limit / np.sqrt(3), rel=0.02), name
+    assert not any(drawn[name].any() for name in drawn if "routing" in name)
 
 
 def test_decoder_count():
@@ -208,6 +255,28 @@ def test_coordinates_of_variational_bayes():
     )
 
 
+def test_hand_counted_flops_of_self_routing():
+    """Choosing, weighing and gathering, and a normalisation of poses alone, counted on paper."""
+    layers = (
+        MapCapsules(name="p", capsules=2, elements=3),
+        SelfRoutedCapsules(name="c", capsules=4, elements=5, kernel=2, padding=1),
+        BatchNorm(name="n"),
+        SelfRoutedClasses(name="k"),
+    )
+    fields = {"name": "caps", "routing": SelfRouting(), "objective": Objective(loss=CrossEntropy())}
+    bound = bind(Network(layers=layers, **fields), (2, 2, 8), 3)
+    assert forward_flops(bound, bound.layers[0]) == 4 * 2 * 2 * 2  # a sigmoid each
+    # 9 positions, 8 children, 4 parents: a product of 3 elements and a bias, softmax, activation, sum; the children's
+    # activations summed and divided by; weights divided; votes cast, weighed and summed.
+    couplings, votes = 9 * 8 * 4, 9 * 8 * 4 * 5
+    expected = couplings * (6 + 4 + 2) + 9 * 8 + 9 * 4 + couplings + couplings * 2 * 15 + 2 * votes
+    assert forward_flops(bound, bound.layers[1]) == expected
+    assert forward_flops(bound, bound.layers[2]) == 4 * 9 * 4 * 5
+    couplings = 9 * 4 * 3
+    assert forward_flops(bound, bound.layers[3]) == couplings * (10 + 4 + 2) + 9 * 4 + 3 * 2
+    assert cost(bound, 2, 4).vote_bytes == 2 * votes * 4
+
+
 @given(networks)
 @settings(max_examples=60, deadline=None)
 def test_costs_add_up(network):
@@ -268,6 +337,9 @@ def em(*layers, **changes):
 
 PRIMARY, CLASSES = PrimaryCapsules(name="p", capsules=2), ClassCapsules(name="k")
 VECTORS = VectorCapsules(name="p", capsules=2, elements=3, kernel=1)
+CHOOSING = SelfRoutedCapsules(name="v", capsules=2, kernel=3)
+CHOSEN, MAPS = SelfRoutedClasses(name="k"), MapCapsules(name="m", capsules=2, elements=3)
+ITSELF = {"routing": SelfRouting()}
 
 
 @pytest.mark.parametrize(
@@ -289,6 +361,19 @@ VECTORS = VectorCapsules(name="p", capsules=2, elements=3, kernel=1)
         (em(replace(VECTORS, depthwise=True), ClassVectors(name="k"), routing=AgreementRouting()), "2 × 3 = 6, but"),
         (em(PRIMARY, Conv(name="c", channels=1, kernel=1), CLASSES), "cannot stand above capsules"),
         (em(PRIMARY), "last layer"),
+        (em(VECTORS, CHOSEN, **ITSELF), "needs map_capsules or primary_capsules below"),
+        (em(PRIMARY, CHOSEN), "cannot be routed by em; legal is self_routing"),
+        (em(PRIMARY, CLASSES, **ITSELF), "cannot be routed by self_routing; legal is em"),
+        (em(MAPS, CLASSES), "needs primary_capsules below"),
+        (em(MAPS, CHOSEN, **ITSELF), "2 × (3 + 1) = 8, but there are 1"),
+        (em(PRIMARY, replace(CHOOSING, kernel=29), CHOSEN, **ITSELF), "larger than its input of 28×28"),
+        (em(PRIMARY, CHOSEN, CHOOSING, CHOSEN, **ITSELF), "layer names must differ"),
+        (em(PRIMARY, CHOSEN, CHOOSING, replace(CHOSEN, name="l"), **ITSELF), "self_routed_classes must be the last"),
+        (em(PRIMARY, BatchNorm(name="b"), CLASSES), "'b' (batch_norm) cannot stand above capsules"),
+        (
+            em(PRIMARY, CHOSEN, objective=Objective(loss=SpreadLoss(), reconstruction=Reconstruction()), **ITSELF),
+            "a reconstruction needs the poses",
+        ),
         (em(PRIMARY, CLASSES, routing=None), "needs a routing"),
         (em(PRIMARY, CLASSES, routing=EMRouting(densities="shifted", competition="all_positions")), "densities: log"),
         (em(Dense(name="d", units="classes", activation="linear"), routing=None), "spread loss needs class capsules"),
@@ -302,12 +387,14 @@ def test_impossible_networks(network, words):
 
 
 def test_routing_iterations_override():
-    """Routing iterations replace the network's own, and mean nothing to a CNN or to self-attention."""
+    """Routing iterations replace the network's own, and mean nothing to a CNN and where nothing iterates."""
     assert with_routing_iterations(zoo.load("em-paper"), 5).routing.iterations == 5
     assert with_routing_iterations(zoo.load("em-paper"), None) == zoo.load("em-paper")
     assert with_routing_iterations(zoo.load("cnn-paper"), 5) == zoo.load("cnn-paper")
     assert routing_iterations(with_routing_iterations(zoo.load("dynamic"), 5)) == 5
-    assert with_routing_iterations(zoo.load("efficient"), 5) == zoo.load("efficient")
+    for name in ("efficient", "self-routing"):
+        assert with_routing_iterations(zoo.load(name), 5) == zoo.load(name)
+    assert routing_iterations(zoo.load("self-routing")) is None
     assert routing_iterations(zoo.load("efficient")) is routing_iterations(zoo.load("cnn-paper")) is None
 
 

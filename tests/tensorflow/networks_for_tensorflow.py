@@ -9,12 +9,24 @@ import numpy as np
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
-from capsbench.network.initial import He, Normal
-from capsbench.network.layers import AveragePool, BatchNorm, ClassVectors, Conv, Dense, Residual, VectorCapsules
+from capsbench.network.initial import He, Normal, Uniform
+from capsbench.network.layers import (
+    AveragePool,
+    BatchNorm,
+    ClassVectors,
+    Conv,
+    Dense,
+    MapCapsules,
+    PrimaryCapsules,
+    Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
+    VectorCapsules,
+)
 from capsbench.network.network import Network
 from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction
 from capsbench.network.parameters import cancelled_biases, draw_parameters, dropout_masks
-from capsbench.network.routing import AgreementRouting, SelfAttentionRouting
+from capsbench.network.routing import AgreementRouting, SelfAttentionRouting, SelfRouting
 from capsbench.network.shapes import BoundNetwork, bind
 from capsbench_tensorflow.backend import BACKEND
 
@@ -44,6 +56,12 @@ VECTORS = {
     "last": (AgreementRouting(iterations=4, gradient="last"), {"squash": "exponential"}, {"squash": "exponential"}),
     "one_sum": (AgreementRouting(iterations=1), {"stride": 2, "elements": 3}, {"elements": 5}),
     "attention": (SelfAttentionRouting(), {"depthwise": True, "squash": "exponential"}, {"squash": "exponential"}),
+}
+# Capsule layers of networks that route themselves.
+SELF_ROUTED = {
+    "padded": {"kernel": 3, "stride": 2, "padding": 1},
+    "strided": {"kernel": 2, "padding": "same", "elements": 5},
+    "whole": {"kernel": 1, "capsules": 1},
 }
 BESIDE_SUITES = Path(__file__).parents[2] / "suites" / "networks"
 STEP = Step(number=0, learning_rate=1e-3, margin=0.4)
@@ -91,6 +109,28 @@ def vector_network(name):
         ),
         routing=routing,
         objective=Objective(loss=MarginLoss(), reconstruction=Reconstruction(hidden=(6,))),
+    )
+
+
+def self_routed_network(name):
+    """A small network that routes itself; above primary capsules that are convolved where all its poses are let be."""
+    bare = name == "whole"
+    first = (
+        Conv(name="conv1", channels=10, kernel=3, stride=2, biases=False, activation="linear"),
+        BatchNorm(name="norm1"),
+        MapCapsules(name="primary", capsules=2, elements=4),
+    )
+    caps = {"capsules": 3, "elements": 4, "initial_transforms": Uniform(limit=0.5), **SELF_ROUTED[name]}
+    return Network(
+        name=name,
+        layers=(
+            *((PrimaryCapsules(name="primary", capsules=2, stride=2),) if bare else first),
+            SelfRoutedCapsules(name="caps", **caps),
+            *(() if bare else (BatchNorm(name="norm2", activation="relu"),)),
+            SelfRoutedClasses(name="class_caps"),
+        ),
+        routing=SelfRouting(),
+        objective=Objective(loss=CrossEntropy()),
     )
 
 

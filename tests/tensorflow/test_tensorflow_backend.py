@@ -69,6 +69,8 @@ def test_unknown_modes_are_refused_and_known_ones_are_not():
         ("efficient", 2, None, "graph"),
         ("efficient", 16, None, "tiled"),
         ("cnn-residual", 16, None, "graph"),
+        ("self-routing", 8, None, "graph"),
+        ("self-routing", 2, None, "tiled"),
     ],
 )
 def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, iterations, mode):
@@ -83,13 +85,14 @@ def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, ite
 
 @pytest.mark.parametrize("mode", ["fused", "chunked"])
 def test_kernels_are_of_em_routing_only(mode):
-    """Vectors are refused by the modes that route by kernels, with the modes that do not; a CNN is not."""
+    """Other routings are refused by the modes that route by kernels, with the modes that do not; a CNN is not."""
     refused = {
         name: BACKEND.unsupported(bind(zoo_network(name), (28, 28, 1), 10), Setting(mode))
-        for name in ("dynamic", "efficient", "cnn-residual")
+        for name in ("dynamic", "efficient", "cnn-residual", "self-routing")
     }
     assert "not of agreement; eager, graph and tiled" in refused["dynamic"]
     assert "not of self_attention" in refused["efficient"]
+    assert "not of self_routing; eager, graph and tiled" in refused["self-routing"]
     assert refused["cnn-residual"] is None
 
 

@@ -7,6 +7,7 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 from networks_for_tensorflow import (
+    SELF_ROUTED,
     SMALLER,
     STEP,
     VARIANTS,
@@ -16,6 +17,7 @@ from networks_for_tensorflow import (
     gradient_errors,
     relative_error,
     residual_network,
+    self_routed_network,
     tensors,
     variant,
     vector_network,
@@ -90,6 +92,16 @@ def test_vectors_agree_with_the_oracle_in_both_formulations(name):
         assert np.abs(gradient - tiled[tensor]).max() <= 1e-11 * largest, tensor
 
 
+@pytest.mark.parametrize("name", SELF_ROUTED)
+def test_self_routing_agrees_with_the_oracle_in_both_formulations(name):
+    """Layers that route themselves compute the oracle's numbers and derivatives, and both modes the same ones."""
+    case = case_of(self_routed_network(name), 2, image=(10, 10, 2), classes=3)
+    graph, tiled = _check_float64(case, "graph"), _check_float64(case, "tiled")
+    largest = max(np.abs(gradient).max() for gradient in graph.values())
+    for tensor, gradient in graph.items():
+        assert np.abs(gradient - tiled[tensor]).max() <= 1e-11 * largest, tensor
+
+
 @pytest.mark.parametrize(("stride", "size"), [(1, "all"), (2, 2), (3, "all")])
 def test_blocks_agree_with_the_oracle(stride, size):
     """Residual blocks of every stride, and both kinds of pooling, compute the oracle's numbers and derivatives."""
@@ -120,9 +132,14 @@ def test_xla_agrees_with_the_oracle():
 
 @pytest.mark.parametrize(
     "network",
-    [vector_network("agreement"), vector_network("attention"), residual_network(2, "all")],
+    [
+        vector_network("agreement"),
+        vector_network("attention"),
+        self_routed_network("padded"),
+        residual_network(2, "all"),
+    ],
     ids=lambda each: each.name,
 )
 def test_xla_agrees_with_the_oracle_beyond_em(network):
-    """So does that of vectors, depthwise convolutions and residual blocks."""
+    """So does that of vectors, depthwise convolutions, self-routing and residual blocks."""
     _check_float64(case_of(network, 1, image=(10, 9, 2), classes=3), "xla")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
-from capsbench.network.initial import Glorot, He, Normal
+from capsbench.network.initial import Glorot, He, HeUniform, Normal, Uniform
 from capsbench.network.layers import (
     AveragePool,
     BatchNorm,
@@ -14,8 +14,11 @@ from capsbench.network.layers import (
     Conv,
     ConvCapsules,
     Dense,
+    MapCapsules,
     PrimaryCapsules,
     Residual,
+    SelfRoutedCapsules,
+    SelfRoutedClasses,
     VectorCapsules,
 )
 from capsbench.network.network import Network, with_routing_iterations
@@ -28,7 +31,13 @@ from capsbench.network.objective import (
     SpreadLoss,
 )
 from capsbench.network.parameters import draw_parameters, dropout_masks
-from capsbench.network.routing import AgreementRouting, EMRouting, InverseTemperature, SelfAttentionRouting
+from capsbench.network.routing import (
+    AgreementRouting,
+    EMRouting,
+    InverseTemperature,
+    SelfAttentionRouting,
+    SelfRouting,
+)
 from capsbench.network.shapes import bind
 from capsbench_numpy.backend import BACKEND as ORACLE
 from capsbench_torch.backend import BACKEND
@@ -75,12 +84,18 @@ def relative(got, expected):
     return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))
 
 
-def pair(network, mode, precision, *, image=None, classes=10, batch=1):
-    """The network in PyTorch and in the oracle, with the same batch placed in both."""
+def pair(network, mode, precision, *, image=None, classes=10, batch=1, moved=False):
+    """The network in PyTorch and in the oracle, with the same batch placed in both.
+
+    `moved` parameters are those that start at zero, where what they feed gets no gradient, a little away from it.
+    """
     image = image or SMALLER.get(network.name, IMAGE)
     bound = bind(network, image, classes)
     parameters = draw_parameters(bound, 0)
     generator = np.random.default_rng(0)
+    for name, value in parameters.items():
+        if moved and not value.any():
+            parameters[name] = generator.normal(0.0, 0.3, value.shape).astype(np.float32)
     images = generator.random((batch, *image), dtype=np.float32)
     labels = np.arange(batch) % classes
     masks = dropout_masks(bound, batch, 0, 0)
@@ -195,3 +210,36 @@ def residual_variants(draw):
         Dense(name="logits", units="classes", activation="linear"),
     )
     return Network(name="variant", layers=layers, objective=Objective(loss=CrossEntropy()))
+
+
+@st.composite
+def self_routed_variants(draw):
+    """Small networks that route themselves, above capsules of either kind, padded or not, poses normal or not."""
+    types, elements = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    maps = Conv(name="conv", channels=types * (elements + 1), kernel=3, stride=2, activation="linear", biases=False)
+    norm = BatchNorm(name="norm", activation=draw(st.sampled_from(["linear", "relu"])))
+    first = draw(
+        st.sampled_from(
+            [
+                (maps, norm, MapCapsules(name="primary", capsules=types, elements=elements)),
+                (PrimaryCapsules(name="primary", capsules=types, stride=2),),
+            ]
+        )
+    )
+    layers = (
+        *first,
+        SelfRoutedCapsules(
+            name="caps",
+            capsules=draw(st.integers(1, 4)),
+            elements=draw(st.integers(1, 4)),
+            kernel=draw(st.integers(1, 3)),
+            stride=draw(st.integers(1, 2)),
+            padding=draw(st.sampled_from(["valid", 1, 2])),
+            initial_transforms=draw(st.sampled_from([Uniform(limit=0.5), HeUniform()])),
+        ),
+        *draw(st.sampled_from([(), (BatchNorm(name="poses", scale=False),)])),
+        SelfRoutedClasses(name="classes"),
+    )
+    objective = Objective(loss=draw(st.sampled_from([CrossEntropy(), SpreadLoss(margin=LinearMargin())])))
+    routing = SelfRouting(epsilon=draw(st.sampled_from([1e-12, 0.1])))
+    return Network(name="variant", layers=layers, routing=routing, objective=objective)

@@ -12,6 +12,7 @@ from networks_for_torch import (
     pair,
     relative,
     residual_variants,
+    self_routed_variants,
     variants,
     vector_variants,
 )
@@ -21,7 +22,7 @@ torch = pytest.importorskip("torch")
 from capsbench.backend import Setting  # noqa: E402 - after the check that torch is there
 from capsbench.network import zoo  # noqa: E402 - likewise
 from capsbench.network.parameters import cancelled_biases, parameter_specs  # noqa: E402 - likewise
-from capsbench.network.routing import EMRouting, InverseTemperature  # noqa: E402 - likewise
+from capsbench.network.routing import EMRouting, InverseTemperature, SelfRouting  # noqa: E402 - likewise
 from capsbench.network.shapes import bind  # noqa: E402 - likewise
 from capsbench_torch.backend import BACKEND  # noqa: E402 - likewise
 
@@ -106,6 +107,26 @@ def test_every_vector_variant_equals_the_oracle(network, mode):
     assert directional_error(gradients, oracle) <= 1e-9
 
 
+@given(self_routed_variants(), st.sampled_from(PLAIN_MODES))
+@settings(max_examples=25, deadline=None)
+def test_every_self_routed_variant_equals_the_oracle(network, mode):
+    """Any network that routes itself agrees with the oracle in float64, away from its undecided start."""
+    _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3, moved=True)
+    assert forward_error(ours, oracle) <= 1e-10
+    _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
+    assert directional_error(gradients, oracle) <= 1e-9
+
+
+@pytest.mark.parametrize("mode", PLAIN_MODES)
+def test_self_routing_equals_the_oracle_when_children_have_chosen(mode):
+    """The network of the zoo agrees in every tensor's gradient once its routing weights are not all zero."""
+    _, ours, oracle = pair(zoo.load("self-routing"), mode, "float64", image=(20, 20, 1), batch=2, moved=True)
+    _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
+    assert min(np.abs(gradient).max() for gradient in gradients.values()) > 1e-6
+    assert forward_error(ours, oracle) <= 1e-10
+    assert directional_error(gradients, oracle) <= 1e-10
+
+
 @given(residual_variants())
 @settings(max_examples=10, deadline=None)
 def test_every_residual_network_equals_the_oracle(network):
@@ -148,6 +169,29 @@ def test_gradcheck_of_routing(mode):
 
     arguments = (draw(2, 3, 16), draw(3, 2, 4, 4), draw(2, 3), draw(2), draw(2))
     assert torch.autograd.gradcheck(run, arguments, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", PLAIN_MODES)
+def test_gradcheck_of_self_routing(mode):
+    """Self-routing passes gradcheck, and so do classes that children choose."""
+    from capsbench_torch import selfrouting as own
+
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    tiled = mode == "tiled"
+    products = own.products_tiled if tiled else own.products_grouped
+    vote, gather = (own.vote_tiled, own.gather_tiled) if tiled else (own.vote_grouped, own.gather_grouped)
+
+    def run(children, transforms, activations, weights, biases):
+        logits = products(children, weights) + biases
+        parents = gather(vote(children, transforms), logits, activations, SelfRouting())
+        return *parents, own.classify(logits, activations)
+
+    arguments = (draw(2, 3, 4), draw(3, 2, 4, 5), draw(2, 3), draw(3, 4, 2), draw(3, 2))
+    assert torch.autograd.gradcheck(run, arguments)
 
 
 @pytest.mark.parametrize("mode", MODES)
