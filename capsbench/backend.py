@@ -14,11 +14,13 @@ A backend is a distribution that registers an object with the attributes of `Bac
    a network (`inspect`) costs nothing where it is not called.
 6. Exceptions of the framework may pass through; the worker turns them into a record with a reason. Running out of
    memory is raised as `MemoryError`.
+7. Arrays come and go in the precision that parameters are kept in, also where some of the arithmetic is done in
+   bfloat16. Only a backend that says so in `precisions` is asked for that.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, SupportsFloat
+from typing import Any, Literal, Protocol, SupportsFloat, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +31,8 @@ from capsbench.network.shapes import BoundNetwork
 
 ENTRY_POINT_GROUP = "capsbench.backends"
 
-Precision = Literal["float32", "float64"]
+FullPrecision = Literal["float32", "float64"]
+Precision = Literal[FullPrecision, "mixed_bfloat16"]
 Floats = NDArray[np.floating[Any]]
 
 
@@ -40,7 +43,9 @@ class Setting:
     Attributes:
         mode: one of the backend's modes.
         device: `cpu`, `cuda` or `cuda:N`; never `auto`, which the core resolves.
-        precision: of parameters and arithmetic.
+        precision: of parameters and arithmetic. In `mixed_bfloat16` convolutions and products of matrices (of dense
+            layers, votes, the decoder) round their factors and results to bfloat16; parameters, statistics of batches,
+            capsules, all of routing but the votes' products, losses and the optimizer stay in float32.
         threads: CPU threads the framework may use for one op.
     """
 
@@ -48,6 +53,16 @@ class Setting:
     device: str = "cpu"
     precision: Precision = "float32"
     threads: int = 1
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some of the arithmetic is done in fewer digits than the rest."""
+        return self.precision == "mixed_bfloat16"
+
+    @property
+    def kept(self) -> FullPrecision:
+        """The precision in which parameters, losses and the optimizer's state are kept."""
+        return "float64" if self.precision == "float64" else "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +221,9 @@ class Backend(Protocol):
         distributions: what must be installed for it to work, any one of them (`tensorflow`, `tensorflow-cpu`).
         modes: one line on each mode; the first is the default.
         compiled_modes: modes whose first step compiles, and whose op table is therefore not op by op.
+
+    One that also computes in mixed precision has a further attribute `precisions`, with all that it knows; without it,
+    it is asked for float32 and float64 only.
     """
 
     name: str
@@ -241,3 +259,11 @@ class Backend(Protocol):
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]], setting: Setting
     ) -> Realization:
         """Build the network in this framework, ready to run; the optimizer state starts empty."""
+
+
+def unsupported(backend: Backend, bound: BoundNetwork, setting: Setting) -> str | None:
+    """Why a backend cannot realize the network, or None where it can; asked only for a precision that it knows."""
+    known: Iterable[str] = getattr(backend, "precisions", get_args(FullPrecision))
+    if setting.precision not in known:
+        return f"{backend.name} does not compute in {setting.precision}, only in {', '.join(known)}"
+    return backend.unsupported(bound, setting)

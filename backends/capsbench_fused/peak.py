@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from capsbench.backend import Precision
+from capsbench.backend import FullPrecision
 from capsbench.measure.ceilings import least_seconds
 from capsbench_fused import threads
 from capsbench_fused.compiling import entry
@@ -15,7 +15,7 @@ _ROUNDS = 2_000_000
 _CHAINS = {"float32": 12, "float64": 6}
 
 
-def fma_flops_per_second(count: int, precision: Precision) -> float:
+def fma_flops_per_second(count: int, precision: FullPrecision) -> float:
     """Multiplications and additions of `count` threads at once, the best of several tries."""
     chains = _CHAINS[precision]
     work = [np.linspace(0.1, 0.5, (chains + 1) * LANES).astype(precision) for _ in range(count)]

@@ -26,19 +26,19 @@ def multiply_adds(setting: Setting) -> float | None:
         from capsbench_fused.peak import fma_flops_per_second  # noqa: PLC0415 - Numba may not be there
     except (ImportError, OSError):
         return None
-    return fma_flops_per_second(setting.threads, setting.precision)
+    return fma_flops_per_second(setting.threads, setting.kept)
 
 
 def product(setting: Setting) -> Callable[[], object]:
     """What multiplies two SIDE x SIDE matrices."""
     generator = np.random.default_rng(0)
-    left, right = generator.random((2, ceilings.SIDE, ceilings.SIDE)).astype(setting.precision)
+    left, right = generator.random((2, ceilings.SIDE, ceilings.SIDE)).astype(setting.kept)
     result = np.empty_like(left)
     return lambda: np.matmul(left, right, out=result)
 
 
 def copy(setting: Setting, pool: ThreadPoolExecutor) -> Callable[[], object]:
     """What copies COPIED_BYTES, a part in each thread: `np.copyto` lets go of the interpreter's lock."""
-    source = np.ones(ceilings.COPIED_BYTES // np.dtype(setting.precision).itemsize, setting.precision)
+    source = np.ones(ceilings.COPIED_BYTES // np.dtype(setting.kept).itemsize, setting.kept)
     parts = np.array_split(source, setting.threads), np.array_split(np.empty_like(source), setting.threads)
     return lambda: list(pool.map(np.copyto, parts[1], parts[0]))

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.backend import Probe, Setting
+from capsbench.backend import Precision, Probe, Setting
 from capsbench.measure.ceilings import Ceilings
 from capsbench.network.shapes import BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, describe, library_versions
@@ -35,6 +35,7 @@ class TensorFlowBackend:
     distributions = ("tensorflow", "tensorflow-cpu")
     modes: Mapping[str, str] = MODES
     compiled_modes = frozenset({"xla"})
+    precisions: tuple[Precision, ...] = get_args(Precision)
 
     def environment(self, setting: Setting) -> dict[str, str]:
         """Variables that make TensorFlow's allocator countable and its op names plain.
@@ -59,11 +60,13 @@ class TensorFlowBackend:
         return Probe(versions, ("cpu", *(f"cuda:{index}" for index in range(gpus))))
 
     def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:
-        """Kernels are for the CPU and do not cover every variant of routing; all other modes realize every network."""
+        """Kernels are for the CPU, without mixed precision and some variants of routing; other modes realize all."""
         if setting.mode not in self.modes:
             return f"tensorflow has no mode {setting.mode!r}, legal are {', '.join(self.modes)}"
         if setting.mode not in KERNEL_MODES:
             return None
+        if setting.mixed:
+            return f"{setting.mode} has no kernel for {setting.precision}; graph, tiled and xla run in it"
         if setting.device != "cpu":
             return f"{setting.mode} has no kernel for TensorFlow on a GPU; graph, tiled and xla run there"
         return uncovered(bound.network.routing)

@@ -30,7 +30,7 @@ def configure(setting: Setting) -> None:
 def measure_ceilings(setting: Setting) -> Ceilings:
     """The device's ceilings with `tf.matmul` and `DeepCopy`, in the setting's precision and threads."""
     configure(setting)
-    dtype = tf.as_dtype(setting.precision)
+    dtype = tf.as_dtype(setting.kept)
     with tf.device(device_name(setting.device)):
         matrix = tf.ones((SIDE, SIDE), dtype)
         source = tf.ones(COPIED_BYTES // dtype.size, dtype)

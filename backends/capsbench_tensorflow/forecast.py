@@ -41,8 +41,8 @@ _UNKNOWN_CACHE_BYTES = 2 << 20
 
 
 def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-    """Bytes alive at the peak of one train step; None in `xla`, whose compiler decides, and for kernels on a GPU."""
-    if setting.mode == "xla" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
+    """Bytes alive at the peak of one train step; None in `xla` and in mixed precision, and for kernels on a GPU."""
+    if setting.mixed or setting.mode == "xla" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
         return None
     number = 8 if setting.precision == "float64" else 4
     gradients = _gradients(bound)

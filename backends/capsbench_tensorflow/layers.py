@@ -42,6 +42,7 @@ from capsbench_tensorflow.maps import (
     primary,
     residual,
 )
+from capsbench_tensorflow.mixed import narrow, wide
 from capsbench_tensorflow.moments import Votes
 from capsbench_tensorflow.routing import Feeding, Observer, Parents, route
 from capsbench_tensorflow.votes import Capsules, class_votes, conv_votes, feeding
@@ -95,7 +96,7 @@ def forward(
                 case BatchNorm() | Residual():
                     maps = _normal(layer.layer, own, maps, moments if masks is not None else None)
                 case Dropout() as spec:
-                    maps = maps if masks is None else maps * tf.reshape(masks[spec.name], maps.shape)
+                    maps = maps if masks is None else wide(maps) * tf.reshape(masks[spec.name], maps.shape)
                 case PrimaryCapsules() | VectorCapsules() | MapCapsules():
                     capsules = _first_capsules(layer.layer, own, maps, moments if masks is not None else None)
                 case spec if isinstance(spec, ROUTED) and capsules is not None:
@@ -110,7 +111,7 @@ def forward(
         if watch is not None:
             _show(watch, layer.layer, maps, capsules)
     with tf.name_scope(f"{bound.layers[-1].layer.name}/"):
-        scores = tf.reshape(maps, (maps.shape[0], bound.classes))
+        scores = tf.reshape(wide(maps), (maps.shape[0], bound.classes))
         return Result(scores, tf.nn.softmax(scores), None, moments)
 
 
@@ -119,7 +120,7 @@ def _show(watch: Watch, layer: Layer, maps: tf.Tensor, capsules: Capsules | None
     if isinstance(layer, holders) and capsules is not None:
         watch.outputs(layer.name, capsules.activations, capsules.poses)
     elif isinstance(layer, Conv | Dense | Residual):
-        watch.outputs(layer.name, maps)
+        watch.outputs(layer.name, wide(maps))
 
 
 def _own(variables: Variables, layer: str) -> dict[str, tf.Variable]:
@@ -147,7 +148,7 @@ def _plain(layer: BoundLayer, own: Variables, maps: tf.Tensor) -> tf.Tensor:
             return average_pool(maps, spec.size)
         case Dense() as spec:
             flat = tf.reshape(maps, (maps.shape[0], layer.input.values))
-            values = tf.nn.bias_add(tf.matmul(flat, own["weights"]), own["biases"])
+            values = tf.nn.bias_add(tf.matmul(narrow(flat), narrow(own["weights"])), narrow(own["biases"]))
             return tf.reshape(activate(values, spec.activation), (maps.shape[0], 1, 1, layer.output.values))
     raise AssertionError(layer.layer)
 
@@ -173,7 +174,7 @@ def _vectors(spec: VectorCapsules, own: Variables, maps: tf.Tensor) -> Capsules:
         sums = depthwise_conv(maps, own["weights"], own["biases"], spec.stride)
     else:
         sums = conv(maps, own["weights"], own["biases"], spec.stride, "valid")
-    poses = vectors.squash(tf.reshape(sums, (*sums.shape[:3], spec.capsules, spec.elements)), spec.squash)
+    poses = vectors.squash(tf.reshape(wide(sums), (*sums.shape[:3], spec.capsules, spec.elements)), spec.squash)
     return Capsules(poses, vectors.length(poses))
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from capsbench.network.layers import PrimaryCapsules, Residual
 from capsbench.network.patches import Padding
+from capsbench_tensorflow.mixed import narrow, wide
 
 Variables = Mapping[str, tf.Variable]
 Moments = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -20,18 +21,20 @@ def activate(values: tf.Tensor, activation: str) -> tf.Tensor:
 def conv(maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable | None, stride: int, padding: Padding) -> tf.Tensor:
     """Convolve with weights [kernel, kernel, in, out]."""
     around = padding.upper() if isinstance(padding, str) else [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
-    values = tf.nn.conv2d(maps, weights, stride, around)
-    return values if biases is None else tf.nn.bias_add(values, biases)
+    values = tf.nn.conv2d(narrow(maps), narrow(weights), stride, around)
+    return values if biases is None else tf.nn.bias_add(values, narrow(biases))
 
 
 def depthwise_conv(maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable, stride: int) -> tf.Tensor:
     """Convolve every channel with a filter of its own; weights [kernel, kernel, 1, channels]."""
-    filters = tf.transpose(weights, (0, 1, 3, 2))
-    return tf.nn.bias_add(tf.nn.depthwise_conv2d(maps, filters, (1, stride, stride, 1), "VALID"), biases)
+    filters = tf.transpose(narrow(weights), (0, 1, 3, 2))
+    sums = tf.nn.depthwise_conv2d(narrow(maps), filters, (1, stride, stride, 1), "VALID")
+    return tf.nn.bias_add(sums, narrow(biases))
 
 
 def average_pool(maps: tf.Tensor, size: int | Literal["all"]) -> tf.Tensor:
     """The mean of windows side by side, or of all places."""
+    maps = wide(maps)
     return tf.reduce_mean(maps, (1, 2), keepdims=True) if size == "all" else tf.nn.avg_pool2d(maps, size, size, "VALID")
 
 
@@ -55,6 +58,7 @@ def batch_norm(
         prefix: of the normalisation's variables among the layer's.
         activation: of what is normal.
     """
+    maps = wide(maps)
     if moments is None:
         mean, variance = own[f"{prefix}moving_mean"], own[f"{prefix}moving_variance"]
     else:
@@ -81,8 +85,8 @@ def primary(
     spec: PrimaryCapsules, own: Variables, maps: tf.Tensor, moments: Moments | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Poses [b, h, w, n, 16] and activations [b, h, w, n] of primary capsules; `moments` as above."""
-    poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride, "valid")
-    logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride, "valid")
+    poses = wide(conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride, "valid"))
+    logits = wide(conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride, "valid"))
     logits = logits + spec.activation_offset if spec.activation_offset else logits
     poses = tf.reshape(poses, (*poses.shape[:3], spec.capsules, 16))
     if spec.normalisation is not None:
@@ -102,7 +106,7 @@ def residual(spec: Residual, own: Variables, maps: tf.Tensor, moments: Moments |
     outer = normal(conv(inner, own["conv2_weights"], None, 1, "same"), "norm2_")
     if "shortcut_weights" in own:
         maps = normal(conv(maps, own["shortcut_weights"], None, spec.stride, "valid"), "shortcut_")
-    return tf.nn.relu(outer + maps)
+    return tf.nn.relu(outer + wide(maps))
 
 
 def _moments(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

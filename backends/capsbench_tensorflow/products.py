@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from capsbench.network.layers import ConvCapsules, SelfRoutedCapsules
 from capsbench.network.patches import patch_places
 from capsbench.network.shapes import POSE
+from capsbench_tensorflow.mixed import narrow, wide
 from capsbench_tensorflow.moments import backward_scope
 
 # A product over fewer rows than this gains nothing from being split; over many more, it runs at half the speed.
@@ -57,6 +58,7 @@ def products(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     """
     scope = backward_scope()
     children, parents = transforms.shape[:2]
+    poses, transforms = narrow(poses), narrow(transforms)
     rows = tf.eye(4, dtype=transforms.dtype)[None, :, None, None, :, None]
     diagonal = rows * tf.transpose(transforms, (0, 2, 1, 3))[:, None, :, :, None, :]
 
@@ -66,7 +68,7 @@ def products(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
             with tf.name_scope(scope):
                 parts = (children, _parts(left.shape[1]), -1)
                 split = (tf.reshape(side, (*parts, side.shape[2])) for side in (left, upstream))
-                to_right = tf.reduce_sum(tf.matmul(*split, transpose_a=True), 1)
+                to_right = tf.cast(tf.reduce_sum(wide(tf.matmul(*split, transpose_a=True)), 1), right.dtype)
                 # Transposed by itself, and reshaped lest the graph's optimizer undo that: half the product's time.
                 turned = tf.transpose(tf.reshape(right, (children, POSE, parents, POSE)), (0, 2, 3, 1))
                 return tf.matmul(upstream, tf.reshape(turned, (children, parents * POSE, POSE))), to_right
@@ -74,7 +76,7 @@ def products(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
         return tf.matmul(left, right), gradient
 
     votes = product(poses, tf.reshape(diagonal, (children, POSE, parents * POSE)))
-    return tf.reshape(votes, (children, poses.shape[1], parents, POSE))
+    return tf.reshape(wide(votes), (children, poses.shape[1], parents, POSE))
 
 
 def _parts(rows: int) -> int:

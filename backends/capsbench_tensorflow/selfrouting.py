@@ -15,6 +15,7 @@ from capsbench.network.routing import SelfRouting
 from capsbench.network.shapes import BoundLayer
 from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.maps import Moments, Variables, batch_norm
+from capsbench_tensorflow.mixed import narrow, wide
 from capsbench_tensorflow.moments import FactoredVotes, TiledVotes
 from capsbench_tensorflow.products import patches
 from capsbench_tensorflow.routing import Observer
@@ -24,7 +25,7 @@ from capsbench_tensorflow.votes import Capsules
 def of_maps(spec: MapCapsules, maps: tf.Tensor) -> Capsules:
     """Capsules that lie in maps [b, h, w, channels]."""
     grid = (*maps.shape[:3], spec.capsules)
-    poses, logits = tf.split(maps, (maps.shape[3] - spec.capsules, spec.capsules), 3)
+    poses, logits = tf.split(wide(maps), (maps.shape[3] - spec.capsules, spec.capsules), 3)
     return Capsules(tf.reshape(poses, (*grid, spec.elements)), tf.sigmoid(logits))
 
 
@@ -105,10 +106,11 @@ def _products(children: tf.Tensor, matrices: tf.Tensor, *, tiled: bool) -> tf.Te
 def _vote(children: tf.Tensor, transforms: tf.Tensor, *, tiled: bool) -> tf.Tensor:
     """Votes of children [n, i, k] by transforms [i, j, k, h], in the layout of their formulation."""
     i, j, k, h = transforms.shape
+    children, transforms = narrow(children), narrow(transforms)
     matrices = tf.reshape(tf.transpose(transforms, (0, 2, 1, 3)), (i, k, j * h))
     if tiled:
-        return tf.reshape(_products(children, matrices, tiled=True), (-1, i, j, h))
-    votes = tf.matmul(tf.transpose(children, (1, 0, 2)), matrices)
+        return tf.reshape(wide(_products(children, matrices, tiled=True)), (-1, i, j, h))
+    votes = wide(tf.matmul(tf.transpose(children, (1, 0, 2)), matrices))
     return tf.transpose(tf.reshape(votes, (i, -1, j, h)), (1, 2, 0, 3))
 
 

@@ -19,6 +19,7 @@ from capsbench_tensorflow.device import configure, device_name
 from capsbench_tensorflow.fused import fused
 from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.layers import Result, forward
+from capsbench_tensorflow.mixed import products
 from capsbench_tensorflow.objective import DECODER, LOSS, loss
 from capsbench_tensorflow.optimizer import STEP_COUNT, clip, create_optimizer
 from capsbench_tensorflow.origins import Origins
@@ -41,7 +42,7 @@ class TensorFlowRealization:
         configure(setting)
         self._bound, self._setting = bound, setting
         self._device = device_name(setting.device)
-        self._dtype = tf.as_dtype(setting.precision)
+        self._dtype = tf.as_dtype(setting.kept)
         self._tiled = setting.mode == "tiled"
         by_kernels = setting.mode in KERNEL_MODES
         self._kernels = fused(bound, cast("Engine", setting.mode), setting.threads) if by_kernels else None
@@ -172,12 +173,14 @@ class TensorFlowRealization:
         }
 
     def _forward_graph(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        result = forward(self._bound, self._variables, images, self._tiled, None, kernels=self._kernels)
+        with products(mixed=self._setting.mixed):
+            result = forward(self._bound, self._variables, images, self._tiled, None, kernels=self._kernels)
         return result.scores, result.activations, result.poses
 
     def _inspect_graph(self, images: tf.Tensor, *, votes: bool) -> dict[str, tuple[Any, ...]]:
         watch = Watch(images.shape[0], votes=votes)
-        forward(self._bound, self._variables, images, self._tiled, None, watch, self._kernels)
+        with products(mixed=self._setting.mixed):
+            forward(self._bound, self._variables, images, self._tiled, None, watch, self._kernels)
         layers = watch.layers.items()
         return {name: (of.activations, of.poses, of.votes, list(map(tf.stack, of.iterations))) for name, of in layers}
 
@@ -186,8 +189,9 @@ class TensorFlowRealization:
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], Result]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(list(self._trainable.values()))
-            result = forward(self._bound, self._variables, images, self._tiled, masks, kernels=self._kernels)
-            total = loss(self._bound, self._variables, result, images, labels, margin)
+            with products(mixed=self._setting.mixed):
+                result = forward(self._bound, self._variables, images, self._tiled, masks, kernels=self._kernels)
+                total = loss(self._bound, self._variables, result, images, labels, margin)
         return total, tape.gradient(total, self._trainable, unconnected_gradients="zero"), result
 
     def _gradients_graph(

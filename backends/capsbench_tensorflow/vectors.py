@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from capsbench.network.layers import LENGTH_EPSILON, Squash
 from capsbench.network.routing import AgreementRouting
+from capsbench_tensorflow.mixed import narrow, wide
 from capsbench_tensorflow.moments import FactoredVotes, TiledVotes, Votes
 from capsbench_tensorflow.routing import Observer
 
@@ -36,12 +37,13 @@ def squash(vectors: tf.Tensor, how: Squash) -> tf.Tensor:
 def vote(children: tf.Tensor, transforms: tf.Tensor, *, tiled: bool) -> Votes:
     """Votes of children [b, i, k] by transforms [i, j, k, h]."""
     i, j, k, h = transforms.shape
+    children, transforms = narrow(children), narrow(transforms)
     if tiled:
         left = tf.tile(children[:, :, None, None], (1, 1, j, 1, 1))
         right = tf.tile(transforms[None], (children.shape[0], 1, 1, 1, 1))
-        return TiledVotes(tf.reshape(tf.matmul(left, right), (-1, i, j, h)))
+        return TiledVotes(tf.reshape(wide(tf.matmul(left, right)), (-1, i, j, h)))
     matrices = tf.reshape(tf.transpose(transforms, (0, 2, 1, 3)), (i, k, j * h))
-    votes = tf.matmul(tf.transpose(children, (1, 0, 2)), matrices)
+    votes = wide(tf.matmul(tf.transpose(children, (1, 0, 2)), matrices))
     return FactoredVotes(tf.transpose(tf.reshape(votes, (i, -1, j, h)), (1, 2, 0, 3)))
 
 

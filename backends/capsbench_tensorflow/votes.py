@@ -9,6 +9,7 @@ from capsbench.network.layers import ConvCapsules
 from capsbench.network.patches import patch_places
 from capsbench.network.routing import MatrixRouting
 from capsbench.network.shapes import POSE, BoundLayer, BoundNetwork, coordinates
+from capsbench_tensorflow.mixed import narrow, wide
 from capsbench_tensorflow.moments import FactoredVotes, TiledVotes, Votes
 from capsbench_tensorflow.products import patches, products
 from capsbench_tensorflow.routing import Feeding
@@ -92,9 +93,9 @@ def _tiled_votes(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
     """Votes [n, i, j, 16] of poses [n, i, 4, 4]: both sides tiled to one 4x4 product a vote, as in 2018."""
     n, children = poses.shape[:2]
     parents = transforms.shape[1]
-    left = tf.tile(poses[:, :, None], (1, 1, parents, 1, 1))
-    right = tf.tile(transforms[None], (n, 1, 1, 1, 1))
-    return tf.reshape(tf.matmul(left, right), (n, children, parents, POSE))
+    left = tf.tile(narrow(poses)[:, :, None], (1, 1, parents, 1, 1))
+    right = tf.tile(narrow(transforms)[None], (n, 1, 1, 1, 1))
+    return tf.reshape(wide(tf.matmul(left, right)), (n, children, parents, POSE))
 
 
 def _with_coordinates(votes: tf.Tensor, bound: BoundNetwork, layer: BoundLayer, places: int) -> tf.Tensor:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import MappingProxyType
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.backend import Probe, Realization, Setting
+from capsbench.backend import Precision, Probe, Realization, Setting
 from capsbench.measure.ceilings import Ceilings
 from capsbench.network.shapes import BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, describe, library_versions
@@ -30,6 +31,7 @@ class TorchBackend:
         }
     )
     compiled_modes = frozenset({"compile"})
+    precisions: tuple[Precision, ...] = get_args(Precision)
 
     def environment(self, setting: Setting) -> dict[str, str]:
         """Hide the GPUs from a case that runs on the CPU; keep CUDA's matrix products repeatable."""
@@ -48,10 +50,12 @@ class TorchBackend:
         return Probe(versions, ("cpu", *(f"cuda:{index}" for index in range(count))))
 
     def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:
-        """Kernels do not cover every variant of routing; all other modes realize every network."""
+        """Kernels do not cover every variant of routing, nor mixed precision; all other modes realize every network."""
         reason = uncovered(bound.network.routing)
         if setting.mode not in KERNEL_MODES:
             return None
+        if setting.mixed:
+            return f"{setting.mode} has no kernel for {setting.precision}; eager, tiled and compile run in it"
         if setting.device == "cpu" or reason is not None:
             return reason
         if setting.mode == "chunked":

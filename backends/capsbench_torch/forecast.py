@@ -40,8 +40,8 @@ class _Layer:
 
 
 def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-    """Bytes of the peak; None for compiled modes, and for kernels on a GPU."""
-    if setting.mode == "compile" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
+    """Bytes of the peak; None for compiled modes, for kernels on a GPU, and where bytes are both float32's and less."""
+    if setting.mixed or setting.mode == "compile" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
         return None
     layers = [*(_layer(bound, layer, setting, batch) for layer in bound.layers), _decoder(bound, batch)]
     gradients = sum(layer.gradients for layer in layers)

@@ -14,6 +14,7 @@ from capsbench.network.shapes import BoundLayer, BoundNetwork
 from capsbench_torch.fused import Fused
 from capsbench_torch.layers import Context, Signal, null_scope, run
 from capsbench_torch.maps import Parameters
+from capsbench_torch.mixed import wide
 
 _STARVED_BELOW = 0.01
 
@@ -27,10 +28,11 @@ def inspect(
     tiled: bool,
     kernels: Mapping[str, Fused],
     votes: bool,
+    mixed: bool = False,
 ) -> dict[str, LayerState]:
     """The states of an evaluation of images [b, c, h, w], in one formulation; for `indices` see `layers.constants`."""
     watcher = _Watcher(len(images), votes)
-    run(Context(bound, tiled, indices, null_scope, kernels, watcher), parameters, images, None)
+    run(Context(bound, tiled, indices, null_scope, kernels, watcher, mixed), parameters, images, None)
     return watcher.states
 
 
@@ -101,5 +103,5 @@ def _routing_numbers(couplings: Tensor, mass: Tensor, variance: Tensor, batch: i
 
 
 def _array(value: Tensor) -> Floats:
-    array: Floats = value.cpu().numpy()
+    array: Floats = wide(value).cpu().numpy()
     return array

@@ -35,6 +35,7 @@ from capsbench.network.routing import AgreementRouting, EMRouting, MatrixRouting
 from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, coordinates
 from capsbench_torch import fused, selfrouting, variational, vectors
 from capsbench_torch.maps import Parameters, Statistics, activate, average_pool, batch_norm, conv, primary, residual
+from capsbench_torch.mixed import Vote, casting, products, wide
 from capsbench_torch.routing import (
     Parents,
     Routing,
@@ -85,6 +86,7 @@ class Context:
         scope: names a stretch of work for the profiler.
         kernels: route in place of plain operators, by layer; none but where the mode has them.
         watcher: looks at what goes by, where anybody does.
+        mixed: whether products may be rounded to bfloat16; capsules and their routing are float32 all the same.
     """
 
     bound: BoundNetwork
@@ -93,6 +95,7 @@ class Context:
     scope: Scope
     kernels: Mapping[str, fused.Fused]
     watcher: Watcher | None = None
+    mixed: bool = False
 
 
 def constants(bound: BoundNetwork, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -134,17 +137,21 @@ def run(
                 case BatchNorm() as spec:
                     signal = _normal(spec, own, signal, seen)
                 case Residual() as spec:
-                    signal = Signal(residual(spec, own, signal.values, seen))
+                    with products(images.device, mixed=context.mixed):
+                        signal = Signal(residual(spec, own, signal.values, seen))
                 case Dropout() as spec:
                     signal = signal if masks is None else Signal(signal.values.flatten(1) * masks[spec.name])
                 case PrimaryCapsules() as spec:
-                    signal = Signal(*primary(spec, own, signal.values, seen))
+                    with products(images.device, mixed=context.mixed):
+                        signal = Signal(*primary(spec, own, signal.values, seen))
                 case spec if isinstance(spec, ROUTED):
                     signal = _above(context, layer, own, signal, seen)
                 case _:
-                    signal = _plain(layer, own, signal.values)
+                    with products(images.device, mixed=context.mixed):
+                        signal = _plain(layer, own, signal.values)
             if layer is context.bound.layers[-1] and signal.scores is None:
-                signal = Signal(signal.values, signal.values.softmax(-1), signal.values)
+                scores = wide(signal.values)
+                signal = Signal(scores, scores.softmax(-1), scores)
         if context.watcher is not None:
             context.watcher.output(layer, signal)
     return signal, statistics
@@ -183,7 +190,7 @@ def _plain(layer: BoundLayer, own: Parameters, values: Tensor) -> Signal:
             return Signal(average_pool(values, spec.size))
         case VectorCapsules() as spec:
             maps = conv(values, own["weights"], own["biases"], spec.stride).permute(0, 2, 3, 1)
-            poses = vectors.squash(maps.reshape(*maps.shape[:3], spec.capsules, spec.elements), spec.squash)
+            poses = vectors.squash(wide(maps).reshape(*maps.shape[:3], spec.capsules, spec.elements), spec.squash)
             return Signal(poses, vectors.length(poses))
         case MaxPool() as spec:
             return Signal(functional.max_pool2d(values, spec.size, spec.stride))
@@ -287,7 +294,7 @@ def _class_vectors(context: Context, spec: ClassVectors, own: Parameters, below:
     """Class capsules that are vectors; their scores are lengths before the squash, which does not let them tie."""
     routing, watcher = context.bound.network.routing, context.watcher
     with context.scope(VOTES):
-        vote = vectors.vote_tiled if context.tiled else vectors.vote_grouped
+        vote = casting(vectors.vote_tiled if context.tiled else vectors.vote_grouped, mixed=context.mixed)
         votes = vote(below.reshape(len(below), -1, below.shape[-1]), own["transforms"])
     if watcher is not None:
         watcher.votes(spec.name, votes)
@@ -305,32 +312,32 @@ def _self_routed(context: Context, layer: BoundLayer, own: Parameters, below: Si
     spec, variant, watcher = layer.layer, context.bound.network.routing, context.watcher
     assert isinstance(variant, SelfRouting)  # noqa: S101 - check_structure has seen to it
     assert below.activations is not None  # noqa: S101 - capsules stand below
-    products = selfrouting.products_tiled if context.tiled else selfrouting.products_grouped
+    multiply = selfrouting.products_tiled if context.tiled else selfrouting.products_grouped
     observe = None if watcher is None else partial(watcher.m_step, spec.name)
     if not isinstance(spec, SelfRoutedCapsules):
         children = below.values.flatten(1, 3)
-        logits = products(children, own["routing_weights"]) + own["routing_biases"]
+        logits = multiply(children, own["routing_weights"]) + own["routing_biases"]
         scores = selfrouting.classify(logits, below.activations.flatten(1), observe)
         return Signal(scores.exp(), scores.exp(), scores)
     places = context.indices[f"{spec.name}.places"]
     children, activations = selfrouting.patches(below.values, below.activations, places, spec)
+    vote = casting(selfrouting.vote_tiled if context.tiled else selfrouting.vote_grouped, mixed=context.mixed)
     with context.scope(VOTES):
-        votes = (selfrouting.vote_tiled if context.tiled else selfrouting.vote_grouped)(children, own["transforms"])
+        votes = vote(children, own["transforms"])
     if watcher is not None:
         watcher.votes(spec.name, votes)
-    logits = products(children, own["routing_weights"]) + own["routing_biases"]
+    logits = multiply(children, own["routing_weights"]) + own["routing_biases"]
     gather = selfrouting.gather_tiled if context.tiled else selfrouting.gather_grouped
     poses, active = gather(votes, logits, activations, variant, observe)
     grid = (len(below.values), layer.output.height, layer.output.width, spec.capsules)
     return Signal(poses.view(*grid, -1), active.view(grid))
 
 
-def _formulation(
-    context: Context, routing: OfMatrices
-) -> tuple[Callable[[Tensor, Tensor], Tensor], Callable[..., Parents]]:
+def _formulation(context: Context, routing: OfMatrices) -> tuple[Vote, Callable[..., Parents]]:
+    vote = casting(vote_tiled if context.tiled else vote_grouped, mixed=context.mixed)
     if isinstance(routing.variant, VBRouting):
-        return (vote_tiled, variational.route_tiled) if context.tiled else (vote_grouped, variational.route_grouped)
-    return (vote_tiled, route_tiled) if context.tiled else (vote_grouped, route_grouped)
+        return vote, variational.route_tiled if context.tiled else variational.route_grouped
+    return vote, route_tiled if context.tiled else route_grouped
 
 
 def _add_coordinates(votes: Tensor, places: Tensor, routing: OfMatrices) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from capsbench.network.layers import PrimaryCapsules, Residual
+from capsbench_torch.mixed import wide
 
 Parameters = Mapping[str, Tensor]
 Statistics = dict[str, Tensor]
@@ -26,6 +27,7 @@ def conv(maps: Tensor, weights: Tensor, biases: Tensor | None, stride: int, pad:
 
 def average_pool(maps: Tensor, size: int | Literal["all"]) -> Tensor:
     """The mean of windows side by side, or of all places."""
+    maps = wide(maps)
     return maps.mean((2, 3), keepdim=True) if size == "all" else functional.avg_pool2d(maps, size)
 
 
@@ -49,6 +51,7 @@ def batch_norm(
         prefix: of the normalisation's tensors among the layer's.
         activation: of what is normal.
     """
+    maps = wide(maps)
     if statistics is None:
         mean, variance = own[f"{prefix}moving_mean"], own[f"{prefix}moving_variance"]
     else:
@@ -77,8 +80,8 @@ def primary(
     spec: PrimaryCapsules, own: Parameters, maps: Tensor, statistics: Statistics | None
 ) -> tuple[Tensor, Tensor]:
     """Poses [b, h, w, n, 16] and activations [b, h, w, n] of primary capsules; `statistics` as above."""
-    poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride)
-    logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride)
+    poses = wide(conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride))
+    logits = wide(conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride))
     logits = logits + spec.activation_offset if spec.activation_offset else logits
     if spec.normalisation is not None:
         shape, by_type = poses.shape, (len(poses), spec.capsules, 16, -1)

@@ -8,6 +8,7 @@ from capsbench.network.objective import CrossEntropy, MarginLoss
 from capsbench.network.shapes import BoundNetwork
 from capsbench_torch.layers import Signal
 from capsbench_torch.maps import Parameters
+from capsbench_torch.mixed import products, wide
 from capsbench_torch.routing import Scope
 
 
@@ -19,6 +20,8 @@ def loss(
     labels: Tensor,
     margin: Tensor,
     scope: Scope,
+    *,
+    mixed: bool = False,
 ) -> Tensor:
     """Mean loss over the batch []: images [b, c, h, w], labels [b], margin []."""
     assert output.scores is not None  # noqa: S101 - the last layer gives scores
@@ -34,7 +37,8 @@ def loss(
     if objective.reconstruction is not None:
         with scope("layer::decoder"):
             truth = functional.one_hot(labels, bound.classes).to(images.dtype)
-            rebuilt = _decode(parameters, (output.values * truth[..., None]).flatten(1))
+            with products(images.device, mixed=mixed):
+                rebuilt = _decode(parameters, (output.values * truth[..., None]).flatten(1))
             # The canonical order of pixels is [h, w, c].
             wrong = functional.mse_loss(rebuilt, images.permute(0, 2, 3, 1).flatten(1))
             total = total + objective.reconstruction.weight_per_pixel * bound.image.values * wrong
@@ -62,5 +66,5 @@ def _decode(parameters: Parameters, values: Tensor) -> Tensor:
     for i in range(depth):
         weights, biases = parameters[f"decoder.dense{i}.weights"], parameters[f"decoder.dense{i}.biases"]
         values = torch.addmm(biases, values, weights)
-        values = values.sigmoid() if i == depth - 1 else values.relu()
+        values = wide(values).sigmoid() if i == depth - 1 else values.relu()
     return values

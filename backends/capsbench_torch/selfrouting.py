@@ -16,6 +16,7 @@ from torch.nn import functional
 from capsbench.network.layers import SelfRoutedCapsules
 from capsbench.network.patches import margins
 from capsbench.network.routing import SelfRouting
+from capsbench_torch.mixed import wide
 from capsbench_torch.routing import Observer
 
 # Products [n, i, m] of children [n, i, k] with matrices [i, k, m].
@@ -24,7 +25,7 @@ Products = Callable[[Tensor, Tensor], Tensor]
 
 def of_maps(maps: Tensor, capsules: int) -> tuple[Tensor, Tensor]:
     """Poses [b, h, w, capsules, k] and activations [b, h, w, capsules] that lie in maps [b, channels, h, w]."""
-    poses, logits = maps.permute(0, 2, 3, 1).split((maps.shape[1] - capsules, capsules), 3)
+    poses, logits = wide(maps).permute(0, 2, 3, 1).split((maps.shape[1] - capsules, capsules), 3)
     return poses.reshape(*poses.shape[:3], capsules, -1), logits.sigmoid()
 
 

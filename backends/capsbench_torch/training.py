@@ -54,6 +54,7 @@ class TorchRealization:
         engine = setting.mode if setting.mode in KERNEL_MODES else None
         self._kernels = fused(bound, engine, setting.threads, self._device) if engine else {}
         self._indices = constants(bound, self._device, self._dtype)
+        self._mixed = setting.mixed
         self._recipe = bound.network.recipe
         self._optimizer = create_optimizer(self._recipe.optimizer, list(self._trained.values()))
         self._compiled = setting.mode == "compile"
@@ -137,6 +138,7 @@ class TorchRealization:
                 tiled=self._tiled,
                 kernels=self._kernels,
                 votes=votes,
+                mixed=self._mixed,
             )
 
     def _step(self, placed: Placed, step: Step, scope: Scope) -> Tensor:
@@ -170,12 +172,13 @@ class TorchRealization:
     def _loss(
         self, images: Tensor, labels: Tensor, masks: dict[str, Tensor], margin: Tensor, scope: Scope
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        context = Context(self._bound, self._tiled, self._indices, scope, self._kernels)
+        context = Context(self._bound, self._tiled, self._indices, scope, self._kernels, mixed=self._mixed)
         output, statistics = run(context, self._parameters, images, masks)
-        return loss(self._bound, self._parameters, output, images, labels, margin, scope), statistics
+        total = loss(self._bound, self._parameters, output, images, labels, margin, scope, mixed=self._mixed)
+        return total, statistics
 
     def _forward(self, images: Tensor, scope: Scope) -> Signal:
-        context = Context(self._bound, self._tiled, self._indices, scope, self._kernels)
+        context = Context(self._bound, self._tiled, self._indices, scope, self._kernels, mixed=self._mixed)
         return run(context, self._parameters, images, None)[0]
 
     def _scalar(self, value: float) -> Tensor:

@@ -14,7 +14,7 @@ from capsbench.errors import BadInput, unknown_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from capsbench.backend import Precision
+    from capsbench.backend import FullPrecision
     from capsbench.measure.ceilings import Ceilings
     from capsbench.measure.environment import Machine
     from capsbench.plugins import Installed
@@ -31,7 +31,7 @@ class _Point(NamedTuple):
 
     device: str
     threads: int
-    precision: Precision
+    precision: FullPrecision
 
     def is_of(self, known: DeviceCeilings) -> bool:
         """Whether `known` was measured of it."""
@@ -72,12 +72,13 @@ def doctor(
         print_table(_ceilings_table(point, _measure(point, names, known, results, machine)), screen)
 
 
-def _check_precision(text: str) -> Precision:
+def _check_precision(text: str) -> FullPrecision:
+    """Mixed precision is none that a device could be measured in: only some of a network's arithmetic is."""
     from typing import get_args
 
-    from capsbench.backend import Precision
+    from capsbench.backend import FullPrecision
 
-    legal: tuple[Precision, ...] = get_args(Precision)
+    legal: tuple[FullPrecision, ...] = get_args(FullPrecision)
     for precision in legal:
         if precision == text:
             return precision

@@ -64,9 +64,11 @@ def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: 
         Column("forecast\npeak"),
         Column("largest\nbatch"),
     )
+    mixed = any(case.setting.mixed for case in cases)
     notes = (
         f"largest batch: the forecast peak fits into {fmt.size(memory)}; — where the mode foretells no peak.",
         "least bytes: what a train step must at least read and write; votes: of all capsule layers, for the batch.",
+        *(["mixed_bfloat16: no peak is foretold; least bytes as if all were in bfloat16."] if mixed else []),
     )
     rows = tuple(_row(case, backends[case.backend], memory) for case in cases)
     return share(Table("Forecast, per train step", columns, rows, notes=notes))
@@ -79,6 +81,8 @@ def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
 
     bound = case.bind()
     spent = cost(bound, case.batch)
+    # In mixed precision a number may take two bytes.
+    least_bytes = cost(bound, case.batch, 2 if case.setting.mixed else 4).train_step_least_bytes
     peak = backend.forecast_peak_bytes(bound, case.setting, case.batch)
     largest = largest_batch(lambda batch: backend.forecast_peak_bytes(bound, case.setting, batch), memory)
     return (
@@ -89,7 +93,7 @@ def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
         cell(case.seed, fmt.count),
         text_cell(case.dataset.name),
         cell(spent.train_step_flops, fmt.flops),
-        cell(spent.train_step_least_bytes, fmt.size),
+        cell(least_bytes, fmt.size),
         cell(spent.vote_bytes, fmt.size) if case.network.routing else text_cell(None),
         cell(peak, fmt.size),
         cell(largest, fmt.count),

@@ -83,7 +83,7 @@ def _compare(
     realization: str, sized: Sequence[SizedNetwork], installed: Mapping[str, Installed], device: str
 ) -> Iterator[tuple[ParityPart, str]]:
     """What was found of each network, and ok, rounding, failed or unsupported."""
-    from capsbench.backend import Setting
+    from capsbench.backend import Setting, unsupported
     from capsbench.network.shapes import bind
     from capsbench.runner.parity import check_backend as compare
     from capsbench.worker.messages import ParityPart
@@ -92,7 +92,8 @@ def _compare(
     setting, backend = Setting(mode, device), installed[name].backend
     able = []
     for each in sized:
-        reason = backend.unsupported(bind(each.network, each.image, each.classes), setting) if backend else None
+        bound = bind(each.network, each.image, each.classes)
+        reason = unsupported(backend, bound, setting) if backend else None
         if reason is None:
             able.append(each)
         else:

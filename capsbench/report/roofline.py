@@ -192,7 +192,9 @@ def _notes(found: Sequence[_Side], which: Which) -> Iterator[str]:
     if which == "train_step":
         yield _OPTIMIZER
     for setting, known in {_setting(side.part.record): side.ceilings for side in found}.items():
-        if known is None:
+        if known is None and setting.endswith("mixed_bfloat16"):
+            yield f"{setting}: mixed precision has no ceilings, for only some of the arithmetic is done in bfloat16."
+        elif known is None:
             yield f"no ceilings are known for {setting}: `capsbench doctor` measures them."
         else:
             rates = f"{fmt.plain_number(known.flops_per_second / 1e9)} GFLOP/s in a large matrix product (GEMM)"

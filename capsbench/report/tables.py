@@ -94,15 +94,22 @@ def cost_table(
     """What the networks cost, a row a case; beside the ceilings of the machine, where they are known."""
     peak = (Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
     has_peak = any(known.ceilings.fma_flops_per_second for known in ceilings)
+    has_mixed = any("mixed_forward_relative_error" in record.metrics for record in records)
     fields = (
         *KEYS,
         SEED,
         *SETTINGS,
         *_cost_fields(),
+        *(_MIXED_FIELDS if has_mixed else ()),
         *(peak if has_peak else ()),
         Field(Column("status", "status", "left"), status),
     )
-    return table_of("Cost", fields, records, (*_COST_NOTES, *([_PEAK_NOTE] if has_peak else [])))
+    more = (*([_MIXED_NOTE] if has_mixed else []), *([_PEAK_NOTE] if has_peak else []))
+    return table_of("Cost", fields, records, (*_COST_NOTES, *more))
+
+
+def _mixed_cell(record: Record, *, name: str) -> Cell:
+    return metric_cell(record, name, fmt.error)
 
 
 _COST_NOTES = (
@@ -112,6 +119,7 @@ _COST_NOTES = (
 )
 
 
+_MIXED_NOTE = "mixed: the same errors in mixed precision itself, measured and not judged; parity is that of float32."
 _PEAK_NOTE = "% of FMA: FLOPs of the equations a second, of the multiply-adds this machine can do (`capsbench doctor`)."
 
 
@@ -130,6 +138,12 @@ def _cost_fields() -> tuple[Field, ...]:
         Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
         Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
     )
+
+
+_MIXED_FIELDS = tuple(
+    Field(Column(f"mixed\n{way}", group="parity"), partial(_mixed_cell, name=f"mixed_{way}_relative_error"))
+    for way in ("forward", "gradient")
+)
 
 
 def _order(record: Record) -> tuple[object, ...]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from capsbench import plugins
-from capsbench.backend import Precision, Setting
+from capsbench.backend import FullPrecision, Setting
 from capsbench.measure.ceilings import Ceilings
 from capsbench.runner.launch import Worker, receive, worker_environment
 from capsbench.worker.limits import Limits
@@ -20,7 +20,7 @@ class Found:
     problem: str
 
 
-def measure_ceilings(name: str, device: str, threads: int, precision: Precision) -> Found:
+def measure_ceilings(name: str, device: str, threads: int, precision: FullPrecision) -> Found:
     """Have a backend measure a device; one that cannot has its problem said, nothing is raised.
 
     The worker's surroundings are those of a case: its threads, and an allocator that keeps what it has.

@@ -1,6 +1,7 @@
 """What repeats exactly: parity, counts from the network's equations, allocated memory, the profiled train step."""
 
 import gc
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from capsbench.dataset.batches import fixed_batch
 from capsbench.network.cost import cost, layer_costs
 from capsbench.network.parameters import parameter_count
 from capsbench.record.schema import Direction, Metric, Parity
-from capsbench.worker import parity, rounding
+from capsbench.worker import mixed, parity, rounding
 from capsbench.worker.messages import EquationsPart, MetricsPart, NotesPart, ParityPart, Progress
 from capsbench.worker.ops import profile_ops
 from capsbench.worker.prepare import Prepared, Send, Stopped
@@ -28,7 +29,7 @@ def check_case(prepared: Prepared, send: Send) -> None:
     """
     _say(send, "counts")
     send(MetricsPart(metrics=counts(prepared)))
-    send(EquationsPart(layers=layer_costs(prepared.bound, prepared.case.batch, prepared.item_bytes)))
+    send(EquationsPart(layers=layer_costs(prepared.bound, prepared.case.batch, prepared.least_item_bytes)))
     if "parity" in prepared.case.measure:
         _say(send, "parity")
         _check_parity(prepared, send)
@@ -49,7 +50,7 @@ def check_case(prepared: Prepared, send: Send) -> None:
 
 def counts(prepared: Prepared) -> dict[str, Metric]:
     """Parameters, FLOPs and least bytes: the same for every backend."""
-    spent = cost(prepared.bound, prepared.case.batch, prepared.item_bytes)
+    spent = cost(prepared.bound, prepared.case.batch, prepared.least_item_bytes)
     return {
         "parameters": exact(parameter_count(prepared.bound), "1", "none"),
         "forward_flops": exact(spent.forward_flops, "FLOP", "none"),
@@ -92,13 +93,16 @@ def _check_parity(prepared: Prepared, send: Send) -> None:
             seed=case.seed,
         )
 
-    found = compare(batch.images, case.setting)
-    found = rounding.explain(found, compare, batch.images, case.setting, drawn=False, seed=case.seed)
+    whole = replace(case.setting, precision=case.setting.kept)
+    found = compare(batch.images, whole)
+    found = rounding.explain(found, compare, batch.images, whole, drawn=False, seed=case.seed)
     send(ParityPart(network=case.network.name, parity=found))
     if not found.passed:
         raise Stopped("parity_failed", parity.describe_failure(found))
     if found.rounding is not None:
         send(NotesPart(notes=(rounding.describe(found, found.rounding),)))
+    if case.setting.mixed:
+        mixed.measure(compare(batch.images, case.setting), case.setting, send)
 
 
 def _warm_up(prepared: Prepared, realization: Realization, placed: object) -> None:

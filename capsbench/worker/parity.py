@@ -16,8 +16,11 @@ worst of two directions is reported.
 The scale has a floor, a thousandth of the largest |g_T|: the gradient of a tensor may be zero in truth (the input
 activations of a network that cancels them), and then |g_T| holds rounding noise only, which is no relative error of
 anything. For a bias under a batch normalisation it is that of the weights beside it, from whose terms its noise comes.
+
+**Mixed precision** has no limits but that errors are finite: see `worker.mixed`.
 """
 
+import sys
 from collections.abc import Mapping
 from typing import Protocol, cast
 
@@ -34,8 +37,8 @@ ORACLE = "numpy"
 MARGIN = 0.5
 DIRECTIONS = 2
 GRADIENT_FLOOR = 1e-3
-FORWARD_LIMITS = {"float32": 1e-5, "float64": 1e-10}
-GRADIENT_LIMITS = {"float32": 1e-4, "float64": 1e-10}
+FORWARD_LIMITS = {"float32": 1e-5, "float64": 1e-10, "mixed_bfloat16": sys.float_info.max}
+GRADIENT_LIMITS = {"float32": 1e-4, "float64": 1e-10, "mixed_bfloat16": sys.float_info.max}
 LARGE_VOTE_ELEMENTS = 2_000_000
 _DIRECTION_KEY = 1
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench import plugins
-from capsbench.backend import Backend, Probe, Realization, Step
+from capsbench.backend import Backend, Probe, Realization, Step, unsupported
 from capsbench.dataset.batches import fixed_batch
 from capsbench.dataset.loading import Split
 from capsbench.dataset.parts import load_part
@@ -52,8 +52,13 @@ class Prepared:
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one number in the case's precision."""
-        return 8 if self.case.precision == "float64" else 4
+        """Bytes of one number in the precision that is kept, which routing works in."""
+        return 8 if self.case.setting.kept == "float64" else 4
+
+    @property
+    def least_item_bytes(self) -> int:
+        """Bytes that one number must take at the least."""
+        return 2 if self.case.setting.mixed else self.item_bytes
 
     def realize(self) -> Realization:
         """A fresh realization."""
@@ -98,7 +103,7 @@ def prepare(case: Case, place: Place, send: Send) -> Prepared:
         there = ", ".join(probe.devices)
         raise Stopped("unsupported", f"{case.backend} has no device {case.device!r} here, only {there}")
     bound = case.bind()
-    problem = backend.unsupported(bound, case.setting)
+    problem = unsupported(backend, bound, case.setting)
     if problem is not None:
         raise Stopped("unsupported", problem)
     if hasattr(backend, "notes"):

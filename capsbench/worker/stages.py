@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench import plugins
-from capsbench.backend import Setting
+from capsbench.backend import Setting, unsupported
 from capsbench.errors import BadInput
 from capsbench.network.network import Network
 from capsbench.network.parameters import draw_parameters
@@ -94,7 +94,7 @@ def _parity(job: ParityJob, sized: SizedNetwork) -> ParityPart:
     try:
         backend = plugins.load(job.backend)
         bound = bind(network, sized.image, sized.classes)
-        problem = backend.unsupported(bound, job.setting)
+        problem = unsupported(backend, bound, job.setting)
         if problem is not None:
             return ParityPart(network=network.name, parity=None, reason=one_line(problem))
         count = parity.batch_size(bound)
