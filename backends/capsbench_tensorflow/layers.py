@@ -42,7 +42,7 @@ from capsbench_tensorflow.maps import (
     primary,
     residual,
 )
-from capsbench_tensorflow.mixed import narrow, wide
+from capsbench_tensorflow.mixed import bias_add, narrow, wide
 from capsbench_tensorflow.moments import Votes
 from capsbench_tensorflow.routing import Feeding, Observer, Parents, route
 from capsbench_tensorflow.votes import Capsules, class_votes, conv_votes, feeding
@@ -148,7 +148,7 @@ def _plain(layer: BoundLayer, own: Variables, maps: tf.Tensor) -> tf.Tensor:
             return average_pool(maps, spec.size)
         case Dense() as spec:
             flat = tf.reshape(maps, (maps.shape[0], layer.input.values))
-            values = tf.nn.bias_add(tf.matmul(narrow(flat), narrow(own["weights"])), narrow(own["biases"]))
+            values = bias_add(tf.matmul(narrow(flat), narrow(own["weights"])), own["biases"])
             return tf.reshape(activate(values, spec.activation), (maps.shape[0], 1, 1, layer.output.values))
     raise AssertionError(layer.layer)
 

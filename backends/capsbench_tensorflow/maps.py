@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from capsbench.network.layers import PrimaryCapsules, Residual
 from capsbench.network.patches import Padding
-from capsbench_tensorflow.mixed import narrow, wide
+from capsbench_tensorflow.mixed import bias_add, narrow, wide
 
 Variables = Mapping[str, tf.Variable]
 Moments = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -22,14 +22,14 @@ def conv(maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable | None, stri
     """Convolve with weights [kernel, kernel, in, out]."""
     around = padding.upper() if isinstance(padding, str) else [[0, 0], [padding] * 2, [padding] * 2, [0, 0]]
     values = tf.nn.conv2d(narrow(maps), narrow(weights), stride, around)
-    return values if biases is None else tf.nn.bias_add(values, narrow(biases))
+    return values if biases is None else bias_add(values, biases)
 
 
 def depthwise_conv(maps: tf.Tensor, weights: tf.Variable, biases: tf.Variable, stride: int) -> tf.Tensor:
     """Convolve every channel with a filter of its own; weights [kernel, kernel, 1, channels]."""
     filters = tf.transpose(narrow(weights), (0, 1, 3, 2))
     sums = tf.nn.depthwise_conv2d(narrow(maps), filters, (1, stride, stride, 1), "VALID")
-    return tf.nn.bias_add(sums, narrow(biases))
+    return bias_add(sums, biases)
 
 
 def average_pool(maps: tf.Tensor, size: int | Literal["all"]) -> tf.Tensor:

@@ -32,3 +32,11 @@ def narrow(values: tf.Tensor) -> tf.Tensor:
 def wide(values: tf.Tensor) -> tf.Tensor:
     """The values in float32 where they are in bfloat16, else as they are."""
     return tf.cast(values, tf.float32) if values.dtype == tf.bfloat16 else values
+
+
+def bias_add(values: tf.Tensor, biases: tf.Variable) -> tf.Tensor:
+    """Products plus biases, as wide as the products; the biases' gradient is a long sum, and taken in float32.
+
+    In bfloat16 TensorFlow's kernel on the CPU adds 1 to 256 and gets 256.
+    """
+    return tf.cast(tf.nn.bias_add(wide(values), biases), values.dtype)

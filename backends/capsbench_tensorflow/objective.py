@@ -8,7 +8,7 @@ from capsbench.network.objective import CrossEntropy, MarginLoss
 from capsbench.network.parameters import decoder_sizes
 from capsbench.network.shapes import BoundNetwork
 from capsbench_tensorflow.layers import Result
-from capsbench_tensorflow.mixed import narrow, wide
+from capsbench_tensorflow.mixed import bias_add, narrow, wide
 
 # Name scopes of the two parts, which stand among the layers in a profile.
 LOSS, DECODER = "loss", "decoder"
@@ -70,7 +70,7 @@ def _decode(bound: BoundNetwork, variables: Mapping[str, tf.Variable], poses: tf
     layers = len(decoder_sizes(bound)) - 1
     for index in range(layers):
         name = f"decoder.dense{index}"
-        weights, biases = (narrow(variables[f"{name}.{tensor}"]) for tensor in ("weights", "biases"))
-        values = tf.nn.bias_add(tf.matmul(narrow(values), weights), biases)
+        products = tf.matmul(narrow(values), narrow(variables[f"{name}.weights"]))
+        values = bias_add(products, variables[f"{name}.biases"])
         values = tf.nn.relu(values) if index < layers - 1 else tf.sigmoid(wide(values))
     return values
