@@ -81,10 +81,10 @@ class Output:
     Attributes:
         scores: [batch, classes], what classes are ranked by: a CNN's logits, the class capsules' logits before the
             sigmoid or softmax (their mean activations where positions are routed one by one), the class vectors'
-            lengths before they are squashed. Saturated float32 sigmoids and lengths tie at 1.0, so activations would
-            not do.
+            lengths before they are squashed, the logarithms of self-routed classes' activations. Saturated float32
+            sigmoids and lengths tie at 1.0, so activations would not do.
         activations: [batch, classes], softmax of a CNN's logits, or the class capsules' activations (vectors' lengths).
-        poses: [batch, classes, 16 or 18], or the class vectors; None for a CNN.
+        poses: [batch, classes, 16 or 18], or the class vectors; None for a CNN and for classes without poses.
     """
 
     scores: Floats
@@ -114,7 +114,9 @@ class RoutingState:
 
     Routing by agreement has no M-step; its sum of votes times couplings counts as one: a parent's mass is the sum of
     its couplings, its pose here the mean of the votes so weighted, and its variance theirs. Self-attention does not
-    iterate, and its couplings may be negative: it has no such state.
+    iterate, and its couplings may be negative: it has no such state. Self-routing is shown as one iteration: a parent's
+    mass is the sum of its couplings times the children's activations, zeros around the maps are children as others are,
+    and classes without poses have votes without elements, which are at no distance.
 
     Attributes:
         coupling_entropy: entropy of a child's couplings at one position over the parents there, scaled to sum one,
@@ -138,9 +140,9 @@ class LayerState:
     Attributes:
         activations: [batch, n], the activations of all capsules at all positions (lengths of those that are vectors),
             or every output of a layer without capsules, after its nonlinearity.
-        poses: [batch, n, 16 or 18], or vectors; None for a layer without capsules.
+        poses: [batch, n, 16 or 18], or vectors; None for a layer without capsules and for capsules without poses.
         votes: every vote element, in any shape, where they were asked for and the layer routes.
-        routing: for a layer that routes by iterations.
+        routing: for a layer that routes by iterations, or by itself.
     """
 
     activations: Floats

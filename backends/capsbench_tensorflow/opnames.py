@@ -49,7 +49,7 @@ _CANONICAL = {
     "Gather": "Gather GatherNd ResourceGather",
     "Scatter": "ScatterNd TensorScatterAdd TensorScatterUpdate UnsortedSegmentSum UnsortedSegmentMax InplaceAdd",
     "Concat": "Concat Pack",
-    "StridedSlice": "StridedSlice Slice Split Unpack",
+    "StridedSlice": "StridedSlice Slice Split SplitV Unpack",
     "Pad": "Pad MirrorPad StridedSliceGrad",
     "Fill": "Fill ZerosLike OnesLike Range",
     "Select": "Select Where Equal NotEqual Greater GreaterEqual Less LessEqual LogicalAnd LogicalOr IsFinite",

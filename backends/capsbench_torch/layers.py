@@ -318,7 +318,8 @@ def _self_routed(context: Context, layer: BoundLayer, own: Parameters, below: Si
         children = below.values.flatten(1, 3)
         logits = multiply(children, own["routing_weights"]) + own["routing_biases"]
         scores = selfrouting.classify(logits, below.activations.flatten(1), observe)
-        return Signal(scores.exp(), scores.exp(), scores)
+        active = scores.exp()
+        return Signal(active, active, scores)
     places = context.indices[f"{spec.name}.places"]
     children, activations = selfrouting.patches(below.values, below.activations, places, spec)
     vote = casting(selfrouting.vote_tiled if context.tiled else selfrouting.vote_grouped, mixed=context.mixed)

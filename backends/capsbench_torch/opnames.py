@@ -14,7 +14,7 @@ _CANONICAL = {
     VIEW: "view reshape _reshape_alias _unsafe_view permute transpose t unsqueeze squeeze as_strided expand slice "
     "select narrow alias detach unbind split flatten resolve_conj resolve_neg lift_fresh result_type item "
     "_local_scalar_dense is_nonzero set_ expand_as view_as movedim swapaxes numpy_T unfold as_strided_ squeeze_ "
-    "unsqueeze_ detach_ broadcast_tensors broadcast_to lift chunk _nnpack_available",
+    "unsqueeze_ detach_ broadcast_tensors broadcast_to lift chunk split_with_sizes _nnpack_available",
     "Conv2D": "conv2d convolution _convolution mkldnn_convolution _slow_conv2d_forward thnn_conv2d cudnn_convolution "
     "convolution_overrideable",
     "Conv2DBackprop": "convolution_backward _slow_conv2d_backward mkldnn_convolution_backward",

@@ -6,10 +6,12 @@ pytest.importorskip("tensorflow")
 
 import numpy as np
 from networks_for_tensorflow import (
+    SELF_ROUTED,
     VARIANTS,
     VECTORS,
     case_of,
     residual_network,
+    self_routed_network,
     tensors,
     variant,
     vector_network,
@@ -58,6 +60,13 @@ def test_routing_variants_show_what_the_oracle_shows(name, mode):
 def test_vectors_show_what_the_oracle_shows(name, mode):
     """Lengths, vectors, votes and the numbers of routing by agreement are the oracle's, in both layouts."""
     _check(case_of(vector_network(name), 2, image=(10, 9, 2), classes=3), mode)
+
+
+@pytest.mark.parametrize("mode", ["graph", "tiled"])
+@pytest.mark.parametrize("name", SELF_ROUTED)
+def test_self_routing_shows_what_the_oracle_shows(name, mode):
+    """Couplings, votes and poses are the oracle's, in both layouts; classes have neither poses nor votes."""
+    _check(case_of(self_routed_network(name), 2, image=(10, 10, 2), classes=3), mode)
 
 
 def test_blocks_show_what_the_oracle_shows():

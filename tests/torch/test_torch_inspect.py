@@ -4,7 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from networks_for_torch import MODES, PLAIN_MODES, STEP, ZOO, pair, realize, relative, variants, vector_variants
+from networks_for_torch import (
+    MODES,
+    PLAIN_MODES,
+    STEP,
+    ZOO,
+    pair,
+    realize,
+    relative,
+    self_routed_variants,
+    variants,
+    vector_variants,
+)
 
 torch = pytest.importorskip("torch")
 
@@ -66,6 +77,17 @@ def test_states_of_vectors(network, mode):
     got, expected = ours[0].inspect(ours[1], votes=True), oracle[0].inspect(oracle[1], votes=True)
     assert worst_difference(got, expected) <= 1e-9
     np.testing.assert_allclose(*(np.sort(each["classes"].votes, axis=None) for each in (got, expected)), atol=1e-12)
+
+
+@given(self_routed_variants(), st.sampled_from(PLAIN_MODES))
+@settings(max_examples=15, deadline=None)
+def test_states_of_self_routing(network, mode):
+    """Couplings, votes and poses are the oracle's; classes have no poses and no votes."""
+    _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3, moved=True)
+    got, expected = ours[0].inspect(ours[1], votes=True), oracle[0].inspect(oracle[1], votes=True)
+    assert worst_difference(got, expected) <= 1e-9
+    np.testing.assert_allclose(*(np.sort(each["caps"].votes, axis=None) for each in (got, expected)), atol=1e-12)
+    assert got["classes"].votes is got["classes"].poses is None
 
 
 @pytest.mark.parametrize("mode", MODES)
