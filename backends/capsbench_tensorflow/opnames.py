@@ -35,6 +35,8 @@ _CANONICAL = {
     "LogSoftmax": "LogSoftmax",
     "Exp": "Exp Expm1",
     "Log": "Log Log1p",
+    "Digamma": "Digamma",
+    "Polygamma": "Polygamma Zeta",
     "Sqrt": "Sqrt Rsqrt",
     "SqrtGrad": "SqrtGrad RsqrtGrad",
     "Reciprocal": "Reciprocal Inv",

@@ -94,7 +94,7 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
             assigned = assignments * activations[:, None]
             mass = assigned.sum(2)
             kappa = variant.prior_kappa + mass
-            weights = (assigned / kappa[..., None]).view(n * j, 1, i)
+            weights = (assigned / kappa[..., None]).reshape(n * j, 1, i)
             rows, variances, squares = Moments.apply(matrices, weights, None, 0.0)
             mean, spread = rows.view(n, j, h), variances.view(n, j, h) * kappa[..., None]
             if routing.observe is not None:
@@ -102,7 +102,7 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
             posterior = _posterior(variant, mass, mean, spread)
             if iteration < variant.iterations - 1:
                 precision = 0.5 * posterior.nu[..., None] / posterior.inverse_scale
-                distance, _ = Distance.apply(squares, precision.view(n * j, 1, h), None)
+                distance, _ = Distance.apply(squares, precision.reshape(n * j, 1, h), None)
                 assignments = _assign(posterior.constants()[..., None] - distance.view(n, j, i), routing, parents=1)
     return routing.parents_of(mean, posterior)
 

@@ -13,10 +13,13 @@ from capsbench.network.initial import He, Normal, Uniform
 from capsbench.network.layers import (
     AveragePool,
     BatchNorm,
+    ClassCapsules,
     ClassVectors,
     Conv,
+    ConvCapsules,
     Dense,
     MapCapsules,
+    Normalisation,
     PrimaryCapsules,
     Residual,
     SelfRoutedCapsules,
@@ -26,7 +29,7 @@ from capsbench.network.layers import (
 from capsbench.network.network import Network
 from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction
 from capsbench.network.parameters import cancelled_biases, draw_parameters, dropout_masks
-from capsbench.network.routing import AgreementRouting, SelfAttentionRouting, SelfRouting
+from capsbench.network.routing import AgreementRouting, SelfAttentionRouting, SelfRouting, VBRouting
 from capsbench.network.shapes import BoundNetwork, bind
 from capsbench_tensorflow.backend import BACKEND
 
@@ -40,6 +43,8 @@ SMALLER = {
     "em-ibm": (22, 22, 1),
     "em-yl": (22, 22, 1),
 }
+# Of one image, or two, a normalisation of class capsules would leave nothing.
+BATCHES = {"vb": 4}
 VARIANTS = {
     "all_positions": {"competition": "all_positions", "iterations": 3},
     "shifted": {"densities": "shifted", "iterations": 3, "coordinates": "appended", "coordinate_unit": "image"},
@@ -49,6 +54,12 @@ VARIANTS = {
     "damped_shifted": {"damping": 0.2, "iterations": 3, "densities": "shifted", "beta_u": "element"},
     "uneven_start": {"competition": "all_positions", "first_assignments": "position", "beta_u_scale": 1.4},
     "one_m_step": {"iterations": 1, "coordinates": "none"},
+}
+BAYES = {
+    "published": {"normalisation": Normalisation(epsilon=1e-2)},
+    "position": {"competition": "position", "iterations": 2, "coordinates": "none"},
+    "priors": {"prior_alpha": 0.3, "prior_kappa": 2.0, "prior_nu": 15.5, "prior_psi": 0.4, "density_floor": 1e-3},
+    "one_step": {"iterations": 1, "coordinate_unit": "grid", "density_floor": 0.0},
 }
 # Routing, primary capsules and class capsules of vector networks.
 VECTORS = {
@@ -90,6 +101,22 @@ def zoo_network(name):
 def variant(name):
     network = zoo_network("em-tiny")
     return replace(network, routing=replace(network.routing, **VARIANTS[name]))
+
+
+def bayes_network(name):
+    """A small network routed by variational Bayes."""
+    routing = VBRouting(**BAYES[name])
+    return Network(
+        name=name,
+        layers=(
+            Conv(name="conv1", channels=4, kernel=3, stride=2),
+            PrimaryCapsules(name="primary", capsules=2, biases=False, normalisation=routing.normalisation),
+            ConvCapsules(name="caps", capsules=3, kernel=3, transform_std=0.5),
+            ClassCapsules(name="class_caps", transform_std=0.5),
+        ),
+        routing=routing,
+        objective=Objective(loss=CrossEntropy(), reconstruction=Reconstruction(hidden=(6,))),
+    )
 
 
 def vector_network(name):

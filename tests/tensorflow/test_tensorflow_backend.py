@@ -71,6 +71,8 @@ def test_unknown_modes_are_refused_and_known_ones_are_not():
         ("cnn-residual", 16, None, "graph"),
         ("self-routing", 8, None, "graph"),
         ("self-routing", 2, None, "tiled"),
+        ("vb", 4, None, "graph"),
+        ("vb", 2, 5, "tiled"),
     ],
 )
 def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, iterations, mode):
@@ -88,8 +90,9 @@ def test_kernels_are_of_em_routing_only(mode):
     """Other routings are refused by the modes that route by kernels, with the modes that do not; a CNN is not."""
     refused = {
         name: BACKEND.unsupported(bind(zoo_network(name), (28, 28, 1), 10), Setting(mode))
-        for name in ("dynamic", "efficient", "cnn-residual", "self-routing")
+        for name in ("dynamic", "efficient", "vb", "cnn-residual", "self-routing")
     }
+    assert "not of vb; eager, graph and tiled" in refused["vb"]
     assert "not of agreement; eager, graph and tiled" in refused["dynamic"]
     assert "not of self_attention" in refused["efficient"]
     assert "not of self_routing; eager, graph and tiled" in refused["self-routing"]

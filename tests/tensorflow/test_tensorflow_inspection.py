@@ -6,9 +6,11 @@ pytest.importorskip("tensorflow")
 
 import numpy as np
 from networks_for_tensorflow import (
+    BAYES,
     SELF_ROUTED,
     VARIANTS,
     VECTORS,
+    bayes_network,
     case_of,
     residual_network,
     self_routed_network,
@@ -53,6 +55,13 @@ def _check(case, mode):
 def test_routing_variants_show_what_the_oracle_shows(name, mode):
     """Outputs, votes and routing metrics of every layer are the oracle's, in both layouts."""
     _check(case_of(variant(name), 2, image=(20, 20, 1), classes=4), mode)
+
+
+@pytest.mark.parametrize("mode", ["graph", "tiled"])
+@pytest.mark.parametrize("name", BAYES)
+def test_variational_bayes_shows_what_the_oracle_shows(name, mode):
+    """Normalised poses, votes and how variational Bayes routing went are the oracle's, in both layouts."""
+    _check(case_of(bayes_network(name), 2, image=(10, 12, 2), classes=3), mode)
 
 
 @pytest.mark.parametrize("mode", ["graph", "tiled"])

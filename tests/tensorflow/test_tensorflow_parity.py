@@ -7,12 +7,15 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 from networks_for_tensorflow import (
+    BATCHES,
+    BAYES,
     SELF_ROUTED,
     SMALLER,
     STEP,
     VARIANTS,
     VECTORS,
     ZOO,
+    bayes_network,
     case_of,
     gradient_errors,
     relative_error,
@@ -72,7 +75,8 @@ def test_routing_variants_agree_with_the_oracle_in_both_formulations(name):
 def test_zoo_networks_hold_in_float32(name):
     """Float32 stays within 1e-5 of the oracle going forward and within 1e-4 of float64 in every gradient."""
     two_channels = name in {"cnn-paper", "em-68k"}
-    case = case_of(zoo_network(name), 1, image=SMALLER.get(name, (32, 32, 2) if two_channels else (28, 28, 1)))
+    image = SMALLER.get(name, (32, 32, 2) if two_channels else (28, 28, 1))
+    case = case_of(zoo_network(name), BATCHES.get(name, 1), image=image)
     gradients64 = _check_float64(case, "graph")
     oracle, there = _oracle(case)
     realization, placed = case.realize()
@@ -80,6 +84,16 @@ def test_zoo_networks_hold_in_float32(name):
         assert relative_error(mine, exact) <= 1e-5
     errors = gradient_errors(case.bound, realization.loss_and_gradients(placed, STEP)[1], gradients64)
     assert max(errors.values()) <= (3e-4 if name == "em-ibm" else 1e-4), errors
+
+
+@pytest.mark.parametrize("name", BAYES)
+def test_variational_bayes_agrees_with_the_oracle_in_both_formulations(name):
+    """Any priors, floors and normalisations give the oracle's numbers and derivatives, and both modes the same ones."""
+    case = case_of(bayes_network(name), 4, image=(10, 12, 2), classes=3)
+    graph, tiled = _check_float64(case, "graph"), _check_float64(case, "tiled")
+    largest = max(np.abs(gradient).max() for gradient in graph.values())
+    for tensor, gradient in graph.items():
+        assert np.abs(gradient - tiled[tensor]).max() <= 1e-11 * largest, tensor
 
 
 @pytest.mark.parametrize("name", VECTORS)

@@ -15,6 +15,7 @@ from capsbench.network.layers import (
     ConvCapsules,
     Dense,
     MapCapsules,
+    Normalisation,
     PrimaryCapsules,
     Residual,
     SelfRoutedCapsules,
@@ -37,6 +38,7 @@ from capsbench.network.routing import (
     InverseTemperature,
     SelfAttentionRouting,
     SelfRouting,
+    VBRouting,
 )
 from capsbench.network.shapes import bind
 from capsbench_numpy.backend import BACKEND as ORACLE
@@ -52,6 +54,8 @@ SMALLER = {
     "cnn-residual": (14, 14, 1),
     **dict.fromkeys(("em-paper", "em-official", "em-ibm", "em-yl"), (22, 22, 1)),
 }
+# Of one image, or two, a normalisation of class capsules would leave nothing.
+BATCHES = {"vb": 4}
 
 # Every network of the zoo in every mode that realizes it; a large one without routing, for which modes are the same, in
 # one of them.
@@ -84,12 +88,12 @@ def relative(got, expected):
     return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))
 
 
-def pair(network, mode, precision, *, image=None, classes=10, batch=1, moved=False):
+def pair(network, mode, precision, *, image=None, classes=10, batch=None, moved=False):
     """The network in PyTorch and in the oracle, with the same batch placed in both.
 
     `moved` parameters are those that start at zero, where what they feed gets no gradient, a little away from it.
     """
-    image = image or SMALLER.get(network.name, IMAGE)
+    image, batch = image or SMALLER.get(network.name, IMAGE), batch or BATCHES.get(network.name, 1)
     bound = bind(network, image, classes)
     parameters = draw_parameters(bound, 0)
     generator = np.random.default_rng(0)
@@ -152,6 +156,38 @@ def variants(draw):
     )
     objective = Objective(
         loss=SpreadLoss(margin=LinearMargin()),
+        reconstruction=draw(st.sampled_from([None, Reconstruction(hidden=(5,))])),
+    )
+    return Network(name="variant", layers=layers, routing=routing, objective=objective)
+
+
+@st.composite
+def bayes_variants(draw):
+    """Small networks with every field of variational Bayes routing drawn, and normalisations of all capsules."""
+    normal = draw(st.sampled_from([None, Normalisation(epsilon=1e-2, momentum=0.5)]))
+    routing = VBRouting(
+        iterations=draw(st.integers(1, 4)),
+        prior_alpha=draw(st.sampled_from([1.0, 0.3])),
+        prior_kappa=draw(st.sampled_from([1.0, 2.0])),
+        prior_nu=draw(st.sampled_from([17.0, 15.5])),
+        prior_psi=draw(st.sampled_from([1.0, 0.4])),
+        competition=draw(st.sampled_from(["position", "all_positions"])),
+        density_floor=draw(st.sampled_from([0.0, 1e-8, 1e-3])),
+        normalisation=normal,
+        coordinates=draw(st.sampled_from(["none", "right_column"])),
+        coordinate_unit=draw(st.sampled_from(["grid", "grid_tenths"])),
+    )
+    kernel, stride = draw(st.sampled_from([(1, 1), (2, 1), (3, 1), (3, 2)]))
+    start = {"initial_beta_u": Normal(std=0.1), "initial_beta_a": Normal(std=0.1), "transform_std": 0.5}
+    primary = draw(st.sampled_from([None, Normalisation(epsilon=1e-2)]))
+    layers = (
+        Conv(name="conv", channels=draw(st.integers(1, 3)), kernel=3, stride=2),
+        PrimaryCapsules(name="primary", capsules=draw(st.integers(1, 3)), biases=False, normalisation=primary),
+        ConvCapsules(name="caps", capsules=draw(st.integers(1, 4)), kernel=kernel, stride=stride, **start),
+        ClassCapsules(name="classes", **start),
+    )
+    objective = Objective(
+        loss=draw(st.sampled_from([CrossEntropy(), SpreadLoss(margin=LinearMargin())])),
         reconstruction=draw(st.sampled_from([None, Reconstruction(hidden=(5,))])),
     )
     return Network(name="variant", layers=layers, routing=routing, objective=objective)

@@ -9,6 +9,7 @@ from networks_for_torch import (
     PLAIN_MODES,
     STEP,
     ZOO,
+    bayes_variants,
     pair,
     realize,
     relative,
@@ -67,6 +68,18 @@ def test_states_of_every_variant(network, mode):
     assert worst_difference(got, expected) <= 1e-9
     for name in ("caps", "classes"):
         np.testing.assert_allclose(np.sort(got[name].votes, axis=None), np.sort(expected[name].votes, axis=None))
+
+
+@given(bayes_variants(), st.sampled_from(PLAIN_MODES))
+@settings(max_examples=8, deadline=None)
+def test_states_of_variational_variants(network, mode):
+    """Poses as they are given out, votes, and how variational Bayes routing went are the oracle's."""
+    _, ours, oracle = pair(network, mode, "float64", image=(11, 12, 2), classes=3, batch=3)
+    got, expected = ours[0].inspect(ours[1], votes=True), oracle[0].inspect(oracle[1], votes=True)
+    assert worst_difference(got, expected) <= 1e-9
+    for name in ("caps", "classes"):
+        sorted_votes = (np.sort(each[name].votes, axis=None) for each in (got, expected))
+        np.testing.assert_allclose(*sorted_votes, atol=1e-12)
 
 
 @given(vector_variants(), st.sampled_from(PLAIN_MODES))

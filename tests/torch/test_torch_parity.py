@@ -9,6 +9,7 @@ from networks_for_torch import (
     PLAIN_MODES,
     STEP,
     ZOO,
+    bayes_variants,
     pair,
     relative,
     residual_variants,
@@ -22,7 +23,7 @@ torch = pytest.importorskip("torch")
 from capsbench.backend import Setting  # noqa: E402 - after the check that torch is there
 from capsbench.network import zoo  # noqa: E402 - likewise
 from capsbench.network.parameters import cancelled_biases, parameter_specs  # noqa: E402 - likewise
-from capsbench.network.routing import EMRouting, InverseTemperature, SelfRouting  # noqa: E402 - likewise
+from capsbench.network.routing import EMRouting, InverseTemperature, SelfRouting, VBRouting  # noqa: E402 - likewise
 from capsbench.network.shapes import bind  # noqa: E402 - likewise
 from capsbench_torch.backend import BACKEND  # noqa: E402 - likewise
 
@@ -93,6 +94,16 @@ def test_every_variant_equals_the_oracle(network, mode):
         # Where a parent's votes coincide all elements of a density tie, and whose gradient counts is anybody's choice.
         routed = [state.routing for state in oracle[0].inspect(oracle[1]).values() if state.routing is not None]
         assume(min(routing.vote_distance.min() for routing in routed) > 1e-9)
+    _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
+    assert directional_error(gradients, oracle) <= 1e-8
+
+
+@given(bayes_variants(), st.sampled_from(PLAIN_MODES))
+@settings(max_examples=15, deadline=None)
+def test_every_variational_variant_equals_the_oracle(network, mode):
+    """Any priors, floors and normalisations of variational Bayes agree with the oracle in float64."""
+    _, ours, oracle = pair(network, mode, "float64", image=(11, 12, 2), classes=3, batch=4)
+    assert forward_error(ours, oracle) <= 1e-10
     _, gradients = ours[0].loss_and_gradients(ours[1], STEP)
     assert directional_error(gradients, oracle) <= 1e-8
 
@@ -194,10 +205,48 @@ def test_gradcheck_of_self_routing(mode):
     assert torch.autograd.gradcheck(run, arguments)
 
 
+@pytest.mark.parametrize("mode", PLAIN_MODES)
+def test_gradcheck_of_variational_routing(mode):
+    """So does variational Bayes routing, where children compete over positions and a floor is in the way of one."""
+    from capsbench_torch import variational
+    from capsbench_torch.layers import null_scope
+    from capsbench_torch.routing import vote_grouped, vote_tiled
+
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64).requires_grad_()
+
+    tiled = mode == "tiled"
+    vote, route = (vote_tiled, variational.route_tiled) if tiled else (vote_grouped, variational.route_grouped)
+    variant = VBRouting(iterations=3, prior_nu=15.5, density_floor=2e-4)
+
+    def run(poses, transforms, activations, offset):
+        # Two positions of one image see three children each, two of them both.
+        owner = torch.tensor([0, 1, 2, 1, 2, 3])
+        sizes = {"children": 3, "parents": 2, "owner": owner, "below": 4, "scope": null_scope}
+        routing = variational.Routing(variant=variant, offset=offset, normal=lambda *parents: parents, **sizes)
+        parents = route(vote(poses, transforms), activations, routing)
+        return parents.poses, parents.activations
+
+    arguments = (draw(2, 3, 16), draw(3, 2, 4, 4), draw(2, 3), draw(2))
+    assert torch.autograd.gradcheck(run, arguments, atol=1e-6, fast_mode=True)
+
+
+def test_the_slope_of_digamma():
+    """It is the trigamma function, to rounding, where PyTorch's own is off by 1e-8."""
+    from capsbench_torch.variational import Digamma
+
+    values = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
+    Digamma.apply(values).sum().backward()
+    expected = [np.pi**2 / 2, np.pi**2 / 6, np.pi**2 / 6 - 1.25]
+    np.testing.assert_allclose(values.grad.numpy(), expected, rtol=1e-14)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_input_activations(mode):
     """The primary activations get a gradient, and only noise in the seed and in yl-1993, where they cancel."""
-    expected = {"em-68k": True, "em-official": True, "em-ibm": True, "em-seed": False, "em-yl": False}
+    expected = {"em-68k": True, "em-official": True, "em-ibm": True, "em-seed": False, "em-yl": False, "vb": True}
     for name, matters in expected.items():
         if BACKEND.unsupported(bind(zoo.load(name), (28, 28, 1), 10), Setting(mode)) is not None:
             continue
