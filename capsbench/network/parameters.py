@@ -84,17 +84,19 @@ def cancelled_biases(bound: BoundNetwork) -> dict[str, str]:
 
     In training such a bias changes nothing: its gradient is zero in truth, and rounding noise in any arithmetic.
     """
-    cancelled = {
-        f"{below.layer.name}.biases": f"{below.layer.name}.weights"
-        for below, above in pairwise(bound.layers)
-        if isinstance(below.layer, Conv) and below.layer.activation == "linear" and isinstance(above.layer, BatchNorm)
-    }
-    for layer in normalised_capsules(bound):
-        name = layer.layer.name
-        if isinstance(layer.layer, PrimaryCapsules):
-            cancelled |= {f"{name}.activation_biases": f"{name}.activation_weights"} if layer.layer.biases else {}
-        else:
+    below_norms = [below.layer for below, above in pairwise(bound.layers) if isinstance(above.layer, BatchNorm)]
+    cancelled = {}
+    for layer in below_norms:
+        if isinstance(layer, Conv) and layer.activation == "linear":
+            cancelled[f"{layer.name}.biases"] = f"{layer.name}.weights"
+        elif isinstance(layer, PrimaryCapsules):
+            cancelled[f"{layer.name}.pose_biases"] = f"{layer.name}.pose_weights"
+    for bound_layer in normalised_capsules(bound):
+        name = bound_layer.layer.name
+        if not isinstance(bound_layer.layer, PrimaryCapsules):
             cancelled |= {f"{name}.{offset}": f"{name}.transforms" for offset in ("beta_u", "beta_a")}
+        elif bound_layer.layer.biases:
+            cancelled[f"{name}.activation_biases"] = f"{name}.activation_weights"
     return cancelled
 
 

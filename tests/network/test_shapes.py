@@ -28,6 +28,7 @@ from capsbench.network.layers import (
 from capsbench.network.network import Network, routing_iterations, with_routing_iterations
 from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction, SpreadLoss
 from capsbench.network.parameters import (
+    cancelled_biases,
     capsule_parameter_count,
     draw_parameters,
     dropout_masks,
@@ -318,6 +319,24 @@ def test_parameters_are_pinned():
     }
     for name, values in pinned.items():
         assert drawn[name].ravel()[:3].tolist() == pytest.approx(values, rel=1e-6)
+
+
+def test_cancelled_biases():
+    """A normalisation takes back the biases of a linear convolution right below, and those of poses it goes over."""
+    layers = (
+        Conv(name="active", channels=2, kernel=3),
+        BatchNorm(name="norm1"),
+        Conv(name="linear", channels=2, kernel=3, activation="linear"),
+        BatchNorm(name="norm2"),
+        PrimaryCapsules(name="p", capsules=2),
+        BatchNorm(name="norm3"),
+        SelfRoutedClasses(name="k"),
+    )
+    network = Network(name="n", layers=layers, routing=SelfRouting(), objective=Objective(loss=CrossEntropy()))
+    assert cancelled_biases(bind(network, *MNIST)) == {
+        "linear.biases": "linear.weights",
+        "p.pose_biases": "p.pose_weights",
+    }
 
 
 def test_dropout_masks():
