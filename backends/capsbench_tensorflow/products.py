@@ -68,7 +68,7 @@ def products(poses: tf.Tensor, transforms: tf.Tensor) -> tf.Tensor:
             with tf.name_scope(scope):
                 parts = (children, _parts(left.shape[1]), -1)
                 split = (tf.reshape(side, (*parts, side.shape[2])) for side in (left, upstream))
-                to_right = tf.cast(tf.reduce_sum(wide(tf.matmul(*split, transpose_a=True)), 1), right.dtype)
+                to_right = tf.reduce_sum(tf.matmul(*split, transpose_a=True), 1)
                 # Transposed by itself, and reshaped lest the graph's optimizer undo that: half the product's time.
                 turned = tf.transpose(tf.reshape(right, (children, POSE, parents, POSE)), (0, 2, 3, 1))
                 return tf.matmul(upstream, tf.reshape(turned, (children, parents * POSE, POSE))), to_right

@@ -42,10 +42,12 @@ class FakeBackend:
         "wrong": "scores that are off by a thousandth",
         "wrong-gradient": "a bias gradient that is off by a hundredth",
         "unsupported": "cannot realize anything",
+        "narrow-nan": "scores are NaN in mixed precision",
         "noisy": "prints on stdout, from Python and from native code",
         "compiled": "says that it compiles",
     }
     compiled_modes = frozenset({"compiled"})
+    precisions = ("float32", "float64", "mixed_bfloat16")
 
     def environment(self, setting):
         return {"FAKE_MODE": setting.mode, "FAKE_THREADS": str(setting.threads)}
@@ -85,11 +87,11 @@ class FakeRealization:
     def __init__(self, bound, parameters, setting):
         self._bound, self._setting = bound, setting
         self._name = bound.network.layers[0].name
-        self._parameters = {name: value.astype(setting.precision) for name, value in parameters.items()}
+        self._parameters = {name: value.astype(setting.kept) for name, value in parameters.items()}
         self._steps = 0
 
     def place(self, images, labels, masks):
-        return images.reshape(len(images), -1).astype(self._setting.precision), labels
+        return images.reshape(len(images), -1).astype(self._setting.kept), labels
 
     def forward(self, placed):
         self._sleep()
@@ -166,14 +168,23 @@ class FakeRealization:
         )
 
     def _scores(self, flat):
-        return flat @ self._parameters[f"{self._name}.weights"] + self._parameters[f"{self._name}.biases"]
+        weights, biases = self._parameters[f"{self._name}.weights"], self._parameters[f"{self._name}.biases"]
+        if not self._setting.mixed:
+            return flat @ weights + biases
+        scores = _rounded(_rounded(flat) @ _rounded(weights)) + biases
+        return scores * np.float32(np.nan) if self._setting.mode == "narrow-nan" else scores
 
     def _sleep(self):
         time.sleep({"slow": 0.005, "steady": 0.02}.get(self._setting.mode, 0.0))
 
     @property
     def _setting_type(self):
-        return np.dtype(self._setting.precision).type
+        return np.dtype(self._setting.kept).type
+
+
+def _rounded(values):
+    """Float32 to the next bfloat16 towards zero, kept in float32."""
+    return (values.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
 def _softmax(scores):
@@ -182,7 +193,7 @@ def _softmax(scores):
 
 
 def _bytes_of_step(bound, setting, batch):
-    item = np.dtype(setting.precision).itemsize
+    item = np.dtype(setting.kept).itemsize
     return item * (2 * bound.image.values * bound.classes + batch * bound.image.values)
 
 
