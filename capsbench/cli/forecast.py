@@ -68,7 +68,7 @@ def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: 
     notes = (
         f"largest batch: the forecast peak fits into {fmt.size(memory)}; — where the mode foretells no peak.",
         "least bytes: what a train step must at least read and write; votes: of all capsule layers, for the batch.",
-        *(["mixed_bfloat16: no peak is foretold; least bytes as if all were in bfloat16."] if mixed else []),
+        *(["mixed_bfloat16: least bytes are those of a network that is all in bfloat16."] if mixed else []),
     )
     rows = tuple(_row(case, backends[case.backend], memory) for case in cases)
     return share(Table("Forecast, per train step", columns, rows, notes=notes))

@@ -199,6 +199,7 @@ class Suite:
         backends: `name:mode`, `name` for its first mode, or a mapping that narrows what is measured of it.
         routing_iterations: override the networks' own; empty keeps it.
         device: `auto` takes the first GPU where the backend has one, else the CPU.
+        precision: of all arithmetic; `mixed_bfloat16` is float32 but for convolutions and products of matrices.
         allocator: `heap` keeps the C library from returning memory to the system between steps
             (MALLOC_MMAP_MAX_=0), `default` leaves it alone; the same for every backend.
     """

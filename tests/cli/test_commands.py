@@ -233,6 +233,26 @@ def test_data_sets_are_an_axis_and_a_backend_may_be_narrowed(folder, mnist_root,
     assert out.splitlines()[:2] == [each.case.id for each in records if each.case.mode == "slow"]
 
 
+def test_mixed_precision_is_recorded_and_told(folder, mnist_root, tmp_path, capsys):
+    """Precision, errors and a note in the record and on the screen; a backend that lacks it says so in its row."""
+    suite = yaml.safe_load(SUITE) | {"precision": "mixed_bfloat16", "seeds": [0], "measure": ["parity"]}
+    path = folder / "mixed.yaml"
+    path.write_text(yaml.safe_dump(suite | {"backends": ["fake:fast", "numpy"]}), encoding="utf-8")
+    code, out, _ = call(capsys, "run", path, "--data", mnist_root, "--results", tmp_path, "--no-figures")
+    assert code == 2
+    assert "mixed_bfloat16" in out
+    assert "held to its limits in float32, in the same mode" in " ".join(out.split())
+    records = {record.case.backend: record for record in open_run(tmp_path, "latest").records()}
+    fake, numpy = records["fake"], records["numpy"]
+    assert (fake.status, fake.case.precision) == ("ok", "mixed_bfloat16")
+    assert fake.parity.passed
+    assert fake.metrics["mixed_gradient_relative_error"].value > fake.parity.gradient_limit
+    assert numpy.status == "unsupported"
+    assert numpy.reason == "numpy does not compute in mixed_bfloat16, only in float32, float64"
+    out = call(capsys, "forecast", path)[1]
+    assert "least bytes are those of a network that is all in bfloat16" in " ".join(out.split())
+
+
 def test_an_interrupted_run_names_its_folder(folder, mnist_root, tmp_path, capsys, monkeypatch):
     """Ctrl-C ends with 130, and says how to go on."""
 

@@ -131,6 +131,7 @@ def test_what_is_broken_is_a_line_with_its_reason(call, asked, monkeypatch, tmp_
         (["--device", "cuda"], "--device: no backend has the device 'cuda' here, only cpu"),
         (["--threads", "0"], "--threads"),
         (["--precision", "float3"], "--precision: unknown precision 'float3', legal are float32, float64; did you"),
+        (["--precision", "mixed_bfloat16"], "unknown precision 'mixed_bfloat16', legal are float32, float64"),
     ],
 )
 def test_bad_input_is_one_sentence(call, asked, arguments, says):

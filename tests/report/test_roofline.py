@@ -110,3 +110,11 @@ def test_old_records_and_layers_without_time_are_no_obstacle():
     still = replace(record(), ops=nothing, step_profile_seconds=0.0, step_profile_bytes=100)
     [table] = roofline_tables([still], CEILINGS)
     assert by_name(table, "GB/s")["conv_caps1"].text == by_name(table, "bound by")["total"].text == NOTHING
+
+
+def test_mixed_precision_is_held_against_no_ceiling():
+    """Not against float32's, and nobody is sent to the doctor, who has none for it."""
+    [table] = roofline_tables([record(case(precision="mixed_bfloat16"))], CEILINGS)
+    assert not {"bound by", "% of\nGEMM", "% of\ncopy"} & {each.header for each in table.columns}
+    assert any("mixed precision has no ceilings" in note for note in table.notes)
+    assert not any("doctor" in note for note in table.notes)

@@ -319,3 +319,22 @@ def test_the_share_of_the_peak():
     for ceilings in ([], [other]):
         [cost] = [table for table in report([record()], ceilings=ceilings).tables if table.title == "Cost"]
         assert "% of\nFMA" not in [each.header for each in cost.columns]
+
+
+def test_mixed_precision_has_errors_of_its_own_and_no_share_of_float32s_peak():
+    """Its errors stand beside parity, where any case has some; multiply-adds of float32 are no measure for it."""
+    known = DeviceCeilings("cpu", 2, "float32", "numpy", Ceilings(1e11, 1e10, 1e12))
+    errors = {f"mixed_{way}_relative_error": exact(0.0035, "1") for way in ("forward", "gradient")}
+    mixed = record(case(precision="mixed_bfloat16"), metrics={**record().metrics, **errors})
+    for records, shown in (([record(), mixed], [NOTHING, "3.5e-03"]), ([record()], None)):
+        tables = report(records, ceilings=[known]).tables
+        [cost] = [table for table in tables if table.title == "Cost"]
+        headers = [each.header for each in cost.columns]
+        if shown is None:
+            assert "mixed\nforward" not in headers
+            assert not any("mixed" in note for note in cost.notes)
+        else:
+            assert column(cost, "mixed\nforward") == column(cost, "mixed\ngradient") == shown
+            assert column(cost, "precision") == ["float32", "mixed_bfloat16"]
+            assert column(cost, "% of\nFMA")[1] == NOTHING != column(cost, "% of\nFMA")[0]
+            assert any(note.startswith("mixed: the same errors in mixed precision itself") for note in cost.notes)

@@ -55,6 +55,24 @@ def test_a_data_set_is_a_name_a_mapping_or_a_list_of_those(load, dataset, choice
     assert list(load(f"{BACKENDS}dataset: {dataset}").datasets()) == choices
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16"])
+def test_precisions(load, precision):
+    """Float32 if nothing is said; the JSON Schema knows the same ones."""
+    lines = f"{BACKENDS}dataset: mnist\n"
+    assert load(lines).precision == "float32"
+    assert load(f"{lines}precision: {precision}").precision == precision
+    assert precision in json_schema(Suite)["properties"]["precision"]["enum"]
+
+
+@pytest.mark.parametrize("precision", ["float16", "mixed_float16", "bfloat16", "amp"])
+def test_other_precisions_are_refused(load, precision):
+    """Neither float16, which would need its loss scaled, nor a network that is all in bfloat16."""
+    with pytest.raises(BadInput) as refused:
+        load(f"{BACKENDS}dataset: mnist\nprecision: {precision}")
+    legal = "legal are 'float32', 'float64' or 'mixed_bfloat16'"
+    assert f"suite.yaml:3:precision: {precision!r} is not legal, {legal}" in str(refused.value)
+
+
 def test_a_backend_may_narrow_what_is_measured():
     """A mapping says what is measured of that realization; the others are measured as the suite says."""
     suite = suite_of("""
