@@ -79,7 +79,7 @@ def test_traces_repeat(mode):
 
 @pytest.mark.parametrize(
     ("name", "mode"),
-    [each for each in ZOO if each[0] in {"em-68k", "em-seed", "cnn-seed", "dynamic-small", "efficient"}],
+    [each for each in ZOO if each[0] in {"em-68k", "em-seed", "cnn-seed", "dynamic-small", "efficient", "vb"}],
 )
 def test_layers(name, mode):
     """Every layer is seen in both directions, loss and decoder too; what has no layer is next to nothing."""

@@ -115,3 +115,11 @@ def test_large_networks_are_checked_on_one_image():
     assert batch_size(small) == 2
     assert sum(layer.routing.votes for layer in large.layers if layer.routing) > parity.LARGE_VOTE_ELEMENTS
     assert batch_size(large) == 1
+
+
+def test_normalised_class_capsules_are_checked_on_four_images():
+    """Of two, their normalisation would make 1 and -1 whatever they are."""
+    bound = bind(zoo.load("vb"), (28, 28, 1), 10)
+    assert batch_size(bound) == 4
+    plain = replace(bound.network, routing=replace(bound.network.routing, normalisation=None))
+    assert batch_size(replace(bound, network=plain)) == 2
