@@ -37,7 +37,7 @@ _CANONICAL = {
     "Log": "log log_",
     "LogSumExp": "logsumexp",
     "Digamma": "digamma",
-    "Polygamma": "special_zeta",
+    "Polygamma": "polygamma special_zeta",
     "Sqrt": "sqrt sqrt_ rsqrt rsqrt_",
     "Reciprocal": "reciprocal reciprocal_",
     "Square": "square square_ pow pow_",

@@ -110,7 +110,8 @@ def route_grouped(votes: Tensor, activations: Tensor, routing: Routing) -> Paren
 class Digamma(torch.autograd.Function):
     """The derivative of ln Gamma, whose own derivative is taken to rounding.
 
-    PyTorch's own takes it by a series of three terms, which is off by 1e-8; Hurwitz's zeta(2, x) is the same function.
+    PyTorch's own takes it by a series of three terms, which is off by 1e-8: that is no matter in float32. Hurwitz's
+    zeta(2, x) is the same function to rounding, but takes thirty times as long.
     """
 
     @staticmethod
@@ -126,7 +127,8 @@ class Digamma(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> Tensor:  # noqa: ANN401, D102 - torch's own
         (values,) = ctx.saved_tensors
-        return upstream * torch.special.zeta(2.0, values)
+        exact = values.dtype == torch.float64
+        return upstream * (torch.special.zeta(2.0, values) if exact else torch.polygamma(1, values))
 
 
 def normal_parents(
