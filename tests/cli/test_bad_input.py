@@ -43,7 +43,10 @@ def call(monkeypatch, capsys, tmp_path):
     ("arguments", "says"),
     [
         ([], "missing command"),
-        (["rnu"], "unknown command 'rnu', legal are backends, data, doctor, figures, forecast, networks, parity, run"),
+        (
+            ["rnu"],
+            "unknown command 'rnu', legal are backends, compare, data, doctor, export, figures, forecast, networks, parity, run",
+        ),
         (["rnu"], "did you mean 'run'?"),
         (["data"], "missing command"),
         (["data", "lst"], "did you mean 'list'?"),
