@@ -45,7 +45,7 @@ def call(monkeypatch, capsys, tmp_path):
         ([], "missing command"),
         (
             ["rnu"],
-            "unknown command 'rnu', legal are backends, compare, data, doctor, export, figures, forecast, networks, parity, run",
+            "unknown command 'rnu', legal are backends, compare, data, doctor, export, figures, forecast, networks",
         ),
         (["rnu"], "did you mean 'run'?"),
         (["data"], "missing command"),
