@@ -52,7 +52,7 @@ def export(
             file.write(text.encode())
     except OSError as error:
         raise BadInput(f"cannot write there: {error.strerror or error}", str(output)) from None
-    typer.echo(f"{output}: {len(chosen)} tables")
+    typer.echo(f"{output}: {len(chosen)} table{'s' * (len(chosen) != 1)}")
 
 
 def _notes(whole: Report) -> Iterator[Table]:
@@ -68,28 +68,18 @@ def _notes(whole: Report) -> Iterator[Table]:
 
 def _tables(run: str, case: str | None, results: Path, top: int) -> Iterator[Table]:
     """All that `show` can print of a run."""
-    from capsbench.cli.show import known_ceilings
+    from capsbench.cli.show import known_ceilings, whole_report
     from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.record.store import open_run
-    from capsbench.report.claims import published_tables
-    from capsbench.report.history import read_histories
     from capsbench.report.sections import Sections, section_tables
-    from capsbench.report.seed import is_seed_study
-    from capsbench.report.tables import report
 
     store, ledger = open_run(results, run), read_ledger(ledger_path(results))
-    records, ceilings, header = store.latest_records(case), known_ceilings(store, results), store.header()
+    records, ceilings = store.latest_records(case), known_ceilings(store, results)
     if not records:
         raise BadInput(f"no case of {store.run_id} has ended yet")
-    asked = Sections(ops=False, layers=True, iterations=True, peak=True, histograms=True, top=top)
-    whole = report(
-        records,
-        ceilings=ceilings,
-        top=top,
-        seed_study=is_seed_study(header),
-        histories=read_histories(records, store.artifacts),
-        published=published_tables(records, ledger, header),
-    )
+    # The report has the ops already.
+    asked = Sections(layers=True, iterations=True, peak=True, histograms=True, top=top)
+    whole = whole_report(records, asked, store, ceilings, ledger)
     yield from whole.tables
     yield from _notes(whole)
     yield from section_tables(records, asked, ceilings, ledger)

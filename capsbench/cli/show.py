@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from capsbench.record.schema import Record
     from capsbench.record.store import RunStore
     from capsbench.report.sections import Sections
+    from capsbench.report.tables import Report
 
 EXAMPLE = "capsbench show latest --case 'em-*' --ops --sort time"
 
@@ -74,34 +75,41 @@ def show(
 
 
 def _print(records: Sequence[Record], asked: Sections, store: RunStore, results: Path, ledger: Ledger) -> None:
-    from capsbench.report.claims import published_tables
     from capsbench.report.console import console, print_notes, print_report, print_table
-    from capsbench.report.history import read_histories
     from capsbench.report.sections import section_tables
-    from capsbench.report.seed import is_seed_study
-    from capsbench.report.tables import report
 
     screen, ceilings = console(), known_ceilings(store, results)
     if not records:
         print_notes([f"no case of {store.run_id} has ended yet."], screen)
     else:
-        header = store.header()
-        tables = report(
-            records,
-            ceilings=ceilings,
-            top=asked.top,
-            sort=asked.sort,
-            seed_study=is_seed_study(header),
-            histories=read_histories(records, store.artifacts),
-            published=published_tables(records, ledger, header),
-        )
-        print_report(tables, screen)
+        print_report(whole_report(records, asked, store, ceilings, ledger), screen)
     for table in section_tables(records, asked, ceilings, ledger):
         print_table(table, screen)
     if store.damaged_lines:
         numbers = ", ".join(map(str, store.damaged_lines))
         print_notes([f"damaged lines of records.jsonl were skipped: {numbers}"], screen)
     screen.print(str(store.folder), soft_wrap=True)
+
+
+def whole_report(
+    records: Sequence[Record], asked: Sections, store: RunStore, ceilings: Sequence[DeviceCeilings], ledger: Ledger
+) -> Report:
+    """The tables that the run ended with, from what it left on the disk."""
+    from capsbench.report.claims import published_tables
+    from capsbench.report.history import read_histories
+    from capsbench.report.seed import is_seed_study
+    from capsbench.report.tables import report
+
+    header = store.header()
+    return report(
+        records,
+        ceilings=ceilings,
+        top=asked.top,
+        sort=asked.sort,
+        seed_study=is_seed_study(header),
+        histories=read_histories(records, store.artifacts),
+        published=published_tables(records, ledger, header),
+    )
 
 
 def known_ceilings(store: RunStore, results: Path) -> tuple[DeviceCeilings, ...]:

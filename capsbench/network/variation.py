@@ -42,20 +42,19 @@ def _assign(data: dict[str, Any], path: str, value: JsonValue) -> None:
     *way, last = path.split(".")
     spot: Any = data
     for part in way:
-        spot = _step(spot, part, path)
-    _step(spot, last, path)
-    spot[last] = value
+        spot = spot[_key(spot, part, path)]
+    spot[_key(spot, last, path)] = value
 
 
-def _step(spot: Any, part: str, path: str) -> Any:  # noqa: ANN401 - plain data of any shape
-    """What stands under a key, or the layer of a name."""
+def _key(spot: Any, part: str, path: str) -> str | int:  # noqa: ANN401 - plain data of any shape
+    """What `part` means in a mapping, or where the layer of that name stands in a list of them."""
     if isinstance(spot, list) and all(isinstance(item, dict) and "name" in item for item in spot):
-        spot = {item["name"]: item for item in spot}
-        kind = "layer"
-    else:
-        kind = "key"
+        places = {item["name"]: place for place, item in enumerate(spot)}
+        if part not in places:
+            raise unknown_name("layer", part, places, path)
+        return places[part]
     if not isinstance(spot, dict):
         raise BadInput(f"{part!r} leads nowhere, for {spot!r} holds no other values", path)
     if part not in spot:
-        raise unknown_name(kind, part, spot, path)
-    return spot[part]
+        raise unknown_name("key", part, spot, path)
+    return part

@@ -52,7 +52,7 @@ def test_a_file_is_written_whole(call, tmp_path):
     path = tmp_path / "accuracy.md"
     code, out, _ = call("--format", "md", "--table", "Acc*", "--output", path)
     assert code == 0
-    assert out == f"{path}: 1 tables\n"
+    assert out == f"{path}: 1 table\n"
     assert path.read_text("utf-8").startswith("### Accuracy\n")
 
 

@@ -30,6 +30,14 @@ def test_only_what_is_named_differs():
     assert {**whole, "name": "em-tuned"} == before
 
 
+def test_a_layer_may_be_replaced_whole():
+    """A mapping at a layer's name stands in its place, with defaults for what it leaves out."""
+    varied = vary(BASE, "em-wide", {"layers.conv1": {"kind": "conv", "name": "conv1", "channels": 8, "kernel": 5}})
+    assert [layer.name for layer in varied.layers] == [layer.name for layer in BASE.layers]
+    assert (varied.layers[0].channels, varied.layers[0].stride) == (8, 1)
+    assert varied.layers[1:] == BASE.layers[1:]
+
+
 def test_without_changes_only_the_name_differs():
     """Every network of the zoo can be written out with its defaults and read again."""
     for name in zoo.names():
@@ -46,6 +54,9 @@ def test_without_changes_only_the_name_differs():
         ("routing.iterations", 0, "routing.iterations: "),
         ("layers.conv1.kernel", "wide", "layers[0].kernel: "),
         ("layers.conv1.name", "norm1", "layer names must differ"),
+        ("layers.conv1", 3, "layers[0]: "),
+        ("layers.conv9", {}, "layers.conv9: unknown layer 'conv9'"),
+        ("layers.conv1.kernel.wide", 3, "'wide' leads nowhere"),
         ("", 1, "unknown key ''"),
     ],
 )
