@@ -27,7 +27,7 @@ _STATUS = re.compile(rb'"allocator":' + _TEXT + rb'\},"status":"(\w+)",')
 _TAIL = re.compile(rb'"fingerprint":\{"network":%s,"protocol":%s,"environment":%s\}\}\n?\Z' % (_TEXT, _TEXT, _TEXT))
 _HEAD_BYTES = 4096
 _FINGERPRINT, _METRICS, _OPS, _OPS_END = b'"fingerprint":{', b',"metrics":{', b'},"ops":[', b'],"step_profile_seconds":'
-_CALLS = re.compile(rb'"calls":(\d+)')
+_CALLS = re.compile(rb'"calls":(-?\d+)')
 _KEY = re.compile(rb"[{,]" + _TEXT + rb"\Z")
 
 

@@ -55,7 +55,7 @@ def said(history: History) -> Iterator[str]:
     for number, machine in enumerate(history.machines, 1):
         count = sum(stop.machine == number for stop in history.stops)
         yield f"machine {number} ({count:,} run{'s' * (count != 1)}): {_machine(machine)}"
-    changes = list(_version_changes(history.stops))
+    changes = [text for _, text in version_changes(history.stops)]
     if len(changes) > _MOST_CHANGES:
         yield f"versions changed {len(changes):,} times along the way, the newest of them are told"
     yield from changes[-_MOST_CHANGES:]
@@ -106,13 +106,13 @@ def sparkline(trend: Trend, count: int, unit: str, levels: str) -> str:
     low, high = min(told), max(told)
     middle = low + (high - low) / 2.0
     spread = max(high - low, _LEAST_SPREAD.get(unit, 0.01) * abs(middle))
-    floor = middle - spread / 2.0
 
     def character(number: int, mean: float | None) -> str:
         if mean is None:
             return FAILED if number in failed else " "
-        height = (mean - floor) / spread if spread > 0.0 else 0.5
-        return levels[min(len(levels) - 1, max(0, int(height * len(levels) + 1e-6)))]
+        # From 0 to 1, and half a level up, so that the middle of a row is the middle of a level.
+        height = 0.5 + ((mean - middle) / spread if spread > 0.0 else 0.0)
+        return levels[min(len(levels) - 1, max(0, int(height * len(levels) + 0.5)))]
 
     return "".join(character(number, mean) for number, mean in enumerate(means))
 
@@ -232,14 +232,14 @@ def _machine(known: Mapping[str, Any]) -> str:
     return ", ".join(fmt.label(each) for each in told if each)
 
 
-def _version_changes(stops: Sequence[Stop]) -> Iterator[str]:
-    """Where a run had other versions than the one before on the same machine."""
+def version_changes(stops: Sequence[Stop]) -> Iterator[tuple[int, str]]:
+    """Which runs had other versions than the one before on the same machine, and which those are in a sentence."""
     before: dict[int, Stop] = {}
-    for stop in stops:
+    for index, stop in enumerate(stops):
         old = before.get(stop.machine)
         if old is not None and old.packages != stop.packages:
             names = sorted({*old.packages, *stop.packages})
             moved = [(name, old.packages.get(name, "none"), stop.packages.get(name, "none")) for name in names]
             told = ", ".join(f"{name} {one} → {other}" for name, one, other in moved if one != other)
-            yield fmt.label(f"from {stop.run} on: {told}")
+            yield index, fmt.label(f"from {stop.run} on: {told}")
         before[stop.machine] = stop

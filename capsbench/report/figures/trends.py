@@ -1,7 +1,6 @@
 """Lines: a metric over the stored runs, a figure for each network and data set."""
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Final
@@ -14,7 +13,7 @@ from capsbench.record.history import History, Stop, Trend
 from capsbench.record.schema import CaseKey
 from capsbench.report.figures import FileNames
 from capsbench.report.figures.style import PAGE_INCHES, Format, Look, line_handle, look, save, sheet, style
-from capsbench.report.trend import commit_text, writer
+from capsbench.report.trend import commit_text, version_changes, writer
 
 _PANEL_INCHES = 2.4
 _MOST_TICKS: Final = 8
@@ -68,7 +67,7 @@ def draw_trends(history: History, trends: Sequence[Trend], title: str) -> Figure
     figure, [panel] = sheet(title, (1, 1), (PAGE_INCHES, _PANEL_INCHES), handles)
     for number, alike in enumerate(lines.values()):
         _draw(panel, look(number), alike)
-    for index in _version_changes(history.stops):
+    for index, _ in version_changes(history.stops):
         panel.axvline(index - 0.5, color="0.5", linestyle=":", linewidth=0.7)
     write = writer(history)
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: write(value)))
@@ -111,12 +110,6 @@ def _draw(panel: Axes, line: Look, alike: Sequence[Trend]) -> None:
     means = [fmean(values[index]) for index in at]
     every = max(1, len(at) // _MARKERS_A_LINE)
     panel.plot(at, means, color=line.color, linestyle=line.dash, marker=line.marker, markevery=every)
-
-
-def _version_changes(stops: Sequence[Stop]) -> Iterator[int]:
-    for index, (one, other) in enumerate(pairwise(stops), 1):
-        if one.machine == other.machine and one.packages != other.packages:
-            yield index
 
 
 def _label_runs(panel: Axes, stops: Sequence[Stop]) -> None:
