@@ -232,7 +232,7 @@ def test_a_metric_over_all_runs(results, samples, capsys):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert " ==  " in done.stdout
+    assert "|==    |" in done.stdout
 
 
 @pytest.mark.parametrize(
