@@ -160,7 +160,7 @@ class RunStore:
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         if self._records_path().is_file():
             with self._records_path().open("rb") as file:
-                yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+                yield from ((number, line) for number, line in enumerate(file, 1) if not line.isspace())
 
 
 def create(results: Path, header: dict[str, Any]) -> RunStore:
