@@ -202,11 +202,13 @@ class Suite:
         precision: of all arithmetic; `mixed_bfloat16` is float32 but for convolutions and products of matrices.
         allocator: `heap` keeps the C library from returning memory to the system between steps
             (MALLOC_MMAP_MAX_=0), `default` leaves it alone; the same for every backend.
+        track: whether asv follows the suite over commits.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = STRICT
     name: Label
     description: str = ""
+    track: bool = False
     dataset: Annotated[
         Annotated[Label, Tag("text")]
         | Annotated[DatasetChoice, Tag("DatasetChoice")]
