@@ -2,10 +2,22 @@
 PYTHON ?= python3.11
 TOX := .tools/bin/tox
 
-.PHONY: quickstart test lint clean
+# The two commits of `make track`, and how it calls asv: FLAGS="--bench quick --factor 1.02".
+BASE ?= main
+HEAD ?= HEAD
+FLAGS ?=
+
+.PHONY: quickstart track test lint clean
 
 quickstart: $(TOX)
 	$(TOX) run -e quickstart
+
+# Frameworks come from .venv, which is made first where it is missing.
+track: $(TOX) | .venv
+	$(TOX) run -e track -- $(FLAGS) $(BASE) $(HEAD)
+
+.venv: | $(TOX)
+	$(TOX) run -e quickstart --notest
 
 test: $(TOX)
 	$(TOX) run
@@ -18,4 +30,4 @@ $(TOX):
 	.tools/bin/python -m pip install --quiet "tox>=4.22"
 
 clean:
-	rm -rf .tools .tox .venv dist build
+	rm -rf .tools .tox .venv .asv dist build
