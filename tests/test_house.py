@@ -26,6 +26,7 @@ FLOORS = {
     "capsbench.report": 3,
     "capsbench.worker": 4,
     "capsbench.runner": 5,
+    "capsbench.track": 6,
     "capsbench.cli": 7,
 }
 OURS = [*sorted((ROOT / "capsbench").rglob("*.py")), *sorted((ROOT / "backends").rglob("*.py"))]

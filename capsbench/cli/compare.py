@@ -42,6 +42,7 @@ def compare(
     from capsbench.record.store import open_run
     from capsbench.report.comparison import apart, comparison_tables, summary
     from capsbench.report.console import console, print_notes, print_table
+    from capsbench.report.explanation import explanations
 
     stores = open_run(results, a), open_run(results, b)
     pairing = pair_cases(*(store.latest_records(case) for store in stores))
@@ -53,7 +54,8 @@ def compare(
     changes, screen = changes_of(pairing.pairs, margin=margin), console()
     for table in comparison_tables(changes, everything=everything, margin=margin):
         print_table(table, screen)
-    print_notes([*summary(changes, pairing), *apart(pairing), *_surroundings(*stores)], screen)
+    notes = [*explanations(changes), *summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
+    print_notes(notes, screen)
     worse = any(change.verdict == "worse" for change in changes)
     if worse and fail_on == "worse":
         raise typer.Exit(EXIT_WORSE)

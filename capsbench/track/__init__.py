@@ -1,0 +1,1 @@
+"""Suites tracked over commits."""
