@@ -152,8 +152,9 @@ def _measure(plan: Plan, kept: Mapping[SideName, Kept]) -> Findings:
         with VisitProgress(Console(stderr=True)) as progress:
             return compare_revisions(plan, kept, progress)
     except KeyboardInterrupt:
-        ids = " and ".join(each.store.run_id for each in kept.values())
-        sys.stderr.write(f"capsbench: interrupted; what has ended is in the runs {ids}\n")
+        ids = " and ".join(each.store.run_id for each in kept.values() if each.store.finished())
+        ended = f"what has ended is in {ids}" if ids else "nothing had ended"
+        sys.stderr.write(f"capsbench: interrupted; {ended}\n")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         for each in kept.values():

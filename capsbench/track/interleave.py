@@ -4,7 +4,8 @@ Every visit is a fresh process of that revision. Rounds go A B, B A, A B, …, s
 alike. Everything is measured in the first round; the others take times only.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
@@ -98,11 +99,12 @@ def usual_rounds(series: Sequence[Series]) -> int:
 
 
 def later_rounds(series: Sequence[Series], rounds: int, take: Take, purpose: Purpose = "times") -> None:
-    """Add rounds until each series has so many; of one in which a side fails no more are taken."""
+    """Add rounds until each series has so many; once a side of one has failed, it takes no more."""
     for number in range(rounds):
         for each in series:
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                if each.timed and len(each.records[side]) <= number:
+                begun = bool(each.records[side])
+                if len(each.records[side]) <= number and (each.timed or not begun):
                     turn = Turn(side=side, cell=each.cell, purpose=purpose, number=number, rounds=rounds)
                     each.records[side].append(take(turn))
 
@@ -123,31 +125,37 @@ def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Tak
 
     Samples that raised the suspicion are the worst of many and would confirm it too often.
     """
-    doubtful = suspects(findings)
-    positions = {id(pair): position for position, pair in enumerate(findings.pairs)}
-    again = {positions[id(change.pair)]: Series(series[positions[id(change.pair)]].cell) for change in doubtful}
+    doubtful = {id(change): change for change in suspects(findings)}
+    place = {id(pair): number for number, pair in enumerate(findings.pairs)}
+    metrics: defaultdict[int, set[str]] = defaultdict(set)
+    for change in doubtful.values():
+        metrics[place[id(change.pair)]].add(change.metric)
+    again = {number: Series(series[number].cell) for number in metrics}
     later_rounds(list(again.values()), rounds, take, "again")
-    pairs, fresh_changes = list(findings.pairs), {}
-    fresh = {position: each.pair() for position, each in again.items() if all(each.records.values())}
-    wanted = {position: {c.metric for c in doubtful if positions[id(c.pair)] == position} for position in fresh}
-    for position, pair in fresh.items():
-        old = findings.pairs[position]
-        pairs[position] = Pair(
-            with_fresh_times(old.base, pair.base, rounds), with_fresh_times(old.new, pair.new, rounds)
-        )
-    bare = {position: _only(pair, wanted[position]) for position, pair in fresh.items()}
-    back = {id(pair): position for position, pair in bare.items()}
-    for change in compare(list(bare.values()), margin=margin):
-        position = back[id(change.pair)]
-        fresh_changes[position, change.metric] = replace(change, pair=pairs[position])
-    changes = tuple(_last_word(change, positions, fresh_changes, pairs) for change in findings.changes)
-    confirmed = sum(change.verdict == "worse" for key, change in fresh_changes.items() if key[1] != "status")
-    return Findings(pairs=tuple(pairs), changes=changes, suspected=len(doubtful), confirmed=confirmed)
+    pairs = list(findings.pairs)
+    for number, each in again.items():
+        pairs[number] = _freshened(pairs[number], each.pair(), rounds)
+    fresh = _fresh_changes({number: _only(again[number].pair(), names) for number, names in metrics.items()}, margin)
+    changes = []
+    for change in findings.changes:
+        number = place[id(change.pair)]
+        if id(change) in doubtful:  # undecided where fresh rounds were to decide and could not be taken
+            change = fresh.pop((number, change.metric), replace(change, verdict="undecided"))  # noqa: PLW2901
+        changes.append(replace(change, pair=pairs[number]))
+    changes += [replace(change, pair=pairs[number]) for (number, _), change in fresh.items()]
+    confirmed = sum(change.kind == "time" and change.verdict == "worse" for change in changes)
+    return Findings(pairs=tuple(pairs), changes=tuple(changes), suspected=len(doubtful), confirmed=confirmed)
 
 
-def failed(pairs: Iterable[Pair]) -> Iterator[Record]:
-    """The records, of either side, of cases that did not end well."""
-    return (record for pair in pairs for record in (pair.base, pair.new) if record.status != "ok")
+def _freshened(old: Pair, new: Pair, rounds: int) -> Pair:
+    return Pair(with_fresh_times(old.base, new.base, rounds), with_fresh_times(old.new, new.new, rounds))
+
+
+def _fresh_changes(pairs: Mapping[int, Pair], margin: float) -> dict[tuple[int, str], Change]:
+    """What changed in some pairs alone, by their numbers and metrics."""
+    numbers = {id(pair): number for number, pair in pairs.items()}
+    found = compare(list(pairs.values()), margin=margin)
+    return {(numbers[id(change.pair)], change.metric): change for change in found}
 
 
 def _only(pair: Pair, metrics: set[str]) -> Pair:
@@ -157,17 +165,3 @@ def _only(pair: Pair, metrics: set[str]) -> Pair:
         for side in (pair.base, pair.new)
     )
     return Pair(base, new)
-
-
-def _last_word(
-    change: Change,
-    positions: Mapping[int, int],
-    fresh: Mapping[tuple[int, str], Change],
-    pairs: Sequence[Pair],
-) -> Change:
-    """The change as the fresh rounds see it; undecided where they were to decide and could not be taken."""
-    position = positions[id(change.pair)]
-    if (position, change.metric) in fresh:
-        return fresh[position, change.metric]
-    doubtful = change.kind == "time" and change.verdict == "worse"
-    return replace(change, pair=pairs[position], verdict="undecided" if doubtful else change.verdict)
