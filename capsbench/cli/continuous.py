@@ -172,6 +172,7 @@ def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], result
     for table in comparison_tables(findings.changes, everything=everything, margin=plan.margin):
         print_table(table, screen)
     print_notes([*explanations(findings.changes), *_confirmation(findings), *_failures(findings)], screen)
+    print_notes(list(_other_specs(findings)), screen)
     print_notes([*summary(findings.changes, pairing), *apart(pairing)], screen)
     searches = list(_searches(findings, plan, kept, results))
     if searches:
@@ -181,8 +182,14 @@ def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], result
         screen.print(line, soft_wrap=True)
     screen.print()
     for name, side in zip("AB", SIDES, strict=True):
-        revision, store = plan.revisions[side], kept[side].store
-        screen.print(f"{name}: {store.run_id}  {revision.name} {revision.short}  {revision.subject}", soft_wrap=True)
+        screen.print(f"{name}: {kept[side].store.run_id}  {_described(plan.revisions[side])}", soft_wrap=True)
+
+
+def _described(revision: Revision) -> str:
+    from capsbench.report.format import label
+
+    called = "" if revision.commit.startswith(revision.name) else f"{label(revision.name)} "
+    return f"{called}{revision.short}  {label(revision.subject)}"
 
 
 def _confirmation(findings: Findings) -> Iterator[str]:
@@ -191,13 +198,25 @@ def _confirmation(findings: Findings) -> Iterator[str]:
         yield f"{looked} looked worse; fresh rounds alone say so of {findings.confirmed:,}"
 
 
+def _other_specs(findings: Findings) -> Iterator[str]:
+    """A sentence on each network that the revisions write down differently."""
+    names = {
+        pair.new.case.network
+        for pair in findings.pairs
+        if pair.base.status == pair.new.status == "ok" and pair.base.fingerprint.network != pair.new.fingerprint.network
+    }
+    for name in sorted(names):
+        yield f"{name}: its spec is another one in A and in B, or has other fields; what differs may come from that"
+
+
 def _failures(findings: Findings) -> Iterator[str]:
     from capsbench.report.format import label
 
     for pair in findings.pairs:
         for name, record in (("A", pair.base), ("B", pair.new)):
             if record.status != "ok":
-                yield f"{name}, {label(record.case.id)}: {record.status}, {label(record.reason)}"
+                case = record.case.id.rpartition("-")[0] or record.case.id
+                yield f"{name}, {label(case)}: {record.status}, {label(record.reason)}"
 
 
 def _searches(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], results: Path) -> Iterator[str]:

@@ -94,8 +94,9 @@ def first_round(cells: Iterable[Cell], take: Take) -> tuple[Series, ...]:
 
 
 def usual_rounds(series: Sequence[Series]) -> int:
-    """The fewest rounds with which a time can be called worse at all, in a table of so many."""
-    return least_samples(max(1, _TIMES_A_CASE * sum(each.timed for each in series)))
+    """The fewest rounds with which a time can be called worse at all, in a table of so many times and error rates."""
+    errors = sum("accuracy" in each.cell.suite.measure for each in series)
+    return least_samples(max(1, _TIMES_A_CASE * sum(each.timed for each in series) + errors))
 
 
 def later_rounds(series: Sequence[Series], rounds: int, take: Take, purpose: Purpose = "times") -> None:
