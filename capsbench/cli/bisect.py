@@ -12,7 +12,7 @@ import typer
 from capsbench.cli.options import DataOption, ResultsOption
 from capsbench.errors import BadInput
 
-EXAMPLE = "git bisect run capsbench bisect RUN_A RUN_B --case 'em-tiny*torch-eager*' --metric allocated_bytes"
+EXAMPLE = "capsbench bisect RUN_A RUN_B --case 'em-tiny*torch-eager*' --metric allocated_bytes"
 
 # What `git bisect run` makes of exit codes: 0 good, 125 skip, others below 128 bad, and all above end the search.
 _LIKE = {"base": 0, "head": 1, None: 125}

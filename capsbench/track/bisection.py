@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 import capsbench
+from capsbench.record.claims import packaged_path
 from capsbench.record.compare import OP_CALLS, Change, Pair, numbers
 from capsbench.record.schema import Record
 from capsbench.stats.verdict import shift
@@ -82,7 +83,11 @@ def driver_outside(repository: Repository, folder: Path) -> Path | None:
     package = Path(capsbench.__file__).resolve().parent
     if not package.is_relative_to(repository.root):
         return None
-    shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    copy = folder / package.name
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+    ledger = packaged_path()  # a checkout keeps it elsewhere, a wheel beside the module that reads it
+    if ledger.is_file():
+        shutil.copyfile(ledger, copy / "record" / ledger.name)
     return folder.resolve()
 
 
