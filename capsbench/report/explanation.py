@@ -54,7 +54,9 @@ def _place(found: Mover) -> str:
 
 def _calls(calls: tuple[int, int]) -> str:
     before, after = calls
-    return f"{before:,} calls as before" if before == after else f"{before:,} → {after:,} calls"
+    if before == after:
+        return f"{before:,} call{'s' if before != 1 else ''} as before"
+    return f"{before:,} → {after:,} calls"
 
 
 def _nothing(change: Change) -> str:

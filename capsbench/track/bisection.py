@@ -19,7 +19,6 @@ from capsbench.track.revisions import Repository, Revision
 STATUS: Final = "status"
 TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
 
-
 Likeness = Literal["base", "head"]
 _MEASURES: Final[dict[str, Measure]] = {
     OP_CALLS: "ops",

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from capsbench.record.compare import compare
 from capsbench.record.schema import Record
 from capsbench.track.cells import Cell
 from capsbench.track.interleave import (
@@ -14,8 +16,8 @@ from capsbench.track.interleave import (
     SideName,
     Turn,
     confirm,
+    findings_of,
     first_round,
-    judge,
     later_rounds,
     suspects,
     usual_rounds,
@@ -75,6 +77,7 @@ def compare_revisions(plan: Plan, kept: Mapping[SideName, Kept], progress: Visit
     Raises:
         BadInput: git cannot check one out.
     """
+    judge = partial(compare, margin=plan.margin)
     with ready_sides(plan.repository, plan.revisions, plan.data) as (sides, around):
         take = _Visitor(sides, around, progress, kept).take
         number = len(plan.cells)
@@ -86,7 +89,7 @@ def compare_revisions(plan: Plan, kept: Mapping[SideName, Kept], progress: Visit
         if timed and rounds > 1:
             progress.plan("times", 2 * len(timed) * (rounds - 1), f"times, {rounds} rounds in turns")
             later_rounds(series, rounds, take)
-        findings = judge(series, plan.margin)
+        findings = findings_of(series, judge)
         _keep(findings, series, kept)
         doubtful = suspects(findings)
         if not doubtful:
@@ -95,7 +98,7 @@ def compare_revisions(plan: Plan, kept: Mapping[SideName, Kept], progress: Visit
         fresh = max(rounds, LEAST_FRESH_ROUNDS)
         looks = "1 time looks" if len(doubtful) == 1 else f"{len(doubtful):,} times look"
         progress.plan("again", 2 * again * fresh, f"{looks} worse: {fresh} fresh rounds decide")
-        confirmed = confirm(series, findings, fresh, take, plan.margin)
+        confirmed = confirm(series, findings, fresh, take, judge)
         _keep(confirmed, series, kept)
         return confirmed
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from capsbench.record.compare import Change, Pair, compare
+from capsbench.record.compare import Change, Pair
 from capsbench.record.schema import Record
 from capsbench.stats.verdict import least_samples
 from capsbench.suite.schema import Measure
@@ -45,6 +45,8 @@ class Turn:
 
 
 Take = Callable[[Turn], Record]
+Judge = Callable[[Sequence[Pair]], tuple[Change, ...]]
+"""How pairs are compared: `record.compare.compare` with its margin."""
 
 
 @dataclass(slots=True)
@@ -110,10 +112,10 @@ def later_rounds(series: Sequence[Series], rounds: int, take: Take, purpose: Pur
                     each.records[side].append(take(turn))
 
 
-def judge(series: Sequence[Series], margin: float) -> Findings:
+def findings_of(series: Sequence[Series], judge: Judge) -> Findings:
     """Compare what there is."""
     pairs = tuple(each.pair() for each in series)
-    return Findings(pairs=pairs, changes=compare(pairs, margin=margin))
+    return Findings(pairs=pairs, changes=judge(pairs))
 
 
 def suspects(findings: Findings) -> list[Change]:
@@ -121,7 +123,7 @@ def suspects(findings: Findings) -> list[Change]:
     return [change for change in findings.changes if change.kind == "time" and change.verdict == "worse"]
 
 
-def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Take, margin: float) -> Findings:
+def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Take, judge: Judge) -> Findings:
     """Take fresh rounds of the cases whose times look worse, and let those alone decide on these times.
 
     Samples that raised the suspicion are the worst of many and would confirm it too often.
@@ -136,7 +138,7 @@ def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Tak
     pairs = list(findings.pairs)
     for number, each in again.items():
         pairs[number] = _freshened(pairs[number], each.pair(), rounds)
-    fresh = _fresh_changes({number: _only(again[number].pair(), names) for number, names in metrics.items()}, margin)
+    fresh = _fresh_changes({number: _only(again[number].pair(), names) for number, names in metrics.items()}, judge)
     changes = []
     for change in findings.changes:
         number = place[id(change.pair)]
@@ -152,11 +154,10 @@ def _freshened(old: Pair, new: Pair, rounds: int) -> Pair:
     return Pair(with_fresh_times(old.base, new.base, rounds), with_fresh_times(old.new, new.new, rounds))
 
 
-def _fresh_changes(pairs: Mapping[int, Pair], margin: float) -> dict[tuple[int, str], Change]:
+def _fresh_changes(pairs: Mapping[int, Pair], judge: Judge) -> dict[tuple[int, str], Change]:
     """What changed in some pairs alone, by their numbers and metrics."""
     numbers = {id(pair): number for number, pair in pairs.items()}
-    found = compare(list(pairs.values()), margin=margin)
-    return {(numbers[id(change.pair)], change.metric): change for change in found}
+    return {(numbers[id(change.pair)], change.metric): change for change in judge(list(pairs.values()))}
 
 
 def _only(pair: Pair, metrics: set[str]) -> Pair:

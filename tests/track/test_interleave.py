@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from capsbench.record.compare import compare
 from capsbench.suite.schema import load_suite
 from capsbench.track.cells import cells, without_times
 from capsbench.track.interleave import (
     LEAST_FRESH_ROUNDS,
     confirm,
+    findings_of,
     first_round,
-    judge,
     later_rounds,
     suspects,
     usual_rounds,
@@ -78,7 +79,7 @@ def fluke(turn):
 def compared(planned, machine, rounds):
     series = first_round(planned, machine.take)
     later_rounds(series, rounds, machine.take)
-    return series, judge(series, 0.05)
+    return series, findings_of(series, compare)
 
 
 def test_rounds_are_taken_in_turns(planned):
@@ -108,7 +109,7 @@ def test_fresh_rounds_have_the_last_word(planned, seconds, verdict, confirmed):
     machine = Machine(seconds)
     series, findings = compared(planned, machine, 7)
     assert [change.metric for change in suspects(findings)] == ["train_step_seconds"]
-    found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, 0.05)
+    found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, compare)
     assert (found.suspected, found.confirmed) == (1, confirmed)
     judged = [change for change in found.changes if change.metric == "train_step_seconds"]
     assert [change.verdict for change in judged] == [verdict, "same"]
@@ -124,7 +125,7 @@ def test_a_case_that_cannot_run_again_is_not_called_worse(planned):
     """Where the fresh rounds fail, the time is undecided and the failure is told."""
     machine = Machine(slower_head, lambda turn: "oom" if turn.purpose == "again" else "ok")
     series, findings = compared(planned, machine, 7)
-    found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, 0.05)
+    found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, compare)
     assert found.confirmed == 0
     assert not [change for change in found.changes if change.kind == "time" and change.verdict == "worse"]
     assert [pair.new.status for pair in found.pairs] == ["oom", "ok", "ok", "ok"]
