@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capsbench.cli.compare import FailOn, fails
 from capsbench.cli.options import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
@@ -51,7 +52,8 @@ def continuous(
     margin: Annotated[float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing.")] = 0.05,
     everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
     fail_on: Annotated[
-        Literal["worse"] | None, typer.Option(help="Exit with 1 where anything is.", show_default=False)
+        FailOn | None,
+        typer.Option(help="Exit with 1 where anything is worse; worse-exact: but for times.", show_default=False),
     ] = None,
     data: DataOption = Path("data"),
     results: ResultsOption = Path("results"),
@@ -230,20 +232,14 @@ def _searches(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], res
         return
     store = kept["head"].store
     driver = driver_outside(plan.repository, store.folder / "driver")
-    where = Where(
-        base_run=kept["base"].store.run_id,
-        head_run=store.run_id,
-        base=base,
-        head=head,
-        results=results,
-        data=plan.data,
-    )
+    runs = {"base_run": kept["base"].store.run_id, "head_run": store.run_id}
+    where = Where(**runs, base=base, head=head, results=results, data=plan.data)
     for change in worse[:_MOST_NAMED]:
         yield line(change, where, driver)
 
 
-def _exit(findings: Findings, fail_on: str | None) -> None:
+def _exit(findings: Findings, fail_on: FailOn | None) -> None:
     if any(record.status != "ok" for pair in findings.pairs for record in (pair.base, pair.new)):
         raise typer.Exit(EXIT_SOME_FAILED)
-    if fail_on == "worse" and any(change.verdict == "worse" for change in findings.changes):
+    if any(fails(change, fail_on) for change in findings.changes):
         raise typer.Exit(EXIT_WORSE)

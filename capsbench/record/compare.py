@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final, Literal
 
-from capsbench.record.schema import Metric, Record
+from capsbench.record.schema import CaseKey, Fingerprint, Metric, Record
+from capsbench.record.skim import OP_CALLS
 from capsbench.stats.verdict import (
     MARGIN,
     Difference,
@@ -25,12 +26,11 @@ Word = Verdict | Literal["changed"]
 ERROR_MARGIN: Final = 0.002
 """Error rates this close, as shares of the images, are called the same."""
 # By how much two runs of the same work were seen to differ, where a framework's executor reuses buffers as it likes.
-_BYTES_MARGIN: Final = {"peak_bytes": 0.15, "allocated_bytes": 0.005}
+_BYTES_MARGIN: Final = {"peak_bytes": 0.2, "allocated_bytes": 0.005}
 _TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
 _ERROR: Final = "error_rate"
 # What training came to; of those only error rates are compared, over seeds.
-_OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
-OP_CALLS: Final = "op_calls"
+OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +105,12 @@ def pair_cases(base: Iterable[Record], new: Iterable[Record]) -> Pairing:
     return Pairing(tuple(pairs), *alone)
 
 
+def setting(case: CaseKey, fingerprint: Fingerprint) -> tuple[object, ...]:
+    """What makes cases the same work, all but the seed."""
+    what = (case.network, fingerprint.network, case.dataset, case.batch, case.routing_iterations)
+    return (*what, case.backend, case.mode, case.device, case.threads, case.precision, case.allocator)
+
+
 def compare(pairs: Sequence[Pair], *, margin: float = MARGIN) -> tuple[Change, ...]:
     """Everything that can be compared, case by case.
 
@@ -128,9 +134,7 @@ def _by_work(records: Iterable[Record]) -> dict[tuple[object, ...], list[Record]
 
 
 def _setting(record: Record) -> tuple[object, ...]:
-    case = record.case
-    what = (case.network, record.fingerprint.network, case.dataset, case.batch, case.routing_iterations)
-    return (*what, case.backend, case.mode, case.device, case.threads, case.precision, case.allocator)
+    return setting(record.case, record.fingerprint)
 
 
 def _of_pair(pair: Pair) -> Iterator[Change]:
@@ -139,7 +143,7 @@ def _of_pair(pair: Pair) -> Iterator[Change]:
         verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
         yield Change(pair, "status", "status", None, None, None, verdict, text=" → ".join(ended))
     a, b = numbers(pair.base), numbers(pair.new)
-    for name in (name for name in a if name in b and name not in _OUTCOMES):
+    for name in (name for name in a if name in b and name not in OUTCOMES):
         if a[name].kind == b[name].kind == "exact":
             yield _exact(pair, name, a[name], b[name])
         elif name in _BYTES_MARGIN:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from capsbench.measure.optable import Phase
-from capsbench.record.compare import OP_CALLS, Change
+from capsbench.record.compare import Change
 from capsbench.record.schema import Record
+from capsbench.record.skim import OP_CALLS
 
 Quantity = Literal["bytes", "calls", "seconds", "live bytes"]
 

@@ -10,8 +10,9 @@ from typing import Final, Literal
 
 import capsbench
 from capsbench.record.claims import packaged_path
-from capsbench.record.compare import OP_CALLS, Change, Pair, numbers
+from capsbench.record.compare import Change, Pair, numbers
 from capsbench.record.schema import Record
+from capsbench.record.skim import OP_CALLS
 from capsbench.stats.verdict import shift
 from capsbench.suite.schema import Measure
 from capsbench.track.revisions import Repository, Revision
