@@ -1,6 +1,6 @@
 """The command line: one file a command, everything heavy imported inside the command that needs it.
 
-Exit codes: 0 fine, 1 worse (`compare --fail-on worse`), 2 some case failed, 64 bad input, 130 interrupted.
+Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 130 interrupted.
 """
 
 import sys
@@ -13,7 +13,9 @@ from typer.core import TyperGroup
 from capsbench import __version__
 from capsbench.cli import (
     backends,
+    bisect,
     compare,
+    continuous,
     data,
     doctor,
     export,
@@ -62,6 +64,8 @@ app = _typer("What a capsule network really costs and really reaches, on any fra
 _add(app, run.run, run.EXAMPLE)
 _add(app, show.show, show.EXAMPLE)
 _add(app, compare.compare, compare.EXAMPLE)
+_add(app, continuous.continuous, continuous.EXAMPLE)
+_add(app, bisect.bisect, bisect.EXAMPLE)
 _add(app, export.export, export.EXAMPLE)
 _add(app, figures.figures, figures.EXAMPLE)
 _add(app, parity.parity, parity.EXAMPLE)

@@ -54,6 +54,7 @@ def compare(
     from capsbench.record.store import open_run
     from capsbench.report.comparison import apart, comparison_tables, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
+    from capsbench.report.explanation import explanations
     from capsbench.report.export import WRITERS
 
     stores = open_run(results, a), open_run(results, b)
@@ -65,7 +66,7 @@ def compare(
         )
     changes = changes_of(pairing.pairs, margin=margin)
     tables = comparison_tables(changes, everything=everything, margin=margin)
-    said = [*summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
+    said = [*explanations(changes), *summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
     if format_ is not None:
         counts = verdict_table(changes, tuple(store.run_id for store in stores), said)
         typer.echo(WRITERS[format_]([counts, *tables]), nl=False)

@@ -59,7 +59,7 @@ def run(
     installed = plugins.discover()
     chosen = read_suites(suites, installed, backends=backend or (), device=device)
     cases = select(_expand(chosen, modes(installed)), only)
-    _check_data(cases, data)
+    check_data(cases, data)
     if dry_run:
         _list(cases, {name: found.backend for name, found in installed.items() if found.backend is not None})
         return
@@ -89,7 +89,7 @@ def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ..
     return list(cases.values())
 
 
-def _check_data(cases: Iterable[Case], data: Path) -> None:
+def check_data(cases: Iterable[Case], data: Path) -> None:
     """Refuse to begin where a data set is not there.
 
     Raises:

@@ -142,7 +142,7 @@ def _of_pair(pair: Pair) -> Iterator[Change]:
     if ended[0] != ended[1]:
         verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
         yield Change(pair, "status", "status", None, None, None, verdict, text=" → ".join(ended))
-    a, b = _numbers(pair.base), _numbers(pair.new)
+    a, b = numbers(pair.base), numbers(pair.new)
     for name in (name for name in a if name in b and name not in OUTCOMES):
         if a[name].kind == b[name].kind == "exact":
             yield _exact(pair, name, a[name], b[name])
@@ -154,7 +154,7 @@ def _of_pair(pair: Pair) -> Iterator[Change]:
                 yield Change(pair, name, "time", a[name].value, b[name].value, seen, "undecided")
 
 
-def _numbers(record: Record) -> Mapping[str, Metric]:
+def numbers(record: Record) -> Mapping[str, Metric]:
     """A record's metrics, and how many calls its profiled step made."""
     if not record.ops:
         return record.metrics

@@ -140,6 +140,11 @@ def samples_needed(found: Shift | Difference, margin: float, rows: int) -> int |
     return needed if needed <= _MOST_SAMPLES else None
 
 
+def least_samples(rows: int) -> int:
+    """The fewest samples a side with which the rank test, corrected for a table of `rows`, can reject at all."""
+    return next(n for n in range(2, _MOST_SAMPLES) if comb(2 * n, n) >= 2.0 * rows / ALPHA)
+
+
 def _scaled(found: Shift | Difference, margin: float) -> tuple[float, float, float, float]:
     """Middle, ends of the interval and margin, such that nothing is 0 and a margin reaches as far to either side."""
     if isinstance(found, Shift):
@@ -149,9 +154,7 @@ def _scaled(found: Shift | Difference, margin: float) -> tuple[float, float, flo
 
 def _least(found: Shift | Difference, rows: int) -> int:
     """The fewest samples with which the test can reject at all."""
-    if isinstance(found, Difference):
-        return 3
-    return next(n for n in range(2, _MOST_SAMPLES) if comb(2 * n, n) >= 2.0 * rows / ALPHA)
+    return 3 if isinstance(found, Difference) else least_samples(rows)
 
 
 def _p_value(base: Sequence[float], new: Sequence[float]) -> float:

@@ -45,7 +45,7 @@ def call(monkeypatch, capsys, tmp_path):
         ([], "missing command"),
         (
             ["rnu"],
-            "unknown command 'rnu', legal are backends, compare, data, doctor, export, figures, forecast, networks",
+            "unknown command 'rnu', legal are backends, bisect, compare, continuous, data, doctor, export, figures, ",
         ),
         (["rnu"], "did you mean 'run'?"),
         (["data"], "missing command"),
@@ -183,7 +183,7 @@ def test_help_imports_nothing_heavy(arguments, tmp_path, capsbench_environment):
     assert done.returncode == 0, done.stderr
 
 
-COMMANDS = ["run", "show", "parity", "forecast", "networks", "backends", "doctor", "schema"]
+COMMANDS = ["run", "show", "continuous", "bisect", "parity", "forecast", "networks", "backends", "doctor", "schema"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,245 @@
+"""`capsbench continuous`: the same suites at two git revisions in turns, and what the newer one made worse, and why."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from capsbench.cli.compare import FailOn, fails
+from capsbench.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    EXIT_WORSE,
+    DataOption,
+    ResultsOption,
+    check_device,
+    modes,
+)
+from capsbench.errors import BadInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from capsbench.suite.schema import Suite
+    from capsbench.track.continuous import Plan
+    from capsbench.track.interleave import Findings, SideName
+    from capsbench.track.keep import Kept
+    from capsbench.track.revisions import Repository, Revision
+
+EXAMPLE = "capsbench continuous main --suite suites/quickstart.yaml --fail-on worse"
+_USUAL_SUITE = "suites/quick.yaml"
+_MOST_NAMED = 3
+
+
+def continuous(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The older revision: a branch, tag or hash.")],
+    head: Annotated[
+        str | None, typer.Argument(metavar="[HEAD]", help="The newer one, instead of what is checked out.")
+    ] = None,
+    *,
+    suite: Annotated[
+        list[Path] | None,
+        typer.Option("--suite", metavar="SUITE", help=f"Suite file, for {_USUAL_SUITE}; repeatable."),
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these case ids, networks, backends.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N, for the suites'.")] = None,
+    times: Annotated[bool, typer.Option("--times/--no-times", help="Take times, or only what repeats exactly.")] = True,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Timing rounds, for the fewest that can decide.")] = None,
+    margin: Annotated[float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing.")] = 0.05,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(help="Exit with 1 where anything is worse; worse-exact: but for times.", show_default=False),
+    ] = None,
+    data: DataOption = Path("data"),
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Run the same suites at two git revisions; say what became worse, and why.
+
+    Both are checked out into temporary worktrees and measured in turns. What
+    repeats exactly is compared after one run of each; times that look worse
+    are measured afresh before they are called so. 2 is the exit code where a
+    case failed on either side.
+    """
+    from capsbench import plugins
+    from capsbench.cli.run import check_data
+    from capsbench.track.cells import cells, without_times
+    from capsbench.track.continuous import Plan
+    from capsbench.track.keep import keep_runs
+    from capsbench.track.revisions import find_repository, resolve
+
+    repository = find_repository(Path.cwd())
+    revisions: dict[SideName, Revision] = {
+        "base": resolve(repository, base),
+        "head": resolve(repository, head or "HEAD"),
+    }
+    files = suite or [_usual_suite(repository)]
+    if head is None:
+        _refuse_uncommitted(repository, files)
+    installed = plugins.discover()
+    chosen = _read(files, device)
+    planned = cells(chosen, modes(installed), only)
+    check_data((cell.case for cell in planned), data)
+    plan = Plan(
+        repository=repository,
+        revisions=revisions,
+        cells=planned if times else without_times(planned),
+        rounds=rounds,
+        margin=max(margin, _noise_floor(results)),
+        data=data,
+    )
+    kept = keep_runs(results, repository, revisions, chosen)
+    findings = _measure(plan, kept)
+    _print(findings, plan, kept, results, everything=everything)
+    _exit(findings, fail_on)
+
+
+def _usual_suite(repository: Repository) -> Path:
+    path = repository.root / repository.project / _USUAL_SUITE
+    if not path.is_file():
+        raise BadInput(f"there is no {path}; name the suites to run with --suite SUITE", "--suite")
+    return path
+
+
+def _read(files: Sequence[Path], device: str | None) -> list[tuple[Path, Suite]]:
+    """The suites as they stand in the user's files, with the device that the command line names."""
+    from dataclasses import replace
+
+    from capsbench.suite.schema import load_suite
+
+    suites = [(path, load_suite(path)) for path in files]
+    return suites if device is None else [(path, replace(suite, device=check_device(device))) for path, suite in suites]
+
+
+def _refuse_uncommitted(repository: Repository, suites: Sequence[Path]) -> None:
+    """Refuse to measure the commit that is checked out where somebody may mean the files.
+
+    Raises:
+        BadInput: names some of the files.
+    """
+    from capsbench.track.revisions import uncommitted
+
+    changed = uncommitted(repository, suites)
+    if changed:
+        more = f" and {len(changed) - _MOST_NAMED:,} more" if len(changed) > _MOST_NAMED else ""
+        raise BadInput(
+            f"{', '.join(changed[:_MOST_NAMED])}{more} differ from the last commit, and commits are what is measured: "
+            "commit or stash the changes, or name HEAD as the second revision to measure it without them",
+            str(repository.root),
+        )
+
+
+def _noise_floor(results: Path) -> float:
+    """By what share equal code differs on this machine; nothing where nobody has found out."""
+    try:
+        kept_noise = import_module("capsbench.record.noise").kept_noise
+    except ModuleNotFoundError:
+        return 0.0
+    noise = kept_noise(results)
+    return 0.0 if noise is None else float(noise.floor)
+
+
+def _measure(plan: Plan, kept: Mapping[SideName, Kept]) -> Findings:
+    """Measure; an interrupted comparison says where what has ended lies."""
+    from rich.console import Console
+
+    from capsbench.track.continuous import compare_revisions
+    from capsbench.track.progress import VisitProgress
+
+    try:
+        with VisitProgress(Console(stderr=True)) as progress:
+            return compare_revisions(plan, kept, progress)
+    except KeyboardInterrupt:
+        ids = " and ".join(each.store.run_id for each in kept.values() if each.store.finished())
+        ended = f"what has ended is in {ids}" if ids else "nothing had ended"
+        sys.stderr.write(f"capsbench: interrupted; {ended}\n")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        for each in kept.values():
+            each.store.discard_empty()
+
+
+def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], results: Path, *, everything: bool) -> None:
+    from capsbench.record.compare import Pairing
+    from capsbench.report.comparison import apart, comparison_tables, summary
+    from capsbench.report.console import console, print_notes, print_table
+    from capsbench.report.explanation import explanations
+    from capsbench.track.interleave import SIDES
+
+    screen, pairing = console(), Pairing(findings.pairs, (), ())
+    for table in comparison_tables(findings.changes, everything=everything, margin=plan.margin):
+        print_table(table, screen)
+    print_notes([*explanations(findings.changes), *_confirmation(findings), *_failures(findings)], screen)
+    print_notes(list(_other_specs(findings)), screen)
+    print_notes([*summary(findings.changes, pairing), *apart(pairing)], screen)
+    searches = list(_searches(findings, plan, kept, results))
+    if searches:
+        screen.print()
+        print_notes(["to find the commit (and then: git bisect reset):"], screen)
+    for line in searches:
+        screen.print(line, soft_wrap=True)
+    screen.print()
+    for name, side in zip("AB", SIDES, strict=True):
+        screen.print(f"{name}: {kept[side].store.run_id}  {_described(plan.revisions[side])}", soft_wrap=True)
+
+
+def _described(revision: Revision) -> str:
+    from capsbench.report.format import label
+
+    called = "" if revision.commit.startswith(revision.name) else f"{label(revision.name)} "
+    return f"{called}{revision.short}  {label(revision.subject)}"
+
+
+def _confirmation(findings: Findings) -> Iterator[str]:
+    if findings.suspected:
+        looked = "1 time" if findings.suspected == 1 else f"{findings.suspected:,} times"
+        yield f"{looked} looked worse; fresh rounds alone say so of {findings.confirmed:,}"
+
+
+def _other_specs(findings: Findings) -> Iterator[str]:
+    """A sentence on each network that the revisions write down differently."""
+    names = {
+        pair.new.case.network
+        for pair in findings.pairs
+        if pair.base.status == pair.new.status == "ok" and pair.base.fingerprint.network != pair.new.fingerprint.network
+    }
+    for name in sorted(names):
+        yield f"{name}: its spec is another one in A and in B, or has other fields; what differs may come from that"
+
+
+def _failures(findings: Findings) -> Iterator[str]:
+    from capsbench.report.format import label
+
+    for pair in findings.pairs:
+        for name, record in (("A", pair.base), ("B", pair.new)):
+            if record.status != "ok":
+                case = record.case.id.rpartition("-")[0] or record.case.id
+                yield f"{name}, {label(case)}: {record.status}, {label(record.reason)}"
+
+
+def _searches(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], results: Path) -> Iterator[str]:
+    """A line a case that has git look for the commit, where there is more than one that it could be."""
+    from capsbench.track.bisection import Where, driver_outside, line, worth_a_search
+    from capsbench.track.revisions import commits_between
+
+    worse = worth_a_search(findings.changes)
+    base, head = plan.revisions["base"], plan.revisions["head"]
+    if not worse or commits_between(plan.repository, base, head) < 2:
+        return
+    store = kept["head"].store
+    driver = driver_outside(plan.repository, store.folder / "driver")
+    runs = {"base_run": kept["base"].store.run_id, "head_run": store.run_id}
+    where = Where(**runs, base=base, head=head, results=results, data=plan.data)
+    for change in worse[:_MOST_NAMED]:
+        yield line(change, where, driver)
+
+
+def _exit(findings: Findings, fail_on: FailOn | None) -> None:
+    if any(record.status != "ok" for pair in findings.pairs for record in (pair.base, pair.new)):
+        raise typer.Exit(EXIT_SOME_FAILED)
+    if any(fails(change, fail_on) for change in findings.changes):
+        raise typer.Exit(EXIT_WORSE)

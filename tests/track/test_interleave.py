@@ -1,0 +1,156 @@
+"""Rounds go A B, B A; what looks worse is called so only where fresh rounds alone say so."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from capsbench.record.compare import compare
+from capsbench.suite.schema import load_suite
+from capsbench.track.cells import cells, without_times
+from capsbench.track.interleave import (
+    LEAST_FRESH_ROUNDS,
+    confirm,
+    findings_of,
+    first_round,
+    later_rounds,
+    suspects,
+    usual_rounds,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from sample_records import EVENTS, case, exact, record, sampled
+
+SUITE = """\
+name: tests
+dataset: mnist
+networks: [cnn-tiny]
+backends: ["torch:eager", {use: "torch:tiled", measure: [memory]}]
+batch: [8, 16]
+measure: [memory, time, ops]
+"""
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Four cases: two that are timed, two of which bytes alone are measured."""
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE)
+    return cells([(path, load_suite(path))], {}, None)
+
+
+class Machine:
+    """Visits that take as long as a function of side, purpose and number says; remembers them."""
+
+    def __init__(self, seconds, status="ok"):
+        self.turns = []
+        self._seconds, self._status = seconds, status
+
+    def take(self, turn):
+        """Make a visit."""
+        self.turns.append(turn)
+        key = case(mode=turn.cell.case.mode, batch=turn.cell.case.batch)
+        metrics = {"allocated_bytes": exact(1_000, "B")}
+        if "time" in turn.measure:
+            noise = 1 + turn.number / 1000 + len(self.turns) / 1e6
+            metrics["train_step_seconds"] = sampled([self._seconds(turn) * noise])
+        status = self._status(turn) if callable(self._status) else self._status
+        ops = EVENTS if "ops" in turn.measure else ()
+        return record(key, status=status, metrics=metrics, ops=ops, reason="" if status == "ok" else "so it is")
+
+    def sides(self, purpose):
+        """Whose turns for a purpose, by their first letters."""
+        return [turn.side[0] for turn in self.turns if turn.purpose == purpose]
+
+
+def alike(turn):
+    return 0.1
+
+
+def slower_head(turn):
+    return 0.12 if turn.side == "head" and turn.cell.case.batch == 8 else 0.1
+
+
+def fluke(turn):
+    return slower_head(turn) if turn.purpose != "again" else 0.1
+
+
+def compared(planned, machine, rounds):
+    series = first_round(planned, machine.take)
+    later_rounds(series, rounds, machine.take)
+    return series, findings_of(series, compare)
+
+
+def test_rounds_are_taken_in_turns(planned):
+    """A B in the first round, B A in the second, A B in the third; only times, and only where they are asked for."""
+    machine = Machine(alike)
+    series, findings = compared(planned[:1], machine, 4)
+    assert [turn.side for turn in machine.turns] == ["base", "head", "head", "base", "base", "head", "head", "base"]
+    assert [turn.measure for turn in machine.turns[:3]] == [("memory", "time", "ops")] * 2 + [("time",)]
+    assert len(findings.pairs[0].new.metrics["train_step_seconds"].samples) == 4
+    machine = Machine(alike)
+    compared(planned, machine, 2)
+    assert len(machine.sides("first")) == 8
+    assert len(machine.sides("times")) == 4
+    assert usual_rounds(series) == 6
+
+
+def test_identical_sides_are_not_worse(planned):
+    """Nothing is suspected where both sides take the same time."""
+    _, findings = compared(planned, Machine(alike), 7)
+    assert suspects(findings) == []
+    assert {change.verdict for change in findings.changes} == {"same"}
+
+
+@pytest.mark.parametrize(("seconds", "verdict", "confirmed"), [(slower_head, "worse", 1), (fluke, "same", 0)])
+def test_fresh_rounds_have_the_last_word(planned, seconds, verdict, confirmed):
+    """A planted 20 % stays worse; a fluke that later samples do not show is cleared, and only its case runs again."""
+    machine = Machine(seconds)
+    series, findings = compared(planned, machine, 7)
+    assert [change.metric for change in suspects(findings)] == ["train_step_seconds"]
+    found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, compare)
+    assert (found.suspected, found.confirmed) == (1, confirmed)
+    judged = [change for change in found.changes if change.metric == "train_step_seconds"]
+    assert [change.verdict for change in judged] == [verdict, "same"]
+    assert machine.sides("again").count("h") == machine.sides("again").count("b") == LEAST_FRESH_ROUNDS
+    assert {turn.cell.case.batch for turn in machine.turns if turn.purpose == "again"} == {8}
+    fresh = judged[0].pair.new
+    assert len(fresh.metrics["train_step_seconds"].samples) == LEAST_FRESH_ROUNDS
+    assert fresh.ops == EVENTS
+    assert len(findings.pairs) == len(found.pairs) == 4
+
+
+def test_a_case_that_cannot_run_again_is_not_called_worse(planned):
+    """Where the fresh rounds fail, the time is undecided and the failure is told."""
+    machine = Machine(slower_head, lambda turn: "oom" if turn.purpose == "again" else "ok")
+    series, findings = compared(planned, machine, 7)
+    found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, compare)
+    assert found.confirmed == 0
+    assert not [change for change in found.changes if change.kind == "time" and change.verdict == "worse"]
+    assert [pair.new.status for pair in found.pairs] == ["oom", "ok", "ok", "ok"]
+    assert len(machine.sides("again")) == 2
+
+
+def test_a_side_that_fails_leaves_the_rest(planned):
+    """A failure of one case on one side is a status, takes no further rounds, and keeps no other from being timed."""
+    machine = Machine(alike, lambda t: "crash" if (t.side, t.cell.case.batch) == ("base", 8) else "ok")
+    _, findings = compared(planned, machine, 7)
+    assert [pair.base.status for pair in findings.pairs] == ["crash", "crash", "ok", "ok"]
+    assert findings.pairs[0].base.reason == "so it is"
+    assert {turn.cell.case.batch for turn in machine.turns if turn.purpose == "times"} == {16}
+
+
+def test_cases_can_do_without_times(planned):
+    """What else is measured stays."""
+    assert [cell.suite.measure for cell in without_times(planned)] == [("memory", "ops"), ("memory",)] * 2
+
+
+def test_a_glob_picks_cases_and_each_comes_once(tmp_path):
+    """Iterations that a network has not give no second case; `only` is that of `run`."""
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE + "routing_iterations: [1, 2]\n")
+    suite = load_suite(path)
+    assert [cell.label for cell in cells([(path, suite), (path, replace(suite, seeds=(0,)))], {}, "*tiled*b8*")] == [
+        "cnn-tiny.mnist.torch-tiled.b8.s0"
+    ]
