@@ -103,7 +103,7 @@ def plugin_repository(folder, linear):
     files = {
         "pyproject_toml": PROJECT,
         "src__capsbench_mine_py": BACKEND,
-        "suites__continuous_yaml": SUITE,
+        "suites__quick_yaml": SUITE,
         "suites__networks__linear_yaml": linear,
     }
     made.commit("Begin", **files)
