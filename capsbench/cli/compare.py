@@ -13,6 +13,8 @@ from capsbench.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from capsbench.measure.environment import Machine
+    from capsbench.record.noise import Noise
     from capsbench.record.store import RunStore
 
 EXAMPLE = "capsbench compare 20261120T080000Z latest --fail-on worse"
@@ -25,7 +27,9 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help=_RUN)],
     *,
     case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
-    margin: Annotated[float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing.")] = 0.05,
+    margin: Annotated[
+        float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing; or the noise floor.")
+    ] = 0.05,
     everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
     fail_on: Annotated[
         Literal["worse"] | None, typer.Option(help="Exit with 1 where anything is.", show_default=False)
@@ -35,12 +39,13 @@ def compare(
     """Set run B beside run A: every number that both have, with one word for each.
 
     What repeats exactly (bytes, calls, FLOPs) is compared exactly, times by
-    the processes they were measured in, error rates seed by seed.
+    the processes they were measured in, error rates seed by seed. A time
+    must differ by more than the margin and the noise floor of its machine.
     """
     from capsbench.record.compare import compare as changes_of
     from capsbench.record.compare import pair_cases
     from capsbench.record.store import open_run
-    from capsbench.report.comparison import apart, comparison_tables, summary
+    from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary
     from capsbench.report.console import console, print_notes, print_table
 
     stores = open_run(results, a), open_run(results, b)
@@ -50,13 +55,43 @@ def compare(
             f"{stores[0].run_id} and {stores[1].run_id} have no case in common; a case is known by its network, "
             "data set, batch, seed, backend, mode and setting"
         )
-    changes, screen = changes_of(pairing.pairs, margin=margin), console()
+    noise = _noise(stores, results)
+    changes, screen = changes_of(pairing.pairs, margin=margin, noise=noise), console()
     for table in comparison_tables(changes, everything=everything, margin=margin):
         print_table(table, screen)
-    print_notes([*summary(changes, pairing), *apart(pairing), *_surroundings(*stores)], screen)
+    notes = [*noise_notes(changes, noise, interleaved=False), *summary(changes, pairing)]
+    print_notes([*notes, *apart(pairing), *_surroundings(*stores)], screen)
     worse = any(change.verdict == "worse" for change in changes)
     if worse and fail_on == "worse":
         raise typer.Exit(EXIT_WORSE)
+
+
+def _noise(stores: tuple[RunStore, RunStore], results: Path) -> list[Noise]:
+    """What is known of the noise of the runs' machines: of each machine once, as of the newer run."""
+    found: dict[Machine, Noise] = {}
+    for store in stores:
+        noise = known_noise(store, results)
+        if noise is not None:
+            found[noise.machine] = noise
+    return list(found.values())
+
+
+def known_noise(store: RunStore, results: Path) -> Noise | None:
+    """The noise of the machine that a run was on: as known when it began, or else as it has been recorded since."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from capsbench.measure.environment import Machine
+    from capsbench.record.noise import from_header, kept_noise
+
+    header = store.header()
+    known = from_header(header)
+    if known is not None:
+        return known
+    try:
+        machine = TypeAdapter(Machine).validate_python(header["environment"]["machine"])
+    except (ValidationError, KeyError, TypeError):  # a run.json of another make
+        return None
+    return kept_noise(results, machine)
 
 
 def _surroundings(a: RunStore, b: RunStore) -> Iterator[str]:

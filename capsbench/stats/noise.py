@@ -5,11 +5,14 @@ The processes ran in blocks of four, A B B A, so that a machine that drifts trea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite
+from math import comb, exp, isfinite, log, log1p, sqrt
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from capsbench.stats.verdict import ALPHA, EFFICIENCY, MARGIN, POWER
 
 SHARE: Final = 0.99
 """Of comparisons of equal code, so many stay within the floor; half of the others say that B takes longer."""
@@ -18,6 +21,7 @@ COUNTS: Final = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30)
 """Processes a side that floors are stated for, up to as many as were recorded."""
 _DRAWS: Final = 4_000
 _SEED: Final = 20261126
+_MOST_ROUNDS: Final = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,29 @@ def floor_of(known: Sequence[Floor], metric: str, count: int, *, interleaved: bo
         return None
     nearest = max(there, key=lambda each: each.processes)
     return nearest.interleaved if interleaved else nearest.apart
+
+
+def rounds_to_find(growth: float, scatter: float, known: Sequence[Floor], *, rows: int = 1) -> int | None:
+    """Processes a side, taking turns, that call a slowdown *worse* with a power of 80 %; None where no number would.
+
+    By the normal approximation, for the rank test at the corrected level of a table of `rows`, and for a ratio that
+    must also pass the margin or the floor.
+
+    Args:
+        growth: the slowdown, such as 1.1.
+        scatter: standard deviation of log medians between processes.
+        known: floors of one metric; the last one stands for all larger numbers.
+        rows: that are decided together.
+    """
+    normal = NormalDist()
+    power, level = normal.inv_cdf(POWER), normal.inv_cdf(1.0 - ALPHA / (2.0 * rows))
+    for count in range(2, _MOST_ROUNDS):
+        floor = max((each.processes, each.interleaved) for each in known if each.processes <= count)[1]
+        error = scatter * sqrt(2.0 / (EFFICIENCY * count))
+        least = max(log1p(max(MARGIN, floor)), level * error)
+        if comb(2 * count, count) >= 2.0 * rows / ALPHA and log(growth) - power * error > least:
+            return count
+    return None
 
 
 def interleaved_reach(logs: NDArray[np.float64], count: int, *, share: float = SHARE) -> float:

@@ -21,8 +21,8 @@ ALPHA: Final = 0.01
 MARGIN: Final = 0.05
 """Ratios this close to one are called the same, unless the user or the machine's noise asks for more."""
 _LEVEL: Final = 0.05  # of intervals
-_POWER: Final = 0.8
-_EFFICIENCY: Final = 0.864  # of the rank test against the best one, at its worst (Hodges, Lehmann 1956)
+POWER: Final = 0.8
+EFFICIENCY: Final = 0.864  # of the rank test against the best one, at its worst (Hodges, Lehmann 1956)
 _MOST_SAMPLES: Final = 1_000
 
 
@@ -130,12 +130,12 @@ def samples_needed(found: Shift | Difference, margin: float, rows: int) -> int |
     middle, _, _, edge = _scaled(found, margin)
     size, normal = abs(middle), NormalDist()
     if size > edge:
-        z, distance = normal.inv_cdf(1.0 - ALPHA / (2.0 * rows)) + normal.inv_cdf(_POWER), size
+        z, distance = normal.inv_cdf(1.0 - ALPHA / (2.0 * rows)) + normal.inv_cdf(POWER), size
     else:
-        z, distance = normal.inv_cdf(0.975) + normal.inv_cdf((1.0 + _POWER) / 2.0), edge - size
+        z, distance = normal.inv_cdf(0.975) + normal.inv_cdf((1.0 + POWER) / 2.0), edge - size
     if found.count < 2 or distance <= 0.0:
         return None
-    twice = 2.0 / _EFFICIENCY if isinstance(found, Shift) else 1.0
+    twice = 2.0 / EFFICIENCY if isinstance(found, Shift) else 1.0
     needed = max(_least(found, rows), ceil(twice * (z * found.scatter / distance) ** 2), found.count + 1)
     return needed if needed <= _MOST_SAMPLES else None
 
