@@ -5,14 +5,13 @@ The processes ran in blocks of four, A B B A, so that a machine that drifts trea
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import comb, exp, isfinite, log, log1p, sqrt
-from statistics import NormalDist
+from math import exp, isfinite
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.stats.verdict import ALPHA, EFFICIENCY, MARGIN, POWER
+from capsbench.stats.verdict import MARGIN, finds
 
 SHARE: Final = 0.99
 """Of comparisons of equal code, so many stay within the floor; half of the others say that B takes longer."""
@@ -80,8 +79,7 @@ def floor_of(known: Sequence[Floor], metric: str, count: int, *, interleaved: bo
 def rounds_to_find(growth: float, scatter: float, known: Sequence[Floor], *, rows: int = 1) -> int | None:
     """Processes a side, taking turns, that call a slowdown *worse* with a power of 80 %; None where no number would.
 
-    By the normal approximation, for the rank test at the corrected level of a table of `rows`, and for a ratio that
-    must also pass the margin or the floor.
+    For the rank test at the corrected level of a table of `rows`, and a ratio that must also pass margin and floor.
 
     Args:
         growth: the slowdown, such as 1.1.
@@ -89,13 +87,9 @@ def rounds_to_find(growth: float, scatter: float, known: Sequence[Floor], *, row
         known: floors of one metric; the last one stands for all larger numbers.
         rows: that are decided together.
     """
-    normal = NormalDist()
-    power, level = normal.inv_cdf(POWER), normal.inv_cdf(1.0 - ALPHA / (2.0 * rows))
-    for count in range(2, _MOST_ROUNDS):
+    for count in range(max(2, min(each.processes for each in known)), _MOST_ROUNDS):
         floor = max((each.processes, each.interleaved) for each in known if each.processes <= count)[1]
-        error = scatter * sqrt(2.0 / (EFFICIENCY * count))
-        least = max(log1p(max(MARGIN, floor)), level * error)
-        if comb(2 * count, count) >= 2.0 * rows / ALPHA and log(growth) - power * error > least:
+        if finds(count, growth, max(MARGIN, floor), scatter, rows):
             return count
     return None
 

@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from capsbench import plugins
-from capsbench.cli import main
+from capsbench.cli import main, noise
 from capsbench.measure import disturbance
 from capsbench.measure.environment import describe_machine
 from capsbench.record.noise import floors_of, from_header, kept_noise, noise_path
 from capsbench.record.store import open_run
 from capsbench.runner import noise as runner
+from capsbench.suite.schema import TimeChoice
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
 NOISE = ("doctor", "--noise", "--pairs", "4", "--threads", "1")
@@ -25,6 +26,7 @@ def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(runner, "NETWORK", str(LINEAR))
+    monkeypatch.setattr(runner, "_TIME", TimeChoice(rounds=1, min_samples=3, max_seconds=0.5))
     fake = plugins.discover()["fake"]
     monkeypatch.setattr(plugins, "discover", lambda: {"fake": fake})
 
@@ -53,17 +55,6 @@ def test_equal_code_is_timed_in_turns_kept_and_said(call, tmp_path):
         assert process.medians["forward_seconds"] >= 0.020
     assert "train_step_seconds" in out
     assert "fake:steady: 8 of 8 processes" in err
-
-
-def test_another_recording_of_the_same_takes_its_place(call, tmp_path):
-    """One a setting; without --backend the first installed backend that can is taken."""
-    assert call(*NOISE)[0] == 0
-    [first] = kept_noise(tmp_path / "results").recordings
-    assert (first.backend, first.mode) == ("fake", "fast")
-    assert call(*NOISE, "--backend", "fake")[0] == 0
-    [second] = kept_noise(tmp_path / "results").recordings
-    assert second.setting == first.setting
-    assert second.processes != first.processes
 
 
 def test_what_cannot_be_timed_is_said_and_nothing_kept(call, tmp_path):
@@ -117,6 +108,7 @@ def test_what_makes_times_noisy_is_said(call, monkeypatch):
     """The doctor says each cause with what to do, with --noise and without."""
     seen = disturbance.Disturbance("clock", "the governor is powersave", "cpupower")
     monkeypatch.setattr(disturbance, "disturbances", lambda **_keywords: (seen,))
+    monkeypatch.setattr(noise, "record", lambda *_arguments, **_keywords: ())
     for arguments in (("doctor",), NOISE):
         out = call(*arguments)[1]
         assert "clock  the governor is powersave  cpupower" in out
@@ -138,12 +130,13 @@ def test_a_run_says_the_floor_that_was_known_and_comparisons_use_it(call, tmp_pa
     code, out, _ = call("compare", before.run_id, before.run_id)
     assert code == 0
     assert "noise floor: none is known of this machine" in out
-    assert call(*NOISE, "--backend", "fake:fast")[0] == 0
+    assert call(*NOISE)[0] == 0  # of the first installed backend that can
+    assert [each.setting for each in kept_noise(tmp_path / "results").recordings] == [("fake", "fast", "cpu", 1, "heap")]
     assert call(*arguments)[0] == 0
     after = open_run(tmp_path / "results", "latest")
-    noise = from_header(after.header())
-    assert noise.floor == kept_noise(tmp_path / "results").floor
-    assert noise.recordings[0].processes == ()
+    known = from_header(after.header())
+    assert known.floor == kept_noise(tmp_path / "results").floor
+    assert known.recordings[0].processes == ()
     for base in (before, after):
         out = " ".join(call("compare", base.run_id, after.run_id)[1].split())
         assert "of train_step_seconds with 2 processes a side" in out
