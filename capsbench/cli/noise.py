@@ -129,8 +129,8 @@ def noise_table(recording: Recording) -> Table:
     columns = (
         Column("metric", "key", "left"),
         Column("between\nprocesses"),
-        *(Column(f"taking turns\n{count} a side", group="turns") for count in counts),
-        *(Column(f"one after the other\n{count} a side", group="apart") for count in counts),
+        *(Column(f"in turns\n{count} a side", group="turns") for count in counts),
+        *(Column(f"in a row\n{count} a side", group="apart") for count in counts),
         *(Column(f"rounds for\n+{100 * growth - 100:.0f} %", group="rounds") for growth in _GROWTHS),
     )
     return Table(
@@ -165,9 +165,10 @@ def _notes(recording: Recording) -> Iterator[str]:
     count = len(recording.processes)
     yield (
         f"floor: 99 % of comparisons of equal code stay within it, by resampling {count} processes of the same work "
-        f"({recording.work}) that took turns; one after the other, the largest gap seen counts where that is more."
+        f"({recording.work}): with sides that take turns, or all of A in a row before all of B, where the largest gap "
+        "that was seen counts if it is more."
     )
-    yield "rounds: so many a side, taking turns, find such a slowdown in four of five times; —: no number would."
+    yield "rounds: so many a side, in turns, find such a slowdown of a lone time in 4 of 5 trials; —: no number would."
     disturbed = sum(each.contended > 0 for each in recording.processes)
     if loads:
         said = f"load {min(loads):.1f} to {max(loads):.1f} meanwhile"
