@@ -55,25 +55,32 @@ def compare(
             f"{stores[0].run_id} and {stores[1].run_id} have no case in common; a case is known by its network, "
             "data set, batch, seed, backend, mode and setting"
         )
-    noise = _noise(stores, results)
+    noise, told = _noise(stores, results)
     changes, screen = changes_of(pairing.pairs, margin=margin, noise=noise), console()
     for table in comparison_tables(changes, everything=everything, margin=margin):
         print_table(table, screen)
-    notes = [*noise_notes(changes, noise, interleaved=False), *summary(changes, pairing)]
+    notes = [*noise_notes(changes, noise, interleaved=False), *told, *summary(changes, pairing)]
     print_notes([*notes, *apart(pairing), *_surroundings(*stores)], screen)
     worse = any(change.verdict == "worse" for change in changes)
     if worse and fail_on == "worse":
         raise typer.Exit(EXIT_WORSE)
 
 
-def _noise(stores: tuple[RunStore, RunStore], results: Path) -> list[Noise]:
-    """What is known of the noise of the runs' machines: of each machine once, as of the newer run."""
+def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise], list[str]]:
+    """What is known of the noise of the runs' machines, of each once and as of B; and what must be said of that."""
+    from capsbench.measure.environment import describe_machine
+
     found: dict[Machine, Noise] = {}
-    for store in stores:
+    told = []
+    for name, store in zip("AB", stores, strict=True):
         noise = known_noise(store, results)
-        if noise is not None:
+        if noise is None:
+            told.append(f"noise floor: none is known of the machine that {name} was on")
+        else:
             found[noise.machine] = noise
-    return list(found.values())
+    here = describe_machine()
+    told += [f"{machine.processor} is not the machine that you are on" for machine in found if machine != here]
+    return list(found.values()), told if found else []
 
 
 def known_noise(store: RunStore, results: Path) -> Noise | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capsbench.stats.noise import SHARE, SIDES, apart_reach, floor_of, floors, interleaved_reach
+from capsbench.stats.noise import SHARE, SIDES, apart_reach, floor_of, floors, interleaved_reach, rounds_to_find
 from capsbench.stats.verdict import shift
 
 NAME = "train_step_seconds"
@@ -67,6 +67,17 @@ def test_units_play_no_part(block, factor):
     for one, other in zip(here, there, strict=True):
         assert one.interleaved >= 0.0
         assert log(1.0 + one.interleaved) == pytest.approx(log(1.0 + other.interleaved), abs=1e-9)
+
+
+def test_rounds_are_named_where_any_would_do():
+    """A smaller slowdown, more scatter and more rows take more of them; below the floor no number does."""
+    low = floors({NAME: medians(np.random.default_rng(6), 12, scatter=0.04)})
+    rounds = rounds_to_find(1.1, 0.04, low)
+    assert rounds_to_find(1.2, 0.04, low) < rounds < rounds_to_find(1.1, 0.04, low, rows=100)
+    assert rounds < rounds_to_find(1.1, 0.06, low)
+    high = floors({NAME: medians(np.random.default_rng(6), 12, scatter=0.3)})
+    assert floor_of(high, NAME, 200, interleaved=True) > 0.1
+    assert rounds_to_find(1.1, 0.04, high) is None
 
 
 def test_it_repeats():
