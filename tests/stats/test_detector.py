@@ -28,7 +28,7 @@ CASES = 12
 ROWS = CASES * len(TIMES)
 MACHINE = Machine(processor="Abacus", cores=2, memory_bytes=1 << 30, system="Linux", architecture="wood")
 QUIET = 0.044
-"""Between processes, as `docs/noise.md` has it of an hour in which the machine was calm."""
+"""Between processes, as `docs/noise.md` has it of an hour with few other programs."""
 
 
 def recorded():
