@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from capsbench.measure.environment import Machine
+    from capsbench.record.compare import Change
     from capsbench.record.noise import Noise
     from capsbench.record.store import RunStore
 
 EXAMPLE = "capsbench compare 20261120T080000Z latest --fail-on worse"
+
+FailOn = Literal["worse", "worse-exact"]
 
 _RUN = "Folder, run id or the beginning of one, or latest."
 
@@ -32,7 +35,16 @@ def compare(
     ] = 0.05,
     everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
     fail_on: Annotated[
-        Literal["worse"] | None, typer.Option(help="Exit with 1 where anything is.", show_default=False)
+        FailOn | None,
+        typer.Option(
+            help="Exit with 1 where anything is worse; with worse-exact only for what no noise can move: numbers that "
+            "repeat exactly, and how cases end.",
+            show_default=False,
+        ),
+    ] = None,
+    format_: Annotated[
+        Literal["csv", "json", "md", "latex"] | None,
+        typer.Option("--format", help="For papers, pages, programs; else for the screen.", show_default=False),
     ] = None,
     results: ResultsOption = Path("results"),
 ) -> None:
@@ -45,8 +57,9 @@ def compare(
     from capsbench.record.compare import compare as changes_of
     from capsbench.record.compare import pair_cases
     from capsbench.record.store import open_run
-    from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary
+    from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
+    from capsbench.report.export import WRITERS
 
     stores = open_run(results, a), open_run(results, b)
     pairing = pair_cases(*(store.latest_records(case) for store in stores))
@@ -56,14 +69,26 @@ def compare(
             "data set, batch, seed, backend, mode and setting"
         )
     noise, told = _noise(stores, results)
-    changes, screen = changes_of(pairing.pairs, margin=margin, noise=noise), console()
-    for table in comparison_tables(changes, everything=everything, margin=margin):
-        print_table(table, screen)
-    notes = [*noise_notes(changes, noise, interleaved=False), *told, *summary(changes, pairing)]
-    print_notes([*notes, *apart(pairing), *_surroundings(*stores)], screen)
-    worse = any(change.verdict == "worse" for change in changes)
-    if worse and fail_on == "worse":
+    changes = changes_of(pairing.pairs, margin=margin, noise=noise)
+    tables = comparison_tables(changes, everything=everything, margin=margin)
+    held = [*noise_notes(changes, noise, interleaved=False), *told]
+    said = [*held, *summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
+    if format_ is not None:
+        counts = verdict_table(changes, tuple(store.run_id for store in stores), said)
+        typer.echo(WRITERS[format_]([counts, *tables]), nl=False)
+    else:
+        screen = console()
+        for table in tables:
+            print_table(table, screen)
+        print_notes(said, screen)
+    if any(fails(change, fail_on) for change in changes):
         raise typer.Exit(EXIT_WORSE)
+
+
+def fails(change: Change, fail_on: FailOn | None) -> bool:
+    """Whether a change is what `--fail-on` asks for."""
+    gated = fail_on == "worse" or (fail_on == "worse-exact" and change.kind in {"exact", "status"})
+    return gated and change.verdict == "worse"
 
 
 def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise], list[str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capsbench.cli.options import ResultsOption, unique
+from capsbench.cli.options import HistoryOption, ResultsOption, unique
 from capsbench.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
@@ -23,8 +23,16 @@ _NEEDED = ("matplotlib", "tensorboard")
 
 
 def figures(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder, run id or the beginning of one, or latest; none with --history.",
+            show_default=False,
+        ),
+    ] = None,
     *,
+    history: HistoryOption = None,
     case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
     format_: Annotated[
         list[str] | None,
@@ -38,20 +46,28 @@ def figures(
     """Draw the figures of a stored run and write its event files for TensorBoard.
 
     Those of a case go to its folder in artifacts/, those that set cases side by side to figures/. TensorBoard shows
-    the figures that are there as png.
+    the figures that are there as png. With --history METRIC it is one metric over all stored runs that is drawn, to
+    history/ below the results.
     """
+    if (run is None) == (history is None):
+        raise BadInput("missing argument 'RUN', or --history METRIC, not both; see capsbench figures --help")
     for name in format_ or ():
         if name not in _FORMATS:
             raise unknown_name("format", name, _FORMATS, "--format")
     if (missing := missing_plots()) is not None:
         raise BadInput(missing)
+    chosen = [_FORMATS[name] for name in unique(format_ or _FORMATS)]
+    if run is None:
+        paths = _draw_history(results, history or "", case, chosen)
+        typer.echo("\n".join(map(str, paths)))
+        return
     from capsbench.record.store import open_run
 
     store = open_run(results, run)
     records = list(store.latest_records(case))
     if not records:
         raise BadInput(f"no case of {store.run_id} has ended yet, so there is nothing to draw")
-    for path in draw(store, records, [_FORMATS[name] for name in unique(format_ or _FORMATS)], tensorboard=tensorboard):
+    for path in draw(store, records, chosen, tensorboard=tensorboard):
         typer.echo(str(path))
     if tensorboard:
         typer.echo(f"tensorboard --logdir {store.folder}")
@@ -73,6 +89,17 @@ def draw(
         return (*drawn, *(write_events(store, records) if tensorboard else ()))
     except OSError as error:
         raise BadInput(f"cannot write figures there: {error.strerror or error}", str(store.folder)) from None
+
+
+def _draw_history(results: Path, metric: str, case: str | None, formats: list[Format]) -> tuple[Path, ...]:
+    from capsbench.record.history import read_history
+    from capsbench.report.figures.trends import draw_history
+
+    folder = results / "history"
+    try:
+        return draw_history(read_history(results, metric, case), folder, formats)
+    except OSError as error:
+        raise BadInput(f"cannot write figures there: {error.strerror or error}", str(folder)) from None
 
 
 def missing_plots() -> str | None:

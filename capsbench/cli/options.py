@@ -24,6 +24,10 @@ EXIT_INTERRUPTED = 130
 SuitesArgument = Annotated[list[Path], typer.Argument(metavar="SUITE", help="Suite files.", show_default=False)]
 DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder that holds a folder a data set.")]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder above runs/.")]
+HistoryOption = Annotated[
+    str | None,
+    typer.Option(metavar="METRIC", help="This metric over all stored runs, instead of one run.", show_default=False),
+]
 BackendOption = Annotated[
     list[str] | None,
     typer.Option(

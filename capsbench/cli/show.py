@@ -1,4 +1,4 @@
-"""`capsbench show`: the tables of a stored run."""
+"""`capsbench show`: the tables of a stored run, or a metric over all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from capsbench.cli.options import ResultsOption
+from capsbench.cli.options import HistoryOption, ResultsOption
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -26,14 +26,24 @@ Sort = Literal["share", "bytes", "time"]
 Phase = Literal["forward", "backward", "optimizer"]
 
 CaseOption = Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)]
-TopOption = Annotated[int, typer.Option(min=1, help="Rows of ops, layers, tensors before the others are summed up.")]
+TopOption = Annotated[
+    int, typer.Option(min=1, help="Rows of ops, layers, tensors before the others are summed up; runs of a history.")
+]
 SortOption = Annotated[Sort, typer.Option(help="Order of ops and layers; share is the larger of the other two's.")]
 PhaseOption = Annotated[Phase | None, typer.Option(help="Only this phase of the step.", show_default=False)]
 
 
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
+    run: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Folder, run id or the beginning of one, or latest; none with --history.",
+            show_default=False,
+        ),
+    ] = None,
     *,
+    history: HistoryOption = None,
     ops: Annotated[bool, typer.Option("--ops", help="Ops by phase of the train step.")] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Layers, and what their equations ask for.")] = False,
     iterations: Annotated[bool, typer.Option("--iterations", help="Routing iterations, one by one.")] = False,
@@ -49,11 +59,21 @@ def show(
     case: CaseOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Print the tables of a stored run, and those of its sections that are asked for."""
+    """Print the tables of a stored run, and those of its sections that are asked for.
+
+    With --history METRIC it is one metric over all stored runs and their commits; --case picks cases there, too.
+    """
     from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.record.store import open_run
     from capsbench.report.sections import Sections
 
+    if history is not None:
+        if run is not None or ops or layers or iterations or peak or histograms or claims or forward or phase:
+            raise BadInput("it looks at all runs and goes with --case, --top and --results only", "--history")
+        _print_history(results, history, case, top)
+        return
+    if run is None:
+        raise BadInput("missing argument 'RUN'; see capsbench show --help")
     if forward and phase not in {None, "forward"}:
         raise BadInput(f"an evaluation (--forward) has no {phase} phase, legal is forward", "--phase")
     taken_apart = layers or iterations or peak
@@ -89,6 +109,17 @@ def _print(records: Sequence[Record], asked: Sections, store: RunStore, results:
         numbers = ", ".join(map(str, store.damaged_lines))
         print_notes([f"damaged lines of records.jsonl were skipped: {numbers}"], screen)
     screen.print(str(store.folder), soft_wrap=True)
+
+
+def _print_history(results: Path, metric: str, case: str | None, top: int) -> None:
+    from capsbench.record.history import read_history
+    from capsbench.report.console import console, print_notes, print_table
+    from capsbench.report.trend import said, trend_tables
+
+    screen, history = console(), read_history(results, metric, case)
+    for table in trend_tables(history, top=top, ascii_only=screen.options.ascii_only):
+        print_table(table, screen)
+    print_notes([*said(history)], screen)
 
 
 def whole_report(

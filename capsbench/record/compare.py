@@ -6,7 +6,8 @@ from statistics import fmean
 from typing import Final, Literal
 
 from capsbench.record.noise import Noise
-from capsbench.record.schema import Metric, Record
+from capsbench.record.schema import CaseKey, Fingerprint, Metric, Record
+from capsbench.record.skim import OP_CALLS
 from capsbench.stats.verdict import (
     MARGIN,
     Difference,
@@ -26,12 +27,11 @@ Word = Verdict | Literal["changed"]
 ERROR_MARGIN: Final = 0.002
 """Error rates this close, as shares of the images, are called the same."""
 # By how much two runs of the same work were seen to differ, where a framework's executor reuses buffers as it likes.
-_BYTES_MARGIN: Final = {"peak_bytes": 0.15, "allocated_bytes": 0.005}
+_BYTES_MARGIN: Final = {"peak_bytes": 0.2, "allocated_bytes": 0.005}
 _TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
 _ERROR: Final = "error_rate"
 # What training came to; of those only error rates are compared, over seeds.
-_OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
-OP_CALLS: Final = "op_calls"
+OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,12 @@ def pair_cases(base: Iterable[Record], new: Iterable[Record]) -> Pairing:
     return Pairing(tuple(pairs), *alone)
 
 
+def setting(case: CaseKey, fingerprint: Fingerprint) -> tuple[object, ...]:
+    """What makes cases the same work, all but the seed."""
+    what = (case.network, fingerprint.network, case.dataset, case.batch, case.routing_iterations)
+    return (*what, case.backend, case.mode, case.device, case.threads, case.precision, case.allocator)
+
+
 def compare(
     pairs: Sequence[Pair], *, margin: float = MARGIN, noise: Sequence[Noise] = (), interleaved: bool = False
 ) -> tuple[Change, ...]:
@@ -138,9 +144,7 @@ def _by_work(records: Iterable[Record]) -> dict[tuple[object, ...], list[Record]
 
 
 def _setting(record: Record) -> tuple[object, ...]:
-    case = record.case
-    what = (case.network, record.fingerprint.network, case.dataset, case.batch, case.routing_iterations)
-    return (*what, case.backend, case.mode, case.device, case.threads, case.precision, case.allocator)
+    return setting(record.case, record.fingerprint)
 
 
 def _of_pair(pair: Pair) -> Iterator[Change]:
@@ -149,7 +153,7 @@ def _of_pair(pair: Pair) -> Iterator[Change]:
         verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
         yield Change(pair, "status", "status", None, None, None, verdict, text=" → ".join(ended))
     a, b = _numbers(pair.base), _numbers(pair.new)
-    for name in (name for name in a if name in b and name not in _OUTCOMES):
+    for name in (name for name in a if name in b and name not in OUTCOMES):
         if a[name].kind == b[name].kind == "exact":
             yield _exact(pair, name, a[name], b[name])
         elif name in _BYTES_MARGIN:

@@ -21,17 +21,12 @@ from pydantic import TypeAdapter, ValidationError
 from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput, unknown_name
 from capsbench.network.text import json_schema, plain
+from capsbench.record import skim
 from capsbench.record.schema import SCHEMA, Record
+from capsbench.record.skim import Glimpse
 
 LATEST = "latest"
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
-
-# What a line begins and ends with, as `encode` writes it; a line of another make is parsed in full.
-_TEXT = rb'"((?:[^"\\]|\\.)*)"'
-_HEAD = re.compile(rb'\{"schema":(\d+),"run":' + _TEXT + rb',"case":\{"id":' + _TEXT + rb",")
-_STATUS = re.compile(rb'"allocator":' + _TEXT + rb'\},"status":"(\w+)",')
-_TAIL = re.compile(rb'"fingerprint":\{"network":%s,"protocol":%s,"environment":%s\}\}\n?\Z' % (_TEXT, _TEXT, _TEXT))
-_HEAD_BYTES = _TAIL_BYTES = 4096
 
 
 class RunStore:
@@ -41,12 +36,14 @@ class RunStore:
         folder: `results/runs/<run id>`.
         run_id: UTC time of its start and six random digits.
         damaged_lines: numbers (from 1) of the lines that the last full reading had to skip.
+        newer_lines: of those that `glimpses` skipped because a newer capsbench wrote them.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.run_id = folder.name
         self.damaged_lines: tuple[int, ...] = ()
+        self.newer_lines: tuple[int, ...] = ()
 
     def header(self) -> dict[str, Any]:
         """What run.json says: suites as resolved, environment, machine, commit, versions.
@@ -108,6 +105,32 @@ class RunStore:
             raise BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {next(iter(latest))!r}", "--case")
         return chosen
 
+    def glimpses(self, metric: str) -> Iterator[Glimpse]:
+        """What every record says of one metric, in the order written and without the rest of it.
+
+        Lines that are damaged, and those of a newer capsbench, are left out and counted.
+        """
+        damaged: list[int] = []
+        newer: list[int] = []
+        for number, line in self._lines():
+            found = skim.glimpse(line, metric)
+            if found is None:
+                try:
+                    record = decode(line, "")
+                except BadInput:
+                    newer.append(number)
+                    continue
+                found = skim.of_record(record, metric) if record is not None else None
+            if found is None:
+                damaged.append(number)
+            else:
+                yield found
+        self.damaged_lines, self.newer_lines = tuple(damaged), tuple(newer)
+
+    def metric_names(self) -> set[str]:
+        """What the metrics of the records are called, as far as their lines are as capsbench writes them."""
+        return {name for _, line in self._lines() for name in skim.metric_names(line)}
+
     def finished(self) -> set[str]:
         """Ids of the cases that need not run again: their last record's status is not `crash`."""
         where = str(self._records_path())
@@ -137,7 +160,7 @@ class RunStore:
     def _lines(self) -> Iterator[tuple[int, bytes]]:
         if self._records_path().is_file():
             with self._records_path().open("rb") as file:
-                yield from ((number, line) for number, line in enumerate(file, 1) if line.strip())
+                yield from ((number, line) for number, line in enumerate(file, 1) if not line.isspace())
 
 
 def create(results: Path, header: dict[str, Any]) -> RunStore:
@@ -160,6 +183,11 @@ def create(results: Path, header: dict[str, Any]) -> RunStore:
         return RunStore(temporary.rename(results / "runs" / run_id))
     except OSError as error:
         raise BadInput(f"cannot write results there: {_reason(error)}", str(results)) from None
+
+
+def all_runs(results: Path) -> tuple[RunStore, ...]:
+    """The stored runs, oldest first."""
+    return tuple(RunStore(results / "runs" / name) for name in _run_ids(results))
 
 
 def open_run(results: Path, run: str) -> RunStore:
@@ -242,16 +270,11 @@ def _strict(value: object) -> Any:  # noqa: ANN401 - plain data of any shape
 
 
 def _outcome(line: bytes, where: str) -> tuple[str, str] | None:
-    """Case id and status of a line, read from its two ends where capsbench wrote it; None where it is damaged."""
-    head = _HEAD.match(line, 0, _HEAD_BYTES)
-    status = _STATUS.search(line, head.end(), _HEAD_BYTES) if head else None
-    if head and status and int(head[1]) <= SCHEMA and _TAIL.search(line, max(0, len(line) - _TAIL_BYTES)):
-        try:
-            return json.loads(b'"' + head[3] + b'"'), status[2].decode()
-        except ValueError:
-            return None
-    record = decode(line, where)
-    return None if record is None else (record.case.id, record.status)
+    """Case id and status of a line; None where it is damaged."""
+    found = skim.outcome(line)
+    if found is None and (record := decode(line, where)) is not None:
+        return record.case.id, record.status
+    return found
 
 
 def _is_torn(file: BinaryIO) -> bool:

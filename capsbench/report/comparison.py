@@ -1,10 +1,10 @@
 """Two runs as a table: what changed from A to B, by how much, how sure that is, and one word for it."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
-from capsbench.record.compare import Change, Pairing
+from capsbench.record.compare import Change, Kind, Pairing
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
@@ -13,6 +13,13 @@ from capsbench.report.table import Cell, Column, Table, cell, share, text_cell
 from capsbench.stats.verdict import Difference
 
 _WORDS: Final = ("worse", "better", "changed", "undecided", "same")
+_KINDS: Final[Mapping[Kind, str]] = {
+    "status": "how cases end",
+    "exact": "repeat exactly",
+    "bytes": "other bytes",
+    "time": "times",
+    "error": "error rates",
+}
 _MOST_NAMED: Final = 5
 
 _RATIO: Final = (
@@ -50,6 +57,25 @@ def comparison_tables(changes: Sequence[Change], *, everything: bool, margin: fl
     )
     rows = tuple(tuple(_cells(change, with_seed=several_seeds)) for change in shown)
     return (share(Table("A and B", columns, rows, notes=(_RATIO, _VERDICT, _margins(shown, margin)))),)
+
+
+def verdict_table(changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str]) -> Table:
+    """How many numbers came out how, by how they were compared; for whoever reads no console.
+
+    Args:
+        changes: of all cases.
+        runs: ids of A and B.
+        said: sentences that go with it.
+    """
+    counts = Counter((change.verdict, change.kind) for change in changes)
+    columns = (Column("verdict", "key", "left"), *(Column(name) for name in _KINDS.values()))
+    rows = tuple(
+        (text_cell(word), *(cell(counts[word, kind], fmt.count) for kind in _KINDS))
+        for word in _WORDS
+        if any(counts[word, kind] for kind in _KINDS)
+    )
+    names = tuple(f"{side}: {fmt.label(run)}" for side, run in zip("AB", runs, strict=True))
+    return Table("Verdicts on B", columns, rows, context=names, notes=tuple(said))
 
 
 def summary(changes: Sequence[Change], pairing: Pairing) -> Iterator[str]:

@@ -44,7 +44,7 @@ def print_table(table: Table, screen: Console) -> None:
     screen.print(Text(table.title, style="bold"))
     for line in _filled(table.context, screen.width):
         screen.print(Text(line, style="dim"), soft_wrap=True)
-    widths = _widths(table, screen.width)
+    widths = column_widths(table, screen.width)
     for number, block in enumerate(cut(table, widths, screen.width, _GAP)):
         if number:
             screen.print()
@@ -106,7 +106,7 @@ def _may_fold(column: Column) -> bool:
     return column.align == "left" and column.role != "status"
 
 
-def _widths(table: Table, screen_width: int) -> list[int]:
+def column_widths(table: Table, screen_width: int) -> list[int]:
     """Characters of each column: names fold at a quarter of the screen, sentences at what is left for them.
 
     That is what all other columns leave, where it is enough to read; else what keys leave, in a block of its own.

@@ -11,6 +11,7 @@ from capsbench.measure.environment import Machine
 from capsbench.network.text import plain
 from capsbench.record.noise import Recording, keep_noise
 from capsbench.record.store import create
+from capsbench.report.export import plainjson
 from capsbench.stats.noise import Floor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
@@ -130,3 +131,39 @@ def test_what_cannot_be_compared_is_refused(runs, call, tmp_path):
         assert code == 64
         assert says in text
         assert "Traceback" not in text
+
+
+def test_the_exact_gate_is_deaf_to_times(runs, call):
+    """Times that are surely worse pass --fail-on worse-exact, a byte, a call or a case that fails does not."""
+    steps = [0.2 + 0.001 * i for i in range(10)]
+    base = runs(record(metrics=metrics() | {"train_step_seconds": sampled(steps)}))
+    slower = metrics() | {"train_step_seconds": sampled([1.5 * step for step in steps])}
+    for new, codes in [
+        (record(metrics=slower), (1, 0)),
+        (record(metrics=slower | {"allocated_bytes": exact(1_650_300_334, "B")}), (1, 1)),
+        (record(status="oom", metrics=slower), (1, 1)),
+        (record(metrics=metrics() | {"parameters": exact(1, "1", "none")}), (0, 0)),
+    ]:
+        other = runs(new)
+        assert tuple(call(base, other, "--fail-on", gate)[0] for gate in ("worse", "worse-exact")) == codes
+    assert call(base, other, "--fail-on", "worse-times")[0] == 64
+
+
+def test_other_formats_hold_the_verdicts_too(runs, call):
+    """In Markdown and JSON there is a count of verdicts with all that is said, then the table; codes stay."""
+    base, new = (
+        runs(record()),
+        runs(record(metrics=metrics() | {"peak_bytes": exact(163_123_457, "B")}), torch="2.13.0"),
+    )
+    code, text = call(base, new, "--format", "md", "--fail-on", "worse-exact")
+    assert code == 1
+    assert text.startswith("### Verdicts on B\n")
+    assert "\n| worse | 0 | 1 | 0 | 0 | 0 |\n" in text
+    assert "- other versions: torch none → 2.13.0\n" in text
+    assert "### A and B\n" in text
+    code, text = call(base, base, "--format", "json")
+    assert code == 0
+    counts, table = plainjson.read(text)
+    assert counts.context == (f"A: {base}", f"B: {base}")
+    assert {row[0].text: row[4].value for row in counts.rows} == {"undecided": 2, "same": 0}
+    assert {row[-1].value for row in table.rows} == {"undecided"}

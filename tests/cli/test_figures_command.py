@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 
 import run_folder
+import sample_records
 
 from capsbench.cli import figures, main
 from capsbench.record.store import create
@@ -114,3 +115,30 @@ def test_without_the_libraries_it_says_what_to_install(results, capsys, monkeypa
     code, out, err = call(capsys, "latest", "--results", results)
     assert (code, out) == (64, "")
     assert f"figures need {named} not installed; pip install 'capsbench[plots]'" in err
+
+
+@drawing
+def test_a_metric_over_all_runs_is_drawn(tmp_path, capsys):
+    """Without a run, to history/ below the results; no event files."""
+    for _ in range(2):
+        create(tmp_path, {}).append(sample_records.record())
+    code, out, err = call(capsys, "--history", "train_step_seconds", "--results", tmp_path, "--format", "svg")
+    assert (code, err) == (0, "")
+    assert out == f"{tmp_path}/history/train_step_seconds.em-seed.mnist.svg\n"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "runs"] == ["history"]
+
+
+@drawing
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "missing argument 'RUN', or --history METRIC"),
+        (("latest", "--history", "accuracy"), "not both"),
+        (("--history", "acuracy"), "unknown metric 'acuracy'"),
+    ],
+)
+def test_a_run_or_a_metric_is_asked_for(results, capsys, arguments, sentence):
+    """Neither and both are refused, as is a metric that no record has."""
+    code, out, err = call(capsys, *arguments, "--results", results)
+    assert (code, out) == (64, "")
+    assert sentence in err

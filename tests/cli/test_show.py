@@ -1,5 +1,7 @@
 """`capsbench show` on stored runs: each flag prints its tables, and what makes no sense is refused."""
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,8 +56,13 @@ def results_fixture(samples, tmp_path):
 
 def show(capsys, results, *arguments):
     """Run `show latest`: exit code, stdout, stderr."""
+    return run_show(capsys, results, "latest", *arguments)
+
+
+def run_show(capsys, results, *arguments):
+    """Run `show`: exit code, stdout, stderr."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["capsbench", "show", "latest", "--results", str(results), *map(str, arguments)])
+        patch.setattr(sys, "argv", ["capsbench", "show", "--results", str(results), *map(str, arguments)])
         patch.setenv("COLUMNS", "120")
         code = main()
     out, err = capsys.readouterr()
@@ -204,3 +211,43 @@ def test_the_ledger_of_the_results_folder_goes_first(results, capsys):
     code, _, err = show(capsys, results)
     assert code == 64
     assert f"{own}:2:claims[0]" in err
+
+
+def test_a_metric_over_all_runs(results, samples, capsys):
+    """--history needs no run; --case picks cases, --top runs; the characters are those that the console has."""
+    stored(
+        results, samples[0].run(), {**HEADER, "environment": {"commit": {"hash": "0123456789abcdef", "dirty": True}}}
+    )
+    out = run_show(capsys, results, "--history", "train_step_seconds", "--case", "em-seed", "--top", "1")[1]
+    assert "History: train_step_seconds" in out
+    assert "cnn-seed" not in out
+    assert "01234567-dirty" in out
+    assert "1 earlier run is not shown" in out
+    assert "machine 2 (1 run): not known" in out
+    done = subprocess.run(
+        [sys.executable, "-m", "capsbench", "show", "--history", "parameters", "--results", str(results)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "|==    |" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "missing argument 'RUN'; see capsbench show --help"),
+        (("--history", "train_step_second"), "did you mean 'train_step_seconds'?"),
+        (("--history", "accuracy", "--case", "vb"), "--case: no case like 'vb' has accuracy in any run"),
+        (("--history", "accuracy", "--ops"), "goes with --case, --top and --results only"),
+        (("latest", "--history", "accuracy"), "it looks at all runs"),
+    ],
+)
+def test_a_history_of_nothing_is_refused(arguments, says, results, capsys):
+    """One sentence and 64."""
+    code, out, err = run_show(capsys, results, *arguments)
+    assert (code, out) == (64, "")
+    assert says in err
+    assert err.count("\n") == 1

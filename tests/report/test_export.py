@@ -110,6 +110,13 @@ def test_latex_is_never_a_command(text):
     assert commands.replace("-{}", "").count("{") == commands.replace("-{}", "").count("}") == 0
 
 
+@pytest.mark.parametrize("name", ["[3pt]", "*"])
+def test_latex_takes_no_cell_for_an_argument(name):
+    r"""A row that begins with a bracket or an asterisk is no argument of the `\\` or rule before it."""
+    text = latex.write([Table("t", (Column("a"), Column("b")), ((Cell(name), Cell("1")),) * 2)])
+    assert text.count(rf"\relax {name} & 1 \\") == 2
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"tables": [1]}', "{" * 5000])
 def test_other_json_is_refused(text):
     """One sentence, no traceback."""

@@ -83,7 +83,7 @@ def _case_figures(store: RunStore, record: Record) -> Iterator[Named]:
 
 
 def _run_figures(store: RunStore, records: Sequence[Record]) -> Iterator[Named]:
-    names = _FileNames()
+    names = FileNames()
     for group in groups(records):
         case = group.records[0].case
         work = (case.network, case.dataset, f"b{case.batch}", *_iterations(case))
@@ -106,7 +106,7 @@ def _run_figures(store: RunStore, records: Sequence[Record]) -> Iterator[Named]:
             yield names("learning", trained[0].case.dataset), draw_learning(trainings, _title(trained))
 
 
-def _by_dataset(store: RunStore, records: Sequence[Record], names: "_FileNames") -> Iterator[Named]:
+def _by_dataset(store: RunStore, records: Sequence[Record], names: "FileNames") -> Iterator[Named]:
     """Densities of one realization of one network, a line a data set; of several seeds the first is shown."""
     first: dict[str, Histograms] = {}
     for record in records:
@@ -189,13 +189,14 @@ def _histograms(store: RunStore, record: Record) -> Histograms:
     return read_histograms(path) if path.exists() else {}
 
 
-class _FileNames:
+class FileNames:
     """Names that are sound on any disk, each once."""
 
     def __init__(self) -> None:
         self._given: set[str] = set()
 
     def __call__(self, *parts: str) -> str:
+        """A name made of the parts."""
         base = ".".join(re.sub(r"[^A-Za-z0-9_.-]+", "_", part) for part in parts)[:150]
         name, number = base, 1
         while name.lower() in self._given:

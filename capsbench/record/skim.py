@@ -1,0 +1,155 @@
+"""A line of records.jsonl read where it is asked, without parsing the ops and layers in it.
+
+It is read as `store.encode` writes it. What is looked for are keys: in a JSON text every quotation mark has a backslash
+before it, so that `,"metrics":{` is one wherever it stands. A line of another make is told from these functions by
+None, and must be parsed in full.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import TypeVar
+
+from pydantic import TypeAdapter
+
+from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Record
+
+_T = TypeVar("_T")
+
+OP_CALLS = "op_calls"
+"""Not kept as a metric: the calls of all ops of the profiled step."""
+
+_TEXT = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'
+_HEAD = re.compile(rb'\{"schema":(\d+),"run":' + _TEXT + rb',"case":(?=\{"id":' + _TEXT + rb",)")
+_STATUS = re.compile(rb'"allocator":' + _TEXT + rb'\},"status":"(\w+)",')
+_TAIL = re.compile(rb'"fingerprint":\{"network":%s,"protocol":%s,"environment":%s\}\}\n?\Z' % (_TEXT, _TEXT, _TEXT))
+_HEAD_BYTES = 4096
+_FINGERPRINT, _METRICS, _OPS, _OPS_END = b'"fingerprint":{', b',"metrics":{', b'},"ops":[', b'],"step_profile_seconds":'
+_CALLS = re.compile(rb'"calls":(-?\d+)')
+_KEY = re.compile(rb"[{,]" + _TEXT + rb"\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What a record says of one metric.
+
+    Attributes:
+        case: which case it is of.
+        status: how that ended.
+        fingerprint: the record's.
+        metric: None where the record has no such metric.
+    """
+
+    case: CaseKey
+    status: str
+    fingerprint: Fingerprint
+    metric: Metric | None
+
+
+def outcome(line: bytes) -> tuple[str, str] | None:
+    """Case id and status, from the two ends of a line."""
+    head = _HEAD.match(line, 0, _HEAD_BYTES)
+    status = _STATUS.search(line, head.end(), _HEAD_BYTES) if head else None
+    if head is None or status is None or int(head[1]) > SCHEMA or _tail(line) is None:
+        return None
+    try:
+        return json.loads(b'"' + head[3] + b'"'), status[2].decode()
+    except ValueError:
+        return None
+
+
+def glimpse(line: bytes, metric: str) -> Glimpse | None:
+    """What a line says of a metric."""
+    head = _HEAD.match(line, 0, _HEAD_BYTES)
+    status = _STATUS.search(line, head.end(), _HEAD_BYTES) if head else None
+    tail = _tail(line)
+    if head is None or status is None or tail is None or int(head[1]) > SCHEMA:
+        return None
+    begin = line.find(_METRICS, status.end())
+    end = line.find(_OPS, begin) if begin >= 0 else -1
+    if end < 0:
+        return None
+    try:
+        case = _case(line[head.end() : status.end(1) + len(b'"}')])
+        fingerprint = _fingerprint(*tail.groups())
+        found = _calls(line, end) if metric == OP_CALLS else _metric(line, begin + len(_METRICS) - 1, end, metric)
+    except ValueError:
+        return None
+    return Glimpse(case, status[2].decode(), fingerprint, found)
+
+
+def of_record(record: Record, metric: str) -> Glimpse:
+    """What a whole record says of a metric."""
+    found = record.metrics.get(metric)
+    if metric == OP_CALLS and record.ops:
+        found = _of_calls(sum(event.calls for event in record.ops))
+    return Glimpse(record.case, record.status, record.fingerprint, found)
+
+
+def metric_names(line: bytes) -> Iterator[str]:
+    """What the metrics of a line are called; none where it is of another make."""
+    begin = line.find(_METRICS)
+    end = line.find(_OPS, begin) if begin >= 0 else -1
+    if end >= 0:
+        yield from _keys_of_objects(line[begin + len(_METRICS) - 1 : end])
+        if line[end + len(_OPS) : end + len(_OPS) + 1] == b"{":
+            yield OP_CALLS
+
+
+def _keys_of_objects(text: bytes) -> Iterator[str]:
+    for piece in text.split(b":{")[:-1]:
+        found = _KEY.search(piece, max(piece.rfind(b"{"), piece.rfind(b",")))
+        if found:
+            yield _text(found[1])
+
+
+def _tail(line: bytes) -> re.Match[bytes] | None:
+    begin = line.rfind(_FINGERPRINT)
+    return _TAIL.match(line, begin) if begin >= 0 else None
+
+
+def _metric(line: bytes, begin: int, end: int, name: str) -> Metric | None:
+    key = _key(name)
+    at = begin + 1 if line.startswith(key, begin + 1) else line.find(b"," + key, begin, end) + 1
+    if at == 0:
+        return None
+    # No value in a metric is an object; a text with a brace in it makes this no JSON, and the line is parsed in full.
+    metric: Metric = _adapter(Metric).validate_json(line[at + len(key) - 1 : line.index(b"}", at) + 1])
+    return metric
+
+
+def _calls(line: bytes, begin: int) -> Metric | None:
+    end = line.find(_OPS_END, begin)
+    counts = _CALLS.findall(line, begin, end)
+    return _of_calls(sum(map(int, counts))) if counts else None
+
+
+def _of_calls(calls: int) -> Metric:
+    return Metric(value=calls, unit="1", direction="lower", kind="exact")
+
+
+def _text(inside: bytes) -> str:
+    return str(json.loads(b'"' + inside + b'"'))
+
+
+@lru_cache(maxsize=64)
+def _key(metric: str) -> bytes:
+    return json.dumps(metric).encode() + b":{"
+
+
+@lru_cache(maxsize=20_000)
+def _case(text: bytes) -> CaseKey:
+    case: CaseKey = _adapter(CaseKey).validate_json(text)
+    return case
+
+
+@lru_cache(maxsize=20_000)
+def _fingerprint(network: bytes, protocol: bytes, environment: bytes) -> Fingerprint:
+    return Fingerprint(network=_text(network), protocol=_text(protocol), environment=_text(environment))
+
+
+@cache
+def _adapter(kind: type[_T]) -> TypeAdapter[_T]:
+    return TypeAdapter(kind)
