@@ -13,7 +13,9 @@ from capsbench.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from capsbench.measure.environment import Machine
     from capsbench.record.compare import Change
+    from capsbench.record.noise import Noise
     from capsbench.record.store import RunStore
 
 EXAMPLE = "capsbench compare 20261120T080000Z latest --fail-on worse"
@@ -28,7 +30,9 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help=_RUN)],
     *,
     case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
-    margin: Annotated[float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing.")] = 0.05,
+    margin: Annotated[
+        float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing; or the noise floor.")
+    ] = 0.05,
     everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
     fail_on: Annotated[
         FailOn | None,
@@ -47,12 +51,13 @@ def compare(
     """Set run B beside run A: every number that both have, with one word for each.
 
     What repeats exactly (bytes, calls, FLOPs) is compared exactly, times by
-    the processes they were measured in, error rates seed by seed.
+    the processes they were measured in, error rates seed by seed. A time
+    must differ by more than the margin and the noise floor of its machine.
     """
     from capsbench.record.compare import compare as changes_of
     from capsbench.record.compare import pair_cases
     from capsbench.record.store import open_run
-    from capsbench.report.comparison import apart, comparison_tables, summary, verdict_table
+    from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations
     from capsbench.report.export import WRITERS
@@ -64,9 +69,11 @@ def compare(
             f"{stores[0].run_id} and {stores[1].run_id} have no case in common; a case is known by its network, "
             "data set, batch, seed, backend, mode and setting"
         )
-    changes = changes_of(pairing.pairs, margin=margin)
+    noise, told = _noise(stores, results)
+    changes = changes_of(pairing.pairs, margin=margin, noise=noise)
     tables = comparison_tables(changes, everything=everything, margin=margin)
-    said = [*explanations(changes), *summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
+    held = [*noise_notes(changes, noise, interleaved=False), *told]
+    said = [*explanations(changes), *held, *summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
     if format_ is not None:
         counts = verdict_table(changes, tuple(store.run_id for store in stores), said)
         typer.echo(WRITERS[format_]([counts, *tables]), nl=False)
@@ -83,6 +90,41 @@ def fails(change: Change, fail_on: FailOn | None) -> bool:
     """Whether a change is what `--fail-on` asks for."""
     gated = fail_on == "worse" or (fail_on == "worse-exact" and change.kind in {"exact", "status"})
     return gated and change.verdict == "worse"
+
+
+def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise], list[str]]:
+    """What is known of the noise of the runs' machines, of each once and as of B; and what must be said of that."""
+    from capsbench.measure.environment import describe_machine
+
+    found: dict[Machine, Noise] = {}
+    told = []
+    for name, store in zip("AB", stores, strict=True):
+        noise = known_noise(store, results)
+        if noise is None:
+            told.append(f"noise floor: none is known of the machine that {name} was on")
+        else:
+            found[noise.machine] = noise
+    here = describe_machine()
+    told += [f"{machine.processor} is not the machine that you are on" for machine in found if machine != here]
+    return list(found.values()), told if found else []
+
+
+def known_noise(store: RunStore, results: Path) -> Noise | None:
+    """The noise of the machine that a run was on: as known when it began, or else as it has been recorded since."""
+    from pydantic import TypeAdapter, ValidationError
+
+    from capsbench.measure.environment import Machine
+    from capsbench.record.noise import from_header, kept_noise
+
+    header = store.header()
+    known = from_header(header)
+    if known is not None:
+        return known
+    try:
+        machine = TypeAdapter(Machine).validate_python(header["environment"]["machine"])
+    except (ValidationError, KeyError, TypeError):  # a run.json of another make
+        return None
+    return kept_noise(results, machine)
 
 
 def _surroundings(a: RunStore, b: RunStore) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -67,6 +66,7 @@ def continuous(
     """
     from capsbench import plugins
     from capsbench.cli.run import check_data
+    from capsbench.record.noise import kept_noise
     from capsbench.track.cells import cells, without_times
     from capsbench.track.continuous import Plan
     from capsbench.track.keep import keep_runs
@@ -89,7 +89,8 @@ def continuous(
         revisions=revisions,
         cells=planned if times else without_times(planned),
         rounds=rounds,
-        margin=max(margin, _noise_floor(results)),
+        margin=margin,
+        noise=kept_noise(results),
         data=data,
     )
     kept = keep_runs(results, repository, revisions, chosen)
@@ -133,16 +134,6 @@ def _refuse_uncommitted(repository: Repository, suites: Sequence[Path]) -> None:
         )
 
 
-def _noise_floor(results: Path) -> float:
-    """By what share equal code differs on this machine; nothing where nobody has found out."""
-    try:
-        kept_noise = import_module("capsbench.record.noise").kept_noise
-    except ModuleNotFoundError:
-        return 0.0
-    noise = kept_noise(results)
-    return 0.0 if noise is None else float(noise.floor)
-
-
 def _measure(plan: Plan, kept: Mapping[SideName, Kept]) -> Findings:
     """Measure; an interrupted comparison says where what has ended lies."""
     from rich.console import Console
@@ -165,7 +156,7 @@ def _measure(plan: Plan, kept: Mapping[SideName, Kept]) -> Findings:
 
 def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], results: Path, *, everything: bool) -> None:
     from capsbench.record.compare import Pairing
-    from capsbench.report.comparison import apart, comparison_tables, summary
+    from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations
     from capsbench.track.interleave import SIDES
@@ -175,7 +166,8 @@ def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], result
         print_table(table, screen)
     print_notes([*explanations(findings.changes), *_confirmation(findings), *_failures(findings)], screen)
     print_notes(list(_other_specs(findings)), screen)
-    print_notes([*summary(findings.changes, pairing), *apart(pairing)], screen)
+    held = noise_notes(findings.changes, plan.known_noise, interleaved=True)
+    print_notes([*held, *summary(findings.changes, pairing), *apart(pairing)], screen)
     searches = list(_searches(findings, plan, kept, results))
     if searches:
         screen.print()

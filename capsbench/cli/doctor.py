@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from capsbench.cli.options import ResultsOption, check_device
+from capsbench.cli.options import BackendOption, ResultsOption, check_device
 from capsbench.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
@@ -44,13 +44,21 @@ def doctor(
     threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads, as in a suite.")] = 2,
     precision: Annotated[str, typer.Option(metavar="P", help="float32 or float64.")] = "float32",
     again: Annotated[bool, typer.Option("--again", help="Measure anew what is already known.")] = False,
+    noise: Annotated[bool, typer.Option("--noise", help="Record the noise floor instead, in some minutes.")] = False,
+    pairs: Annotated[
+        int | None, typer.Option(help="Pairs of processes for it: even, else 20.", show_default=False)
+    ] = None,
+    backend: BackendOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Say what this machine is and can do.
 
     Every backend times a large matrix product and a large copy on every device; the best are the ceilings that layers
     are held against. With Numba, the processor's multiply-adds are timed as well, which train steps are held against.
-    They are measured once and kept in the folder of the results.
+    They are measured once and kept in the folder of the results. What makes times noisy here is said, too.
+
+    With --noise the same work is timed on two sides that take turns, each process a fresh one, by the backends asked
+    for or the first that can: times of runs that differ by less than that mean nothing.
     """
     from capsbench import plugins
     from capsbench.measure.environment import describe_machine
@@ -58,18 +66,65 @@ def doctor(
     from capsbench.runner.resolve import probe
 
     checked, wanted = _check_precision(precision), check_device(device)
+    if noise:
+        _record_noise(backend or [], _pairs(pairs), wanted, threads, results)
+        return
+    if pairs is not None or backend:
+        raise BadInput("it says how noise is recorded; --noise asks for that", "--backend" if backend else "--pairs")
     machine, screen = describe_machine(), console()
     known = _read(results, machine, again=again)
     installed = plugins.discover()
     probed = probe(name for name, found in installed.items() if found.problem is None)
     points = [_Point(each, threads, checked) for each in _devices(probed, wanted)]
     print_table(_machine_table(machine), screen)
+    print_table(disturbance_table(threads), screen)
     print_table(_backend_table(installed, probed), screen)
     if again:
         known = [each for each in known if not any(point.is_of(each) for point in points)]
     for point in points:
         names = [name for name, found in probed.items() if point.device in found.devices]
         print_table(_ceilings_table(point, _measure(point, names, known, results, machine)), screen)
+
+
+def _record_noise(asked: list[str], blocks: int, device: str, threads: int, results: Path) -> None:
+    """Say what will disturb it, record, and say what came out."""
+    from capsbench import plugins
+    from capsbench.cli import noise
+    from capsbench.report.console import console, print_table
+
+    installed, screen = plugins.discover(), console()
+    uses = noise.choose(asked, installed)
+    print_table(disturbance_table(threads), screen)
+    recordings = noise.record(
+        uses,
+        blocks,
+        device=device,
+        threads=threads,
+        installed=installed,
+        results=results,
+        only_one=not asked,
+    )
+    for recording in recordings:
+        print_table(noise.noise_table(recording), screen)
+
+
+def _pairs(pairs: int | None) -> int:
+    from capsbench.cli.noise import PAIRS, check_pairs
+
+    return check_pairs(PAIRS if pairs is None else pairs)
+
+
+def disturbance_table(threads: int) -> Table:
+    """What makes times noisy on this machine, and what to do about it."""
+    from capsbench.measure.disturbance import disturbances
+    from capsbench.report.table import Column, Table, text_cell
+
+    rows = tuple(
+        (text_cell(seen.name), text_cell(seen.found), text_cell(seen.remedy)) for seen in disturbances(threads=threads)
+    )
+    columns = (Column("cause", "key", "left"), Column("what it is", align="left"), Column("what to do", align="left"))
+    notes = () if rows else ("nothing that this system tells of.",)
+    return Table("What makes times noisy here", columns, rows, notes=notes)
 
 
 def _check_precision(text: str) -> FullPrecision:

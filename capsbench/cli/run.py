@@ -113,6 +113,7 @@ def _header(suites: Sequence[tuple[Path, Suite]], results: Path) -> dict[str, ob
     from capsbench.measure.environment import describe_environment
     from capsbench.network.text import plain
     from capsbench.record.ceilings import read_ceilings
+    from capsbench.record.noise import for_header, kept_noise
 
     environment = describe_environment()
     return {
@@ -120,6 +121,7 @@ def _header(suites: Sequence[tuple[Path, Suite]], results: Path) -> dict[str, ob
         "suites": [{"file": path.name, "suite": plain(suite, defaults=True)} for path, suite in suites],
         "environment": plain(environment, defaults=True),
         "ceilings": plain(read_ceilings(results, environment.machine), defaults=True),
+        "noise": for_header(kept_noise(results, environment.machine)),
     }
 
 

@@ -1,10 +1,11 @@
 """Two runs side by side: which cases are the same work, and what of it changed. Lower is better in everything here."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final, Literal
 
+from capsbench.record.noise import Noise
 from capsbench.record.schema import CaseKey, Fingerprint, Metric, Record
 from capsbench.record.skim import OP_CALLS
 from capsbench.stats.verdict import (
@@ -64,6 +65,7 @@ class Change:
         verdict: the outcome.
         needed: samples a side, or seeds, that would decide what is undecided; None where that cannot be said.
         text: of a status, both words.
+        margin: of a time, what share of it counted for nothing.
     """
 
     pair: Pair
@@ -75,6 +77,7 @@ class Change:
     verdict: Word
     needed: int | None = None
     text: str = ""
+    margin: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -111,18 +114,25 @@ def setting(case: CaseKey, fingerprint: Fingerprint) -> tuple[object, ...]:
     return (*what, case.backend, case.mode, case.device, case.threads, case.precision, case.allocator)
 
 
-def compare(pairs: Sequence[Pair], *, margin: float = MARGIN) -> tuple[Change, ...]:
+def compare(
+    pairs: Sequence[Pair], *, margin: float = MARGIN, noise: Sequence[Noise] = (), interleaved: bool = False
+) -> tuple[Change, ...]:
     """Everything that can be compared, case by case.
 
     Args:
         pairs: of cases.
-        margin: what share of a time counts for nothing: the user's, or the machine's noise where that is more.
+        margin: what share of a time counts for nothing, where no noise asks for more.
+        noise: of the machines that the sides were measured on, as far as it is known; the largest floor counts.
+        interleaved: whether the processes of both sides took turns, which has a floor of its own.
     """
     changes = [change for pair in pairs for change in _of_pair(pair)]
     changes += _errors(pairs)
     tested = [change for change in changes if change.kind in {"time", "error"} and change.seen is not None]
     corrected = holm([change.seen.p_value for change in tested if change.seen is not None])
-    decided = {id(c): _decided(c, p, margin, len(tested)) for c, p in zip(tested, corrected, strict=True)}
+    margins = [_margin(change, margin, noise, interleaved=interleaved) for change in tested]
+    decided = {
+        id(c): _decided(c, p, allowed, len(tested)) for c, p, allowed in zip(tested, corrected, margins, strict=True)
+    }
     return tuple(decided.get(id(change), change) for change in changes)
 
 
@@ -194,11 +204,17 @@ def _sides(pair: Pair) -> tuple[Record, Record]:
     return pair.base, pair.new
 
 
+def _margin(change: Change, margin: float, noise: Sequence[Noise], *, interleaved: bool) -> float:
+    """What of a change counts for nothing: a difference of error rates, or a share of a time."""
+    if change.kind == "error":
+        return ERROR_MARGIN
+    assert change.seen is not None  # noqa: S101 - only such changes are tested
+    case, count = change.pair.base.case, change.seen.count
+    return max(margin, *(each.floor_of(case, change.metric, count, interleaved=interleaved) for each in noise), 0.0)
+
+
 def _decided(change: Change, corrected: float, margin: float, rows: int) -> Change:
     assert change.seen is not None  # noqa: S101 - only such changes are tested
-    allowed = ERROR_MARGIN if change.kind == "error" else margin
-    verdict = decide(change.seen, corrected, allowed)
-    needed = samples_needed(change.seen, allowed, rows) if verdict == "undecided" else None
-    return Change(
-        change.pair, change.metric, change.kind, change.base, change.new, change.seen, verdict, needed, change.text
-    )
+    verdict = decide(change.seen, corrected, margin)
+    needed = samples_needed(change.seen, margin, rows) if verdict == "undecided" else None
+    return replace(change, verdict=verdict, needed=needed, margin=margin if change.kind == "time" else None)

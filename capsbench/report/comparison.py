@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from capsbench.record.compare import Change, Kind, Pairing
+from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
@@ -37,7 +38,7 @@ def comparison_tables(changes: Sequence[Change], *, everything: bool, margin: fl
     Args:
         changes: of all cases.
         everything: show what is the same, too.
-        margin: what share of a time counted for nothing.
+        margin: what share of a time counted for nothing, where no noise asked for more.
     """
     shown = [change for change in changes if everything or change.verdict != "same"]
     if not shown:
@@ -55,8 +56,7 @@ def comparison_tables(changes: Sequence[Change], *, everything: bool, margin: fl
         Column("verdict", "status", "left"),
     )
     rows = tuple(tuple(_cells(change, with_seed=several_seeds)) for change in shown)
-    margins = f"margin: within {fmt.percent(margin)} % a time is the same."
-    return (share(Table("A and B", columns, rows, notes=(_RATIO, _VERDICT, margins))),)
+    return (share(Table("A and B", columns, rows, notes=(_RATIO, _VERDICT, _margins(shown, margin)))),)
 
 
 def verdict_table(changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str]) -> Table:
@@ -100,6 +100,57 @@ def apart(pairing: Pairing) -> Iterator[str]:
             yield f"{fmt.label(base.case.id)}: other images in A and in B ({', '.join(splits)})"
         elif base.fingerprint.protocol != new.fingerprint.protocol and "error_rate" in base.metrics:
             yield f"{fmt.label(base.case.id)}: trained otherwise in A and in B, so that error rates are not compared"
+
+
+def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleaved: bool) -> Iterator[str]:
+    """What times were held against: the floors of the machine, or that it has none; nothing where no time is compared.
+
+    Args:
+        changes: of all cases.
+        noise: what is known of it.
+        interleaved: as `compare` was told.
+    """
+    times = [change for change in changes if change.kind == "time" and change.seen is not None]
+    if not times:
+        return
+    if not noise:
+        yield (
+            "noise floor: none is known of this machine, so that the margin is a guess; "
+            "`capsbench doctor --noise` records one"
+        )
+    for known in noise:
+        yield f"noise floor of {fmt.label(known.machine.processor)}: {_floors(times, known, interleaved=interleaved)}"
+
+
+def _floors(times: Sequence[Change], known: Noise, *, interleaved: bool) -> str:
+    """Which floors the times had, by metric, and where they come from."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for change in times:
+        assert change.seen is not None  # noqa: S101 - of times there is always a shift
+        floor = known.floor_of(change.pair.base.case, change.metric, change.seen.count, interleaved=interleaved)
+        if floor > 0.0:
+            found.setdefault((change.metric, change.seen.count), []).append(floor)
+    told = [f"{_span(floors)} of {metric} with {_processes(count)} a side" for (metric, count), floors in found.items()]
+    if not told:
+        return "none of what is compared here was recorded; `capsbench doctor --noise --backend` records more"
+    how = "taking turns" if interleaved else "in runs one after the other"
+    days = sorted({each.measured[:10] for each in known.recordings})
+    return f"{', '.join(told)}, {how} (recorded {', '.join(days)})"
+
+
+def _span(shares: Sequence[float]) -> str:
+    low, high = fmt.percent(min(shares)), fmt.percent(max(shares))
+    return f"{low} %" if low == high else f"{low} to {high} %"
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
+def _margins(changes: Sequence[Change], margin: float) -> str:
+    raised = [change.margin for change in changes if change.margin is not None and change.margin > margin]
+    more = f", or {_span(raised)} where the machine's noise floor is more" if raised else ""
+    return f"margin: within {fmt.percent(margin)} % a time is the same{more}."
 
 
 def _cells(change: Change, *, with_seed: bool) -> Iterator[Cell]:

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from capsbench.record.compare import compare
+from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
 from capsbench.track.cells import Cell
 from capsbench.track.interleave import (
@@ -38,7 +39,8 @@ class Plan:
         revisions: by side.
         cells: the cases.
         rounds: timing rounds; None for the fewest that can decide.
-        margin: what share of a time counts for nothing.
+        margin: what share of a time counts for nothing, where the noise asks for no more.
+        noise: of this machine; None where it is not known.
         data: folder of the data sets.
     """
 
@@ -47,7 +49,13 @@ class Plan:
     cells: Sequence[Cell]
     rounds: int | None
     margin: float
+    noise: Noise | None
     data: Path
+
+    @property
+    def known_noise(self) -> tuple[Noise, ...]:
+        """As comparisons take it."""
+        return () if self.noise is None else (self.noise,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +85,7 @@ def compare_revisions(plan: Plan, kept: Mapping[SideName, Kept], progress: Visit
     Raises:
         BadInput: git cannot check one out.
     """
-    judge = partial(compare, margin=plan.margin)
+    judge = partial(compare, margin=plan.margin, noise=plan.known_noise, interleaved=True)
     with ready_sides(plan.repository, plan.revisions, plan.data) as (sides, around):
         take = _Visitor(sides, around, progress, kept).take
         number = len(plan.cells)

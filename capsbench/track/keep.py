@@ -12,6 +12,7 @@ from capsbench.errors import BadInput
 from capsbench.measure.environment import describe_environment
 from capsbench.network.text import parse, plain
 from capsbench.record.ceilings import read_ceilings
+from capsbench.record.noise import for_header, kept_noise
 from capsbench.record.schema import Record
 from capsbench.record.store import RunStore, create
 from capsbench.suite.schema import Suite
@@ -55,6 +56,7 @@ def keep_runs(
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "suites": [{"file": path.name, "suite": plain(suite, defaults=True)} for path, suite in suites],
         "ceilings": plain(read_ceilings(results, environment.machine), defaults=True),
+        "noise": for_header(kept_noise(results, environment.machine)),
     }
     kept = {}
     for side, commit in commits.items():

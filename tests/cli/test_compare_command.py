@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 
 from capsbench.cli import main
+from capsbench.measure.environment import Machine
+from capsbench.network.text import plain
+from capsbench.record.noise import Recording, keep_noise
 from capsbench.record.store import create
 from capsbench.report.export import plainjson
+from capsbench.stats.noise import Floor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from sample_records import case, exact, metrics, record, sampled
 
 MACHINE = {"processor": "one", "cores": 2}
+MACHINE_WITH_NOISE = Machine(processor="Abacus", cores=2, memory_bytes=1, system="Linux", architecture="wood")
 
 
 @pytest.fixture
@@ -73,6 +78,39 @@ def test_other_surroundings_are_said(runs, call, tmp_path):
     assert "different machines" in text
     assert "numba none → 0.68, torch 2.12.0 → 2.13.0" in " ".join(text.split())
     assert "damaged lines of A's records.jsonl were skipped: 2" in " ".join(text.split())
+
+
+def test_the_floor_of_the_runs_machine_is_used_and_said(runs, call, tmp_path):
+    """A fifth more that is worse without a floor is not with one of a quarter; whose machine has none is said."""
+    steps = [0.2 + 0.0001 * i for i in range(10)]
+    base = runs(record(metrics={"train_step_seconds": sampled(steps)}), machine=plain(MACHINE_WITH_NOISE))
+    slower = record(metrics={"train_step_seconds": sampled([1.2 * step for step in steps])})
+    new = runs(slower, machine=plain(MACHINE_WITH_NOISE))
+    code, text = call(base, new, "--fail-on", "worse")
+    assert code == 1
+    assert "noise floor: none is known" in text
+    floor = Floor(metric="train_step_seconds", processes=1, interleaved=0.1, apart=0.25)
+    recording = Recording(
+        backend="torch",
+        mode="eager",
+        device="cpu",
+        threads=2,
+        allocator="heap",
+        work="w",
+        measured="2026-11-26T10:00:00+00:00",
+        versions={},
+        floors=(floor,),
+    )
+    keep_noise(tmp_path, recording, MACHINE_WITH_NOISE)
+    code, text = call(base, new, "--fail-on", "worse")
+    told = " ".join(text.split())
+    assert code == 0
+    assert "noise floor of Abacus: 25.00 % of train_step_seconds with 10 processes a side" in told
+    assert "Abacus is not the machine that you are on" in told
+    _, text = call(base, runs(slower), "--all")
+    told = " ".join(text.split())
+    assert "noise floor: none is known of the machine that B was on" in told
+    assert "different machines" in told
 
 
 def test_what_cannot_be_compared_is_refused(runs, call, tmp_path):

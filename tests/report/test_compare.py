@@ -7,8 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_records import EVENTS, case, exact, metrics, record, sampled
 
+from capsbench.measure.environment import Machine
 from capsbench.record.compare import OP_CALLS, Pair, compare, pair_cases
+from capsbench.record.noise import Noise, Recording
 from capsbench.record.schema import Fingerprint
+from capsbench.report.comparison import comparison_tables, noise_notes
+from capsbench.stats.noise import Floor
 
 NEUTRAL = ("parameters", "train_step_flops")
 
@@ -63,7 +67,7 @@ def test_one_call_more_is_worse():
     assert word(compared(record(ops=EVENTS), record(ops=more)), OP_CALLS) == "worse"
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(1.10, "same"), (1.2, "worse"), (0.8, "better")])
+@pytest.mark.parametrize(("factor", "verdict"), [(1.10, "same"), (1.25, "worse"), (0.8, "better")])
 def test_bytes_that_do_not_repeat_have_a_margin(factor, verdict):
     """A framework whose peak moves by itself is held to what it was seen to move by."""
     base, new = (sampled([value], "B") for value in (1e8, 1e8 * factor))
@@ -79,6 +83,69 @@ def test_times_are_compared_by_processes():
     assert found.verdict == "worse"
     assert found.ratio == pytest.approx(1.2, rel=0.02)
     assert found.needed is None
+
+
+def noise_of(in_turns, in_a_row, **changes):
+    """A machine whose train steps differ by so much, with any number of processes."""
+    floor = Floor(metric="train_step_seconds", processes=1, interleaved=in_turns, apart=in_a_row)
+    recording = Recording(
+        backend="torch",
+        mode="eager",
+        device="cpu",
+        threads=2,
+        allocator="heap",
+        work="w",
+        measured="2026-11-26T10:00:00+00:00",
+        versions={},
+        floors=(floor,),
+    )
+    machine = Machine(processor="Abacus", cores=2, memory_bytes=1, system="Linux", architecture="wood")
+    return Noise(machine=machine, recordings=(replace(recording, **changes),))
+
+
+@pytest.mark.parametrize(
+    ("noise", "interleaved", "verdict", "margin"),
+    [
+        ([noise_of(0.03, 0.10)], False, "worse", 0.10),
+        ([noise_of(0.10, 0.25)], True, "worse", 0.10),
+        ([noise_of(0.10, 0.25)], False, "same", 0.25),
+        ([noise_of(0.03, 0.04), noise_of(0.10, 0.25)], False, "same", 0.25),
+        ([noise_of(0.03, 0.04)], False, "worse", 0.05),
+        ([noise_of(0.10, 0.25, device="cuda:0")], False, "worse", 0.05),
+    ],
+)
+def test_a_time_must_pass_the_floor(noise, interleaved, verdict, margin):
+    """A fifth more is worse beyond the floor and the same within it; the larger of margin and floors counts."""
+    steps = [0.2 + 0.0001 * i for i in range(10)]
+    pair = Pair(
+        with_metrics(train_step_seconds=sampled(steps)),
+        with_metrics(train_step_seconds=sampled([1.2 * step for step in steps])),
+    )
+    changes = compare([pair], noise=noise, interleaved=interleaved)
+    [found] = [change for change in changes if change.metric == "train_step_seconds"]
+    assert (found.verdict, found.margin) == (verdict, margin)
+    assert {change.margin for change in changes if change.kind != "time"} == {None}
+
+
+def test_what_times_were_held_against_is_said():
+    """The floors by metric, how the sides ran and when it was recorded; that there is none; which margin was raised."""
+    pair = Pair(record(), record())
+    noise = [noise_of(0.07, 0.123)]
+    changes = compare([pair], noise=noise)
+    [told] = noise_notes(changes, noise, interleaved=False)
+    assert told == (
+        "noise floor of Abacus: 12.30 % of train_step_seconds with 3 processes a side, in runs one after the other "
+        "(recorded 2026-11-26)"
+    )
+    [table] = comparison_tables(changes, everything=True, margin=0.05)
+    assert table.notes[-1] == (
+        "margin: within 5.00 % a time is the same, or 12.30 % where the machine's noise floor is more."
+    )
+    [told] = noise_notes(changes, [], interleaved=False)
+    assert "none is known" in told
+    assert list(noise_notes([], noise, interleaved=False)) == []
+    [told] = noise_notes(changes, [noise_of(0.1, 0.1, device="cuda:0")], interleaved=True)
+    assert "none of what is compared here was recorded" in told
 
 
 def test_a_better_error_rate_is_better():

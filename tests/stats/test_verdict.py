@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import mannwhitneyu
 
 from capsbench.stats.verdict import ALPHA, Shift, _ways, decide, difference, holm, samples_needed, shift
 
@@ -85,6 +86,22 @@ def test_orders_are_counted_right(count_a, count_b):
         counted[sum(order[:i].count("b") for i, side in enumerate(order) if side == "a")] += 1
     assert list(_ways(count_a, count_b)) == counted
     assert sum(counted) == comb(count_a + count_b, count_a)
+
+
+@pytest.mark.parametrize(("count_a", "count_b"), [(3, 4), (8, 8), (10, 10), (12, 9)])
+def test_p_values_are_exact(count_a, count_b):
+    """As SciPy counts them, also for more than eight samples a side, where it would rather approximate."""
+    generator = np.random.default_rng(11)
+    for factor in (1.0, 1.1, 2.0):
+        base, new = drawn(generator, count_a), drawn(generator, count_b, factor=factor)
+        exact = mannwhitneyu(base, new, alternative="two-sided", method="exact").pvalue
+        assert shift(base, new).p_value == pytest.approx(exact, rel=1e-9)
+
+
+def test_equal_samples_are_no_evidence():
+    """Where samples tie the p-value is approximated, and where all are equal it is one."""
+    assert shift([1.0, 1.0, 1.0], [1.0, 1.0, 1.0]).p_value == 1.0
+    assert 0.0 < shift([1.0, 1.0, 2.0, 3.0], [4.0, 4.0, 5.0, 6.0]).p_value < 0.05
 
 
 @pytest.mark.parametrize("bad", [[], [0.0], [-1.0], [float("inf")], [float("nan")]])
