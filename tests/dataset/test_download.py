@@ -110,7 +110,8 @@ def test_the_next_mirror_is_asked(bring, fault, says):
     left = [path for path in bring.folder.iterdir() if path.stat().st_size]
     assert left == ([bring.part] if fault == "endless" else [])
     [fetched], _ = bring(fault, "sound", patience=patience)
-    assert fetched.mirror.endswith("/sound/")
+    # Of an endless answer the first bytes are the file; now and then all of them came before it was cut off.
+    assert (fetched.mirror is None and fault == "endless") or fetched.mirror.endswith("/sound/")
     check_here(bring)
 
 
