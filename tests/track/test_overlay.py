@@ -109,8 +109,8 @@ def test_nothing_to_build_with(overlay, monkeypatch):
 
 def test_why_a_commit_cannot_be_measured_is_said(overlay, tmp_path, capsys, monkeypatch):
     """The last line of a setup that failed goes to asv's log, which says no more than that; other runs are silent."""
-    monkeypatch.setattr("asv.console.log.warning", print)
     made, script = overlay(), tmp_path / "script.py"
+    monkeypatch.setattr("asv.console.log.warning", print)  # from here on: what is linked may have no framework
     script.write_text("print('first'); raise SystemExit('no module named x')")
     kwargs = {"dots": False, "return_stderr": True, "redirect_stderr": True, "valid_return_codes": None}
     out, _, code = made.run([str(script), "setup_cache"], **kwargs)
