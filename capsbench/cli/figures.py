@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from capsbench.cli.options import HistoryOption, ResultsOption, unique
+from capsbench.cli.options import HistoryOption, ResultsOption, RunArgument, unique
 from capsbench.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ _NEEDED = ("matplotlib", "tensorboard")
 
 
 def figures(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Folder, run id or the beginning of one, or latest; none with --history.",
-            show_default=False,
-        ),
-    ] = None,
+    run: RunArgument = None,
     *,
     history: HistoryOption = None,
     case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,

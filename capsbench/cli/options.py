@@ -24,6 +24,14 @@ EXIT_INTERRUPTED = 130
 SuitesArgument = Annotated[list[Path], typer.Argument(metavar="SUITE", help="Suite files.", show_default=False)]
 DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder that holds a folder a data set.")]
 ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder above runs/.")]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="RUN",
+        help="Folder, run id or the beginning of one, or latest; none with --history.",
+        show_default=False,
+    ),
+]
 HistoryOption = Annotated[
     str | None,
     typer.Option(metavar="METRIC", help="This metric over all stored runs, instead of one run.", show_default=False),

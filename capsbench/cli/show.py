@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from capsbench.cli.options import HistoryOption, ResultsOption
+from capsbench.cli.options import HistoryOption, ResultsOption, RunArgument
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -34,14 +34,7 @@ PhaseOption = Annotated[Phase | None, typer.Option(help="Only this phase of the 
 
 
 def show(
-    run: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="RUN",
-            help="Folder, run id or the beginning of one, or latest; none with --history.",
-            show_default=False,
-        ),
-    ] = None,
+    run: RunArgument = None,
     *,
     history: HistoryOption = None,
     ops: Annotated[bool, typer.Option("--ops", help="Ops by phase of the train step.")] = False,
