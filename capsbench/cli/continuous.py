@@ -37,7 +37,8 @@ _MOST_NAMED = 3
 def continuous(
     base: Annotated[str, typer.Argument(metavar="BASE", help="The older revision: a branch, tag or hash.")],
     head: Annotated[
-        str | None, typer.Argument(metavar="[HEAD]", help="The newer one, instead of what is checked out.")
+        str | None,
+        typer.Argument(metavar="HEAD", help="The newer one, instead of what is checked out.", show_default=False),
     ] = None,
     *,
     suite: Annotated[
@@ -48,7 +49,9 @@ def continuous(
     device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N, for the suites'.")] = None,
     times: Annotated[bool, typer.Option("--times/--no-times", help="Take times, or only what repeats exactly.")] = True,
     rounds: Annotated[int | None, typer.Option(min=1, help="Timing rounds, for the fewest that can decide.")] = None,
-    margin: Annotated[float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing.")] = 0.05,
+    margin: Annotated[
+        float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing; or the noise floor.")
+    ] = 0.05,
     everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
     fail_on: Annotated[
         FailOn | None,
