@@ -9,13 +9,12 @@ import pytest
 from capsbench.cli import main
 from capsbench.measure.environment import Machine
 from capsbench.network.text import plain
-from capsbench.record.noise import Recording, keep_noise
+from capsbench.record.noise import keep_noise
 from capsbench.record.store import create
 from capsbench.report.export import plainjson
-from capsbench.stats.noise import Floor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
-from sample_records import case, exact, metrics, record, sampled
+from sample_records import case, exact, metrics, noise_recording, record, sampled
 
 MACHINE = {"processor": "one", "cores": 2}
 MACHINE_WITH_NOISE = Machine(processor="Abacus", cores=2, memory_bytes=1, system="Linux", architecture="wood")
@@ -89,18 +88,7 @@ def test_the_floor_of_the_runs_machine_is_used_and_said(runs, call, tmp_path):
     code, text = call(base, new, "--fail-on", "worse")
     assert code == 1
     assert "noise floor: none is known" in text
-    floor = Floor(metric="train_step_seconds", processes=1, interleaved=0.1, apart=0.25)
-    recording = Recording(
-        backend="torch",
-        mode="eager",
-        device="cpu",
-        threads=2,
-        allocator="heap",
-        work="w",
-        measured="2026-11-26T10:00:00+00:00",
-        versions={},
-        floors=(floor,),
-    )
+    recording = noise_recording(0.1, 0.25)
     keep_noise(tmp_path, recording, MACHINE_WITH_NOISE)
     code, text = call(base, new, "--fail-on", "worse")
     told = " ".join(text.split())

@@ -5,7 +5,9 @@ from dataclasses import replace
 from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
+from capsbench.record.noise import Recording
 from capsbench.record.schema import CaseKey, Fingerprint, Metric, Parity, Record, SplitFacts
+from capsbench.stats.noise import Floor
 
 
 def case(network="em-seed", backend="torch", mode="eager", *, batch=50, iterations=2, seed=0, **other):
@@ -269,4 +271,19 @@ def iteration_run():
             ops=tuple(each for each in EVENTS if (each.routing_iteration or 0) < iterations),
         )
         for iterations, seed in ((1, 0), (2, 0), (3, 0), (3, 1))
+    )
+
+
+def noise_recording(in_turns, in_a_row):
+    """What was recorded of torch:eager: train steps differ by so much, with any number of processes."""
+    return Recording(
+        backend="torch",
+        mode="eager",
+        device="cpu",
+        threads=2,
+        allocator="heap",
+        work="w",
+        measured="2026-11-26T10:00:00+00:00",
+        versions={},
+        floors=(Floor(metric="train_step_seconds", processes=1, interleaved=in_turns, apart=in_a_row),),
     )

@@ -5,14 +5,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sample_records import EVENTS, case, exact, metrics, record, sampled
+from sample_records import EVENTS, case, exact, metrics, noise_recording, record, sampled
 
 from capsbench.measure.environment import Machine
 from capsbench.record.compare import OP_CALLS, Pair, compare, pair_cases
-from capsbench.record.noise import Noise, Recording
+from capsbench.record.noise import Noise
 from capsbench.record.schema import Fingerprint
 from capsbench.report.comparison import comparison_tables, noise_notes
-from capsbench.stats.noise import Floor
 
 NEUTRAL = ("parameters", "train_step_flops")
 
@@ -87,18 +86,7 @@ def test_times_are_compared_by_processes():
 
 def noise_of(in_turns, in_a_row, **changes):
     """A machine whose train steps differ by so much, with any number of processes."""
-    floor = Floor(metric="train_step_seconds", processes=1, interleaved=in_turns, apart=in_a_row)
-    recording = Recording(
-        backend="torch",
-        mode="eager",
-        device="cpu",
-        threads=2,
-        allocator="heap",
-        work="w",
-        measured="2026-11-26T10:00:00+00:00",
-        versions={},
-        floors=(floor,),
-    )
+    recording = noise_recording(in_turns, in_a_row)
     machine = Machine(processor="Abacus", cores=2, memory_bytes=1, system="Linux", architecture="wood")
     return Noise(machine=machine, recordings=(replace(recording, **changes),))
 
