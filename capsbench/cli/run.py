@@ -18,7 +18,7 @@ from capsbench.cli.options import (
     modes,
     read_suites,
 )
-from capsbench.errors import BadInput
+from capsbench.errors import EXIT_UNWRITTEN, BadInput, Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -65,7 +65,7 @@ def run(
         return
     ledger = read_ledger(ledger_path(results))  # a mistake in it is said before hours are spent
     store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
-    _run(cases, data, store, rounds)
+    _run(cases, data, store, rounds, is_new=resume is None)
     records = store.latest_records()
     _print(records, store, results, ledger, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
@@ -125,23 +125,36 @@ def _header(suites: Sequence[tuple[Path, Suite]], results: Path) -> dict[str, ob
     }
 
 
-def _run(cases: Sequence[Case], data: Path, store: RunStore, rounds: int | None) -> None:
-    """Run the cases; an interrupted run says where it can be taken up again."""
+def _run(cases: Sequence[Case], data: Path, store: RunStore, rounds: int | None, *, is_new: bool) -> None:
+    """Run the cases; a run that ends before they do says how it is taken up again."""
     from rich.console import Console
 
     from capsbench.runner.progress import ConsoleProgress
     from capsbench.runner.schedule import run_cases
 
     try:
-        with ConsoleProgress(Console(stderr=True)) as progress:
+        with store.writing(), ConsoleProgress(Console(stderr=True)) as progress:
             run_cases(cases, data_root=data, cache=None, store=store, listener=progress, rounds=rounds)
     except BadInput:
-        store.discard_empty()
+        if is_new:  # an older one may hold checkpoints, or be another process's
+            store.discard_empty()
         raise
+    except Unwritten as error:
+        _say_how_to_go_on(str(error), store)
+        raise typer.Exit(EXIT_UNWRITTEN) from None
     except KeyboardInterrupt:
-        message = f"interrupted; what has ended is in {store.folder}, go on with --resume {store.run_id}"
-        sys.stderr.write(f"capsbench: {message}\n")
+        _say_how_to_go_on("interrupted", store)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except SystemExit as end:
+        _say_how_to_go_on("asked to end", store)
+        raise typer.Exit(end.code if isinstance(end.code, int) else 1) from None
+
+
+def _say_how_to_go_on(why: str, store: RunStore) -> None:
+    from capsbench.report.format import label
+
+    message = label(f"{why}; what has ended is in {store.folder}, go on with --resume {store.run_id}")
+    sys.stderr.write(f"capsbench: {message}\n")
 
 
 def _draw(records: Sequence[Record], store: RunStore) -> str:

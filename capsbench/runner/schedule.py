@@ -6,19 +6,19 @@ Cases that will be compared take their timing rounds in turns, forwards in even 
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from capsbench import plugins
-from capsbench.dataset.atomic import whole_file
+from capsbench.dataset.atomic import remove_unfinished, whole_file
 from capsbench.dataset.protocol import DataUse
-from capsbench.errors import BadInput
+from capsbench.errors import BadInput, Unwritten
 from capsbench.measure.environment import Machine, describe_machine
 from capsbench.network.text import plain
 from capsbench.record.schema import Record
 from capsbench.runner.assemble import DataFacts, Draft, assemble
-from capsbench.runner.interrupt import ending_on_sigterm
+from capsbench.runner.interrupt import ending_on_signals
 from capsbench.runner.launch import Worker, receive, worker_environment
 from capsbench.suite.cases import Case, comparable_group
 from capsbench.worker.limits import limits_of
@@ -101,6 +101,8 @@ def run_cases(
 
     Raises:
         BadInput: a data set is missing or broken; nothing has run then.
+        Unwritten: the store takes no more records.
+        SystemExit: a signal asked for the end.
     """
     done = store.finished()
     waiting = {case.id: case for case in cases if case.id not in done}
@@ -108,7 +110,7 @@ def run_cases(
     run = _Run(place, store, listener, describe_machine(), rounds)
     listener.started(len(waiting))
     records: list[Record] = []
-    with ending_on_sigterm():
+    with ending_on_signals():
         facts = _describe_data(run, waiting.values())
         for group in _groups(waiting.values()):
             drafts = [Draft(case, facts[case.dataset]) for case in group]
@@ -133,7 +135,10 @@ def _groups(cases: Iterable[Case]) -> list[list[Case]]:
 
 def _run_group(run: _Run, drafts: list[Draft]) -> Iterator[Record]:
     for draft in drafts:
-        if draft.data.violations:
+        remove_unfinished(run.store.artifacts(draft.case.id))
+        if draft.data.failure is not None:
+            draft.end = draft.data.failure
+        elif draft.data.violations:
             # A score on images that trained would be worse than none.
             draft.end = Done(
                 status="unsupported", reason=f"the split may not be used: {'; '.join(draft.data.violations)}"
@@ -170,20 +175,30 @@ def _perform(run: _Run, draft: Draft, job: CheckJob | TimeJob | AccuracyJob, num
         status: Outcome = "bad_input" if isinstance(error, BadInput) else "crash"
         draft.take(Received((), Done(status=status, reason=" ".join(str(error).split()))))
         return
-    with Worker(job, environment, limits_of(case.limits)) as worker:
-        draft.take(receive(worker, tell))
+    try:
+        with Worker(job, environment, limits_of(case.limits)) as worker:
+            draft.take(receive(worker, tell))
+    except OSError as error:
+        reason = f"no worker could be started: {error.strerror or error}"
+        draft.take(Received((), Done(status="crash", reason=reason)))
 
 
 def _finish(run: _Run, draft: Draft) -> Record:
     record = assemble(draft, run.store.run_id, run.machine)
-    folder = run.store.artifacts(draft.case.id)
+    try:
+        _keep_files(run.store.artifacts(draft.case.id), draft)
+    except (OSError, Unwritten) as error:  # the record may find room where they did not
+        record = replace(record, notes=(*record.notes, f"files of the case are missing: {error}"))
+    run.store.append(record)
+    run.listener.finished(record)
+    return record
+
+
+def _keep_files(folder: Path, draft: Draft) -> None:
     if draft.rounds():
         _write(folder / "timing.json", json.dumps({"rounds": plain(draft.rounds(), defaults=True)}))
     if draft.failed and draft.stderr:
         _write(folder / "stderr.txt", draft.stderr)
-    run.store.append(record)
-    run.listener.finished(record)
-    return record
 
 
 def _write(path: Path, text: str) -> None:
@@ -192,14 +207,21 @@ def _write(path: Path, text: str) -> None:
 
 
 def _describe_data(run: _Run, cases: Iterable[Case]) -> dict[DataUse, DataFacts]:
-    """Load every data set that the cases use, each once and in a worker; the first that cannot be used ends the run."""
+    """Load every data set that the cases use, each once and in a worker; the first that cannot be used ends the run.
+
+    A worker that was killed at it says nothing about the data: it costs the cases that use them, and no others.
+    """
     first = {case.dataset: case for case in reversed(list(cases))}
     facts = {}
     for choice, case in first.items():
         received = _one_off(DataJob(dataset=choice, place=run.place), _teller(run, case))
         data = next((part for part in received.parts if isinstance(part, DataPart)), None)
         if data is None:
-            raise BadInput(received.done.reason)
+            if received.done.status == "bad_input":
+                raise BadInput(received.done.reason)
+            reason = f"the data could not be read: {received.done.reason}"
+            facts[choice] = DataFacts(failure=Done(status=received.done.status, reason=reason))
+            continue
         notes = tuple(note for part in received.parts if isinstance(part, NotesPart) for note in part.notes)
         facts[choice] = DataFacts(data.data, notes, data.violations)
     return facts
