@@ -115,7 +115,7 @@ def test_a_full_disk(start, tmp_path, size, code_when_full):
     held = "No space left on device; the last record went into room held for it; what has ended is in"
     assert (held in err) == (code_when_full == 74)
     crashed = [record.reason for record in before.records() if record.status == "crash"]
-    assert crashed
+    assert crashed or code_when_full == 74
     assert all("No space left on device" in reason for reason in crashed)
     assert sum(statuses(before).values()) >= 1
     assert Counter({case: n for case, n in statuses(after).items() if case[1] != "crash"}) == ALL_OK
