@@ -1,6 +1,6 @@
 """Attack the readers with any number of inputs and write down what happened.
 
-`python tests/fuzz/campaign.py --inputs 100000` runs every target in a process of its own and prints a line of JSON each:
+`python tests/fuzz/campaign.py --inputs 100000` runs every target in a process of its own and prints a line of JSON:
 inputs, seconds, the slowest answer (in processor time, so that a busy machine is no defect), the most memory, and
 defects, whose inputs it keeps. `--guided` lets atheris choose inputs by the branches that they take. The exit code is 1
 where there was a defect. docs/reliability.md has figures.
