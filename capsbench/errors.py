@@ -17,6 +17,10 @@ class BadInput(ValueError):  # noqa: N818 - it is the user's input that is bad; 
         self.where = where
 
 
+class Unavailable(Exception):  # noqa: N818 - as above; it is somebody else's service that failed
+    """What a run depends on has gone; what has ended is kept. The message is one sentence."""
+
+
 def unknown_name(what: str, name: str, legal: Iterable[str], where: str | None = None) -> BadInput:
     """Say that `name` is no `what`, which names are legal, and which of them lies nearest."""
     names = sorted(legal)

@@ -1,6 +1,7 @@
 """The command line: one file a command, everything heavy imported inside the command that needs it.
 
-Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 130 interrupted.
+Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 69 a cluster has gone, 130
+interrupted.
 """
 
 import sys
