@@ -150,7 +150,10 @@ class _Sweep:
                     identity = await client.scheduler.identity()
                     processing = await client.processing()
                 break
-            except (OSError, ValueError) as error:  # Dask raises the latter from a client that has closed
+            except (OSError, RuntimeError, ValueError, asyncio.CancelledError) as error:
+                # Dask cancels, or raises what comes to hand, where its client has closed for want of a scheduler.
+                if (task := asyncio.current_task()) is not None and task.cancelling():
+                    raise
                 if tried == _LOOKS - 1 or client.status == "closed":
                     raise Unavailable(f"the Dask scheduler at {self._cluster.address} has gone") from error
                 await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
@@ -168,7 +171,7 @@ class _Sweep:
         ]
         if (names := {station.name for station in stations}) != self._known:
             self._known, self._joined = names, time.monotonic()
-        return stations
+        return sorted(stations, key=lambda station: (len(station.name), station.name))
 
     def _settle(self, stations: list[Station]) -> None:
         """See to the groups that have ended, or whose worker has."""
@@ -195,6 +198,9 @@ class _Sweep:
         if left and len(lost) == MOST_LOST:
             reasons = "; ".join(reason for _, reason in lost)
             self._give_up(left, "crash", f"no worker finished the case: {reasons}")
+        elif left and len(lost) == MOST_LOST - 1 and len(left) > 1:
+            # One of them may be what kills workers; the others shall not go down with it again.
+            self._waiting[:0] = [Errand(cases=(case,), lost=lost, alone=True) for case in left]
         elif left:
             self._waiting.insert(0, replace(sent.errand, cases=left, lost=lost))
 
@@ -208,6 +214,7 @@ class _Sweep:
                 place=self._where,
                 rounds=self._rounds,
                 machine=self._machine,
+                alone=errand.alone,
                 data=self._facts.get(errand.cases[0].dataset),
             )
             self._keys.add(key_of(parcel))

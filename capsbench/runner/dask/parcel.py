@@ -28,6 +28,7 @@ class Parcel:
         place: where the data sets lie on the station; its artifacts are the station's own business.
         rounds: timing rounds a case, in place of the suite's.
         machine: that keeps the run.
+        alone: it is one case of what was a group, and takes no turns.
         data: facts on the group's data set; None where the station is to find them out.
     """
 
@@ -37,6 +38,7 @@ class Parcel:
     place: Place
     rounds: int | None
     machine: Machine
+    alone: bool = False
     data: DataFacts | None = None
 
 

@@ -4,7 +4,7 @@ Dask's own scheduler would put a group wherever a thread is free, also beside an
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from capsbench.dataset.protocol import DataUse
 from capsbench.suite.cases import Case
@@ -42,10 +42,12 @@ class Errand:
     Attributes:
         cases: without those that have a record.
         lost: what happened to it so far, by the names of the stations that it was lost on.
+        alone: one case of a group that was lost too often to be tried as a whole again.
     """
 
     cases: tuple[Case, ...]
-    lost: tuple[tuple[str, str], ...] = field(default=())
+    lost: tuple[tuple[str, str], ...] = ()
+    alone: bool = False
 
     @property
     def threads(self) -> int:

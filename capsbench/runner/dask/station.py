@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from capsbench.record.schema import Record
 from capsbench.record.store import RunStore, encode
 from capsbench.runner.assemble import DataFacts, Draft
 from capsbench.runner.dask.desk import Desk
-from capsbench.runner.dask.parcel import Chunk, Delivery, Ended, Over, Stage, decode_parcel
+from capsbench.runner.dask.parcel import Chunk, Delivery, Ended, Over, Parcel, Stage, decode_parcel
 from capsbench.runner.group import GroupRun, describe_data, run_group
 from capsbench.runner.launch import Abandoned
 from capsbench.suite.cases import Case
@@ -104,8 +105,7 @@ def _run(desk: Desk) -> None:
     except BadInput as error:
         desk.put(Over(reason=str(error), data=True))
         return
-    if machine != parcel.machine:
-        data = DataFacts(data.splits, (*data.notes, describe(machine)), data.violations)
+    data = DataFacts(data.splits, (*data.notes, *_notes(parcel, machine)), data.violations)
     run = GroupRun(parcel.place, watcher, watcher, machine, parcel.rounds, desk.abandoned)
     try:
         for _record in run_group(run, [Draft(case, data) for case in parcel.cases]):
@@ -117,10 +117,13 @@ def _run(desk: Desk) -> None:
         desk.put(Over(reason=" ".join(f"{type(error).__name__}: {error}".split())))
 
 
-def describe(machine: Machine) -> str:
-    """The note of a record that was measured elsewhere than where the run is kept."""
-    memory = f"{machine.memory_bytes / 2**30:.0f} GiB"
-    return f"measured on another machine: {machine.processor}, {machine.cores} cores, {memory}, {machine.system}"
+def _notes(parcel: Parcel, machine: Machine) -> Iterator[str]:
+    """What a reader must know who takes a record for one of this run's first machine, in turns with others."""
+    if machine != parcel.machine:
+        memory = f"{machine.memory_bytes / 2**30:.0f} GiB"
+        yield f"measured on another machine: {machine.processor}, {machine.cores} cores, {memory}, {machine.system}"
+    if parcel.alone and any("time" in case.measure for case in parcel.cases):
+        yield "timed alone: the cases that it would have taken turns with were lost with their workers"
 
 
 def _describe(place: Place, case: Case, watcher: "_Reporter") -> DataFacts:
