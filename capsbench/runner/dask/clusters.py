@@ -9,7 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,10 +81,8 @@ def reached(where: str, cases: Sequence[Case]) -> Iterator[Reached]:
             return
         kind, _, rest = where.partition(":")
         cluster = _local(cases, int(rest) if rest else None) if kind == LOCAL else _made(kind, rest)
-        try:
-            yield _answering(Reached(_address(cluster, where), getattr(cluster, "security", None), here=kind == LOCAL))
-        finally:
-            cluster.close()
+        with closing(cluster):
+            yield _answering(Reached(cluster.scheduler_address, cluster.security, here=kind == LOCAL))
 
 
 def _local(cases: Sequence[Case], count: int | None) -> SpecCluster:
@@ -117,27 +115,29 @@ def _made(module: str, name: str) -> Any:  # noqa: ANN401 - whatever a user's mo
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-        return found() if callable(found) and not hasattr(found, "scheduler_address") else found
+        cluster = found() if callable(found) and not hasattr(found, "scheduler_address") else found
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's code may fail in any way
         raise BadInput(_one_line(error), where) from None
-
-
-def _address(cluster: Any, where: str) -> str:  # noqa: ANN401 - see above
-    address = getattr(cluster, "scheduler_address", None)
-    if not isinstance(address, str) or "://" not in address or not hasattr(cluster, "close"):
-        kind = type(cluster).__name__
-        raise BadInput(f"{kind!r} is no Dask cluster that runs; it has no scheduler_address", f"{_OPTION} {where}")
-    return address
+    if not all(hasattr(cluster, name) for name in ("scheduler_address", "security", "close")):
+        raise BadInput(f"{type(cluster).__name__!r} is no Dask cluster", where)
+    return cluster
 
 
 def _answering(cluster: Reached) -> Reached:
     async def ask() -> None:
-        async with client_of(cluster):
-            pass
+        # Not by a client: its own limit knows no silence, and one that did not start cannot be closed.
+        security = cluster.security or Security()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            async with rpc(cluster.address, connection_args=security.get_connection_args("client")) as scheduler:
+                kind = (await scheduler.identity())["type"]
+        if kind != "Scheduler":
+            raise ValueError(f"it is a Dask {kind}")
+
+    from distributed import Security, rpc  # noqa: PLC0415 - see above
 
     try:
         asyncio.run(ask())
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - nor may whatever listens there
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - nor is it known what listens there
         said = f"no Dask scheduler answers there within {ANSWER_SECONDS:g} seconds: {_one_line(error)}"
         raise BadInput(said, f"{_OPTION} {cluster.address}") from None
     return cluster

@@ -143,6 +143,8 @@ async def _fetch(client: Client, station: Station, token: str, seen: int) -> Del
 
 async def _take_leave(client: Client, station: Station, token: str, future: Future) -> None:
     """Tell the station, if it still hears, that nobody waits any more; it ends what still runs."""
+    if client.status != "running":
+        return
     with suppress(Exception):
         async with asyncio.timeout(_GOODBYE_SECONDS):
             await _ask(client, station, close_desk, token)
