@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capsbench import __version__
+from capsbench.dataset.atomic import whole_file
 from capsbench.measure.environment import describe_machine
 from capsbench.record.store import create, encode
 from capsbench.runner.assemble import DataFacts, Draft, assemble
@@ -162,6 +163,35 @@ def test_a_station_takes_its_own_version_only(tmp_path):
     station.close_desk("t")
     assert not folder.exists()
     assert asyncio.run(station.fetch("t", 0)) is None
+
+
+def test_a_training_s_checkpoint_travels_as_it_changes(tmp_path, monkeypatch):
+    """While a case trains, each new checkpoint is sent once, in pieces; at its end all that it has written is there."""
+    monkeypatch.setattr(station, "CHUNK_BYTES", 4)
+    desk = Desk(parcel(), tmp_path / "station")
+    reporter = station._Reporter(desk)
+    folder = reporter.artifacts(CASE.id)
+
+    def sent():
+        delivered = [(decode_news(text), payload) for _, text, payload in asyncio.run(desk.fetch(sent.seen))]
+        sent.seen += len(delivered)
+        return [(news.name, payload, news.last) for news, payload in delivered if isinstance(news, Chunk)]
+
+    sent.seen = 0
+    reporter.case_stage(CASE, "accuracy", 0, 9, "")
+    assert sent() == []
+    for state in (b"epoch1", b"2"):
+        with whole_file(folder / CHECKPOINT) as file:
+            file.write(state)
+        for _ in range(2):
+            reporter.case_stage(CASE, "accuracy", 1, 9, "")
+        pieces = sent()
+        assert b"".join(payload for _, payload, _ in pieces) == state
+        assert [last for *_, last in pieces] == [False] * (len(pieces) - 1) + [True]
+    (folder / "empty.json").write_bytes(b"")
+    (folder / ".hidden.tmp").write_bytes(b"unfinished")
+    reporter.append(a_record("run"))
+    assert sent() == [("empty.json", b"", True)]
 
 
 @pytest.fixture

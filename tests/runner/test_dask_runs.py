@@ -153,6 +153,16 @@ def test_an_interrupt_ends_what_runs(run, tmp_path, number):
     assert store.finished() == set()
 
 
+def test_workers_are_deaf_to_a_terminal(cluster):
+    """Ctrl-C reaches the process that keeps the run only; Dask's workers would print a traceback each."""
+    below = psutil.Process().children(recursive=True)
+    stations = [process.pid for process in below if "spawn_main" in " ".join(_command(process))]
+    assert len(stations) == 2
+    for pid in stations:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        assert int(status["SigBlk"], 16) & 1 << signal.SIGINT - 1
+
+
 def test_what_no_worker_takes_is_a_record(run, cluster, tmp_path, monkeypatch):
     """Too many threads, no data: each case says what the workers lack, and one that could run elsewhere may."""
     monkeypatch.setattr(dispatch, "JOIN_SECONDS", 0.0)

@@ -6,12 +6,14 @@ import asyncio
 import importlib
 import logging
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +82,17 @@ def reached(where: str, cases: Sequence[Case]) -> Iterator[Reached]:
             yield _answering(Reached(where, None, here=False))
             return
         kind, _, rest = where.partition(":")
-        cluster = _local(cases, int(rest) if rest else None) if kind == LOCAL else _made(kind, rest)
+        # A terminal sends Ctrl-C to all. Threads and processes that start now, or from those later, are deaf to it:
+        # this process hears it and ends them. Python's resource tracker makes its starter listen, so it starts before.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            cluster = _local(cases, int(rest) if rest else None) if kind == LOCAL else _made(kind, rest)
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            raise
         with closing(cluster):
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             yield _answering(Reached(cluster.scheduler_address, cluster.security, here=kind == LOCAL))
 
 

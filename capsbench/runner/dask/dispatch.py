@@ -164,10 +164,11 @@ class _Sweep:
                 address=address,
                 threads=facts["nthreads"],
                 gpus=facts["resources"].get(GPU, 0.0),
-                idle=str(facts["name"]) not in self._running and address not in foreign,
+                idle=facts["status"] == "running"
+                and str(facts["name"]) not in self._running
+                and address not in foreign,
             )
             for address, facts in identity["workers"].items()
-            if facts["status"] == "running"
         ]
         if (names := {station.name for station in stations}) != self._known:
             self._known, self._joined = names, time.monotonic()

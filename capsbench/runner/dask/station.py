@@ -81,12 +81,10 @@ def close_desk(token: str) -> None:
 
 
 def work(token: str) -> None:
-    """Run the group of a desk, unless nobody waits for it.
-
-    Raises:
-        KeyError: there is no such desk.
-    """
-    desk = _desks[token]
+    """Run the group of a desk, unless nobody waits for it any more."""
+    desk = _desks.get(token)
+    if desk is None:
+        return
     try:
         with _one_at_a_time:
             _run(desk)
