@@ -1,6 +1,6 @@
 """How much faster a suite of short cases is on two Dask workers of this machine than one case after the other.
 
-    python tests/benchmarks/sweep_throughput.py [--cases N] [--blocks N]
+    python tests/benchmarks/sweep_throughput.py [--cases N] [--pairs N]
 
 Whole runs of the command line on the fake backend, from start to exit, in turns A B B A; each case is checked, timed in
 one round and trained for an epoch. Nothing else should run on the machine: its load is printed beside each run.
@@ -37,14 +37,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=40)
-    parser.add_argument("--blocks", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=3)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _prepare(folder, asked.cases)
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         first, second = SIDES
-        for side in (first, second, second, first) * asked.blocks:
+        for side in [each for n in range(asked.pairs) for each in ((first, second), (second, first))[n % 2]]:
             load = os.getloadavg()[0]
             seconds[side].append(_run(folder, SIDES[side]))
             print(f"{side:>14} {seconds[side][-1]:6.1f} s   load before {load:.1f}", flush=True)
