@@ -8,7 +8,9 @@ import pytest
 from conftest import make_case
 from test_commands import LINEAR, SUITE, call
 
-from capsbench.errors import BadInput
+from capsbench.errors import BadInput, Unavailable
+from capsbench.record.store import open_run
+from capsbench.runner import schedule
 from capsbench.runner.dask import clusters
 
 pytest.importorskip("distributed")
@@ -115,3 +117,19 @@ def test_without_dask_it_is_said_what_to_install(capsys, folder, mnist_root, mon
     """The extra is named."""
     monkeypatch.setattr(clusters, "find_spec", lambda _name: None)
     assert "pip install 'capsbench[dask]'" in refused(capsys, folder, mnist_root, "--executor", "dask")
+
+
+def test_a_cluster_that_goes_is_not_the_end(capsys, folder, mnist_root, monkeypatch):
+    """The run ends with a code of its own, and says how to go on."""
+
+    def lose(*_arguments, **_options):
+        raise Unavailable("the Dask scheduler at tcp://there:1 has gone")
+
+    monkeypatch.setattr(schedule, "run_cases", lose)
+    code, out, err = call(capsys, "run", "suite.yaml", "--data", mnist_root)
+    assert (code, out) == (69, "")
+    run = open_run(folder / "results", "latest").run_id
+    assert err.splitlines()[-1] == (
+        "capsbench: the Dask scheduler at tcp://there:1 has gone; "
+        f"what has ended is in results/runs/{run}, go on with --resume {run}"
+    )

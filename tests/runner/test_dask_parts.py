@@ -59,7 +59,7 @@ def test_placing_keeps_its_rules(errands, stations):
     for errand, at in placed:
         assert at.idle
         assert at.threads >= errand.threads
-        assert at.gpus >= errand.gpu
+        assert at.gpus >= errand.gpus
         fit = {each.name for each in stations if why_not(errand, each, {}) is None}
         lost_on = {name for name, _ in errand.lost}
         assert at.name not in lost_on or fit <= lost_on

@@ -10,7 +10,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
@@ -82,18 +82,19 @@ def reached(where: str, cases: Sequence[Case]) -> Iterator[Reached]:
             yield _answering(Reached(where, None, here=False))
             return
         kind, _, rest = where.partition(":")
-        # A terminal sends Ctrl-C to all. Threads and processes that start now, or from those later, are deaf to it:
-        # this process hears it and ends them. Python's resource tracker makes its starter listen, so it starts before.
-        resource_tracker.ensure_running()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            cluster = _local(cases, int(rest) if rest else None) if kind == LOCAL else _made(kind, rest)
-        except BaseException:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            raise
+        cluster = _deaf(cases, int(rest) if rest else None) if kind == LOCAL else _made(kind, rest)
         with closing(cluster):
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             yield _answering(Reached(cluster.scheduler_address, cluster.security, here=kind == LOCAL))
+
+
+def _deaf(cases: Sequence[Case], count: int | None) -> SpecCluster:
+    """Workers of this machine that do not hear Ctrl-C, which a terminal sends to all: this process ends them itself."""
+    resource_tracker.ensure_running()  # Python's; who starts it hears Ctrl-C from then on
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for what starts now, or from that later
+    try:
+        return _local(cases, count)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _local(cases: Sequence[Case], count: int | None) -> SpecCluster:
@@ -187,6 +188,4 @@ def _quiet() -> Iterator[None]:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    with suppress(ValueError):
-        text = text[: text.index(" args:")]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -72,7 +72,7 @@ async def carry(
             allow_other_workers=False,
             pure=False,
             retries=0,
-            resources={GPU: 1} if errand.gpu else None,
+            resources={GPU: errand.gpus} if errand.gpus else None,
         )
         over = await _listen(client, station, parcel.token, inbox, future)
     except Garbled as error:

@@ -55,9 +55,9 @@ class Errand:
         return max(case.threads for case in self.cases)
 
     @property
-    def gpu(self) -> bool:
-        """Whether a case runs on a GPU."""
-        return any(case.device.startswith("cuda") for case in self.cases)
+    def gpus(self) -> int:
+        """That its cases ask for."""
+        return max(int(case.device.startswith("cuda")) for case in self.cases)
 
 
 def why_not(errand: Errand, station: Station, refusals: Refusals) -> str | None:
@@ -66,8 +66,8 @@ def why_not(errand: Errand, station: Station, refusals: Refusals) -> str | None:
         return refused
     if errand.threads > station.threads:
         return f"has {_counted(station.threads)}, and {errand.threads} are asked for"
-    if errand.gpu and station.gpus < 1:
-        return f"does not declare the resource {GPU}"
+    if errand.gpus > station.gpus:
+        return f"does not declare the resource {GPU}={errand.gpus}"
     return refusals.get((station.name, errand.cases[0].dataset))
 
 
