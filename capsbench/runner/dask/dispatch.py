@@ -120,6 +120,7 @@ class _Sweep:
         self._keys: set[str] = set()
         self._refusals: dict[tuple[str, DataUse | None], str] = {}
         self._known: set[str] = set()
+        self._seen = False
         self._joined = time.monotonic()
 
     async def run(self, come: _Signals) -> None:
@@ -172,6 +173,7 @@ class _Sweep:
         ]
         if (names := {station.name for station in stations}) != self._known:
             self._known, self._joined = names, time.monotonic()
+        self._seen = self._seen or bool(stations)
         return sorted(stations, key=lambda station: (len(station.name), station.name))
 
     def _settle(self, stations: list[Station]) -> None:
@@ -229,7 +231,7 @@ class _Sweep:
             return
         reasons = [hopeless(errand, stations, self._refusals) for errand in self._waiting]
         if not stations:
-            self._board.waiting(f"waiting for the first worker of {self._cluster.address}")
+            self._board.waiting(f"waiting for {'a' if self._seen else 'the first'} worker of {self._cluster.address}")
         elif None in reasons:
             self._board.waiting("waiting for a worker that does nothing else")
         elif not self._cluster.here and time.monotonic() - self._joined < JOIN_SECONDS:
