@@ -35,6 +35,10 @@ class Unwritten(Exception):  # noqa: N818 - as above; it is the disk that is ful
         super().__init__(f"cannot write to {path}: {error.strerror or error}{rest}")
 
 
+class Unavailable(Exception):  # noqa: N818 - as above; it is somebody else's service that failed
+    """What a run depends on has gone; what has ended is kept. The message is one sentence."""
+
+
 def unknown_name(what: str, name: str, legal: Iterable[str], where: str | None = None) -> BadInput:
     """Say that `name` is no `what`, which names are legal, and which of them lies nearest."""
     names = sorted(legal)

@@ -43,12 +43,26 @@ def worker_environment(backend: Backend, setting: Setting, allocator: str) -> di
     return {"PYTHONHASHSEED": "0", **threads, **heap, **backend.environment(setting)}
 
 
-class Worker:
-    """A running worker; a context manager, after which neither it nor its children run."""
+class Abandoned(Exception):  # noqa: N818 - not an error but how a worker ends that nobody waits for any more
+    """Raised by a worker's messages when its caller says that nobody will ask for what is left."""
 
-    def __init__(self, job: Job, environment: Mapping[str, str], limits: Limits | None = None) -> None:
+
+class Worker:
+    """A running worker; a context manager, after which neither it nor its children run.
+
+    `abandoned` is asked between messages, about twice a second; once it says yes, `messages` raises `Abandoned`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        environment: Mapping[str, str],
+        limits: Limits | None = None,
+        abandoned: Callable[[], bool] = lambda: False,
+    ) -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in _HEAP}
         self._limits = limits or Limits()
+        self._abandoned = abandoned
         self._start = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "capsbench.worker"],
@@ -97,6 +111,8 @@ class Worker:
                 if end is not None:
                     yield end
                     return
+                if self._abandoned():
+                    raise Abandoned
 
     def __enter__(self) -> Self:
         return self
