@@ -16,7 +16,10 @@ Direction = Literal["lower", "higher", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseKey:
-    """Which case this is; `id` is readable and ends in the hash of everything that defines the case."""
+    """Which case this is; `id` is readable and ends in the hash of everything that defines the case.
+
+    `devices` share each batch of `batch` images, with `threads` each.
+    """
 
     id: str
     network: str
@@ -29,7 +32,13 @@ class CaseKey:
     seed: int
     threads: int
     precision: str
+    devices: int = 1
     allocator: str
+
+    @property
+    def realization(self) -> str:
+        """`backend:mode`, and on how many devices where there are several."""
+        return f"{self.backend}:{self.mode}" + (f" ×{self.devices}" if self.devices > 1 else "")
 
     def is_like(self, glob: str) -> bool:
         """Whether the id, the network or `backend:mode` matches a glob."""
@@ -80,6 +89,26 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataParallel:
+    """How far training on several devices lies from the same training on one.
+
+    Attributes:
+        devices: how many.
+        steps: train steps from the same parameters on the same batches, on either side.
+        loss_max_relative_deviation: largest difference of the losses of a step, over that on one device; over a
+            thousandth of the first one, where it is smaller than that.
+        limit: what it may be.
+        passed: within the limit.
+    """
+
+    devices: int
+    steps: int
+    loss_max_relative_deviation: float
+    limit: float
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """One number of a case.
 
@@ -127,6 +156,7 @@ class Record:
 
     Attributes:
         reason: why the status is not `ok`; empty otherwise.
+        data_parallel: of a case on several devices.
         metrics: by name; names carry their unit (`train_step_seconds`).
         ops: the profiled train step.
         step_profile_seconds: wall time of that step; ops and an unattributed rest add up to it.
@@ -147,6 +177,7 @@ class Record:
     status: Status
     reason: str = ""
     parity: Parity | None = None
+    data_parallel: DataParallel | None = None
     metrics: dict[str, Metric] = field(default_factory=dict)
     ops: tuple[OpEvent, ...] = ()
     step_profile_seconds: float | None = None

@@ -124,6 +124,13 @@ def turns(drafts: Sequence[Draft], rounds: int) -> Iterator[tuple[int, Draft]]:
                 yield number, draft
 
 
+def sides(case: Case, number: int) -> tuple[Case, ...]:
+    """What is timed of a case in a round: several devices take turns with one, A B in even rounds, B A in odd ones."""
+    if case.devices == 1:
+        return (case,)
+    return (case, case.on_one_device())[:: 1 if number % 2 == 0 else -1]
+
+
 def _groups(cases: Iterable[Case]) -> list[list[Case]]:
     groups: dict[tuple[object, ...], list[Case]] = {}
     for case in cases:
@@ -145,7 +152,9 @@ def _run_group(run: _Run, drafts: list[Draft]) -> Iterator[Record]:
     timed = [draft for draft in drafts if "time" in draft.case.measure and not draft.failed]
     rounds = run.rounds or (timed[0].case.time.rounds if timed else 0)
     for number, draft in turns(timed, rounds):
-        _perform(run, draft, TimeJob(case=draft.case, place=_place(run, draft)), number, rounds)
+        for case in sides(draft.case, number):
+            if not draft.failed:
+                _perform(run, draft, TimeJob(case=case, place=_place(run, draft)), number, rounds)
         if draft.failed:
             yield _finish(run, draft)
     for draft in [draft for draft in drafts if not draft.failed]:
@@ -157,15 +166,16 @@ def _run_group(run: _Run, drafts: list[Draft]) -> Iterator[Record]:
 def _perform(run: _Run, draft: Draft, job: CheckJob | TimeJob | AccuracyJob, number: int = 0, rounds: int = 1) -> None:
     """Give a job to a worker of its own and take what it sends."""
     case = draft.case
+    alone = ", one device" if job.case.devices < case.devices else ""
 
     def tell(progress: Progress) -> None:
-        prefix = f"round {number + 1} of {rounds}, " if isinstance(job, TimeJob) else ""
+        prefix = f"round {number + 1} of {rounds}{alone}, " if isinstance(job, TimeJob) else ""
         done = number * progress.total + progress.done
         run.listener.case_stage(case, progress.stage, done, rounds * progress.total, f"{prefix}{progress.detail}")
 
     run.listener.case_stage(case, job.kind, number, rounds, f"starting {case.backend}")
     try:
-        environment = worker_environment(plugins.load(case.backend), case.setting, case.allocator)
+        environment = worker_environment(plugins.load(case.backend), job.case.setting, case.allocator)
     except Exception as error:  # noqa: BLE001 - a broken backend fails its own cases only
         status: Outcome = "bad_input" if isinstance(error, BadInput) else "crash"
         draft.take(Received((), Done(status=status, reason=" ".join(str(error).split()))))
@@ -178,7 +188,8 @@ def _finish(run: _Run, draft: Draft) -> Record:
     record = assemble(draft, run.store.run_id, run.machine)
     folder = run.store.artifacts(draft.case.id)
     if draft.rounds():
-        _write(folder / "timing.json", json.dumps({"rounds": plain(draft.rounds(), defaults=True)}))
+        alone = {"one_device": plain(draft.rounds_alone(), defaults=True)} if draft.case.devices > 1 else {}
+        _write(folder / "timing.json", json.dumps({"rounds": plain(draft.rounds(), defaults=True), **alone}))
     if draft.failed and draft.stderr:
         _write(folder / "stderr.txt", draft.stderr)
     run.store.append(record)
