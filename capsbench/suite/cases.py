@@ -122,7 +122,9 @@ def expand(
     chosen = {use: _mode(use, modes, path) for use in (*dict(suite.realizations()), *suite.uses())}
     placed = {backend: (devices or {}).get(backend, suite.device) for backend, _ in chosen.values()}
     return tuple(
-        _case(suite, use, network, (batch, devices), seed, (*chosen[mode], measure), choice.train, placed[chosen[mode][0]])
+        _case(
+            suite, use, network, (batch, devices), seed, (*chosen[mode], measure), choice.train, placed[chosen[mode][0]]
+        )
         for use in _uses(suite, path)
         for network, choice in _networks(suite, path, use)
         for batch, devices, seed, (mode, measure) in product(

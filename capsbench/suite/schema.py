@@ -227,8 +227,7 @@ class Suite:
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,2})$")] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] = 2
     devices: Annotated[
-        Annotated[DeviceCount, Tag("number")]
-        | Annotated[tuple[DeviceCount, ...], Field(min_length=1), Tag("list")],
+        Annotated[DeviceCount, Tag("number")] | Annotated[tuple[DeviceCount, ...], Field(min_length=1), Tag("list")],
         Discriminator(lambda given: "list" if isinstance(given, list | tuple) else "number"),
     ] = 1
     precision: Precision = "float32"
