@@ -23,6 +23,7 @@ from capsbench_torch.replica import READY, VALUE, Command, join, serve
 
 COLLECTIVE_SECONDS: Final = 300.0
 """Until a replica that does not answer is given up. Compiling, which one may do longer than another, is within it."""
+_START_SECONDS: Final = 300.0
 _MOURNING_SECONDS: Final = 2.0
 _HOST: Final = "127.0.0.1"
 
@@ -65,7 +66,7 @@ class Ranks:
 
     def answers(self) -> list[Any]:
         """What each other rank answers, by rank."""
-        return [self._answer(number, VALUE) for number in range(self.count - 1)]
+        return [self._answer(number, VALUE, self._seconds) for number in range(self.count - 1)]
 
     @contextmanager
     def guarding(self) -> Iterator[None]:
@@ -121,13 +122,13 @@ class Ranks:
             self._processes.append(process)
             self._connections.append(ours)
         for number in range(self.count - 1):
-            self._answer(number, READY)
+            self._answer(number, READY, _START_SECONDS)
         os.environ |= _environment(0, self.count, self._store.port)
         join(self._store, 0, self.count, setting.replicas[0], self._seconds)
 
-    def _answer(self, number: int, kind: str) -> Any:  # noqa: ANN401 - whatever the command gives
+    def _answer(self, number: int, kind: str, seconds: float) -> Any:  # noqa: ANN401 - whatever the command gives
         connection, process = self._connections[number], self._processes[number]
-        if not wait([connection, process.sentinel], self._seconds):
+        if not wait([connection, process.sentinel], seconds):
             raise TimeoutError("timed out")
         told, value = connection.recv()
         if told != kind:
@@ -136,7 +137,10 @@ class Ranks:
 
     def _why(self, error: Exception) -> Exception:
         """What happened: another rank's own error, its death, its silence, or what this one met itself."""
-        wait([process.sentinel for process in self._processes], _MOURNING_SECONDS)
+        ended = wait([process.sentinel for process in self._processes], _MOURNING_SECONDS)
+        for process in self._processes:
+            if process.sentinel in ended:
+                process.join(_MOURNING_SECONDS)  # its pipe closes a moment before it is gone
         for rank, (process, connection) in enumerate(zip(self._processes, self._connections, strict=True), 1):
             name = f"replica {rank} of {self.count}"
             with suppress(EOFError, OSError):
@@ -167,7 +171,8 @@ _current: Ranks | None = None
 
 
 @atexit.register
-def _end() -> None:
+def end_all() -> None:
+    """End the ranks of this process, where there are any."""
     if _current is not None:
         _current.end()
 

@@ -8,7 +8,7 @@ from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
 
-SCHEMA = 3
+SCHEMA = 4
 
 Status = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash"]
 Direction = Literal["lower", "higher", "none"]
