@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
+import resuming
 
 pytest.importorskip("torch")
 
@@ -89,6 +90,16 @@ def test_whole_batches_are_normalised_and_masked():
     )
     for name, value in theirs.items():
         np.testing.assert_allclose(ours[name], value, rtol=1e-8, atol=1e-10 * abs(value).max())
+
+
+def test_a_resumed_training_is_bit_equal(make_case, mnist_root, tmp_path):
+    """Killed in the second of two epochs, two ranks go on from a checkpoint as if nothing had been."""
+    case = make_case("eager", backend="torch", network=zoo.load("cnn-tiny"), devices=2)
+    assert resuming.train(case, mnist_root, tmp_path / "whole") == []
+    resuming.train(case, mnist_root, tmp_path / "killed", dies_at=8)
+    [note] = resuming.train(case, mnist_root, tmp_path / "killed")
+    assert note.startswith("training resumed after epoch 1:")
+    resuming.assert_same(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_a_rank_that_is_killed(monkeypatch):
