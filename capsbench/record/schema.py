@@ -90,19 +90,19 @@ class Parity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """What tells rounding from a mistake where losses on several devices part from those on one.
+    """What tells rounding from a mistake where losses on several devices part from those on one in float32.
 
-    Some networks, deep EM networks above all, multiply any difference from step to step. Where one device itself parts
-    from itself when it takes the images of each batch in another order, which is the same training but for rounding,
-    float64 decides, over the steps before even that is carried away.
+    Some trainings multiply any difference from step to step, deep EM networks above all, or turn next to nothing into a
+    whole step, as Adam can. So where float32 agrees to begin with, float64 decides: over the steps in which one device
+    still agrees with itself when it takes the images of each batch in reverse, the same training but for rounding.
 
     Attributes:
-        reordered_deviation: of one device with the images of each batch in reverse, over all steps.
-        float64_steps: in which one device in float64 does not yet part from itself so.
+        float32_steps: the first ones, whose losses are within the limit.
+        float64_steps: the first ones in which one device in float64 agrees with itself so.
         float64_deviation: of several devices from one in float64, over those steps.
     """
 
-    reordered_deviation: float
+    float32_steps: int
     float64_steps: int
     float64_deviation: float
 

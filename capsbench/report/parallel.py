@@ -14,7 +14,7 @@ _NOTES: Final = (
     "loss deviation: largest relative difference of the losses of the first train steps from those on one device.",
 )
 _ON_CPU: Final = "on the CPU every replica has its threads; one device has as many as one replica."
-_ROUNDING: Final = "rounding: beyond the limit, as one device with its images in another order is; float64 agrees."
+_ROUNDING: Final = "rounding: beyond the limit after a while, which float64 is not."
 
 
 def parallel_tables(records: Sequence[Record]) -> tuple[Table, ...]:

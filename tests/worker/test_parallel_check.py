@@ -32,7 +32,7 @@ def check(mnist_root):
 class Chaotic(FakeRealization):
     """Adds to its loss what it computes otherwise than one device with images in order, tenfold in each step."""
 
-    mistake = 0.0
+    mistake = narrow_mistake = 0.0
 
     def place(self, images, labels, masks):  # noqa: D102 - see the contract
         reference = np.float32(images[:, 0, 0, 0] * np.arange(len(images))).sum()
@@ -41,9 +41,10 @@ class Chaotic(FakeRealization):
     def train_step(self, placed, step):  # noqa: D102 - see the contract
         *placed, reference = placed
         loss, several = super().train_step(placed, step), self._setting.devices > 1
-        noise = 3e-17 if self._setting.kept == "float64" else 1e-7
+        wide = self._setting.kept == "float64"
+        noise, mistake = (3e-17 if wide else 1e-7), self.mistake + (0.0 if wide else self.narrow_mistake)
         turned = several or reference != type(self).forwards.setdefault(step.number, reference)
-        return loss * (1.0 + turned * (noise * 10.0**step.number + several * self.mistake))
+        return loss * (1.0 + turned * (noise * 10.0**step.number + several * mistake))
 
 
 def test_unequal_shards_count_by_their_size(check):
@@ -67,19 +68,28 @@ def test_parity_is_that_of_several_devices(check):
     assert check("fast", measure=("parity",))[0].status == "ok"
 
 
+def test_float32_must_agree_to_begin_with(check, monkeypatch):
+    """Whatever float64 says: what is off at once is no rounding."""
+    monkeypatch.setattr(Chaotic, "narrow_mistake", 1e-3)
+    monkeypatch.setattr(Chaotic, "forwards", {}, raising=False)
+    monkeypatch.setattr(capsbench_fake, "FakeRealization", Chaotic)
+    done, [found], _ = check()
+    assert (done.status, found.drift.float32_steps, found.drift.float64_steps) == ("parity_failed", 0, 9)
+    assert found.drift.float64_deviation < 1e-7
+
+
 @pytest.mark.parametrize("mistake", [0.0, 1e-5])
 def test_rounding_is_told_from_a_mistake(check, monkeypatch, mistake):
-    """Where one device parts from itself too, float64 decides, before it is carried away."""
+    """Float64 decides, over the steps before one device, with its images in reverse, parts from itself."""
     monkeypatch.setattr(Chaotic, "mistake", mistake)
     monkeypatch.setattr(Chaotic, "forwards", {}, raising=False)
     monkeypatch.setattr(capsbench_fake, "FakeRealization", Chaotic)
     done, [found], notes = check()
     assert found.loss_max_relative_deviation > 1.0
-    assert found.drift.reordered_deviation > 1.0
-    assert found.drift.float64_steps == 9
+    assert (found.drift.float32_steps, found.drift.float64_steps) == (3, 9)
     if mistake:
         assert done.status == "parity_failed"
-        assert "; in float64 by 1e-05 over 9 steps, and one device from itself" in done.reason
+        assert done.reason.endswith(", from step 3 on; in float64 by 1e-05 in 9 steps")
     else:
         assert done.status == "ok"
         assert found.drift.float64_deviation < 1e-7
