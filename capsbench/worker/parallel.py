@@ -6,9 +6,9 @@ share, an average or a mask that is wrong shows within a few steps. In mixed pre
 precision that parameters are kept in: in bfloat16 a product is rounded otherwise when it has fewer rows.
 
 Some trainings multiply rounding from step to step, by ten and more in a deep EM network before it has learned anything,
-or turn next to nothing into a whole step, as Adam does, whose first steps are as long for a small gradient as for a
-large one. Where float32 agrees in the first steps, float64 then decides, over the steps before even that is carried
-away: those in which one device agrees with itself, with the images of each batch in reverse (`record.schema.Drift`).
+or turn next to nothing into a whole step, as Adam can, whose first steps are as long for a small gradient as for any
+other. Where float32 agrees in the first steps, float64 then decides, over the steps before even that is carried away:
+those in which one device agrees with itself, with the images of each batch in reverse (`record.schema.Drift`).
 """
 
 import gc
