@@ -28,7 +28,7 @@ from capsbench.cli.options import (
     modes,
     read_suites,
 )
-from capsbench.errors import BadInput, Unavailable
+from capsbench.errors import EXIT_UNWRITTEN, BadInput, Unavailable, Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -81,7 +81,7 @@ def run(
     ledger = read_ledger(ledger_path(results))  # a mistake in it is said before hours are spent
     with executing(where, cases) as run_cases:
         store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
-        _run(partial(run_cases, cases, data_root=data, cache=None, rounds=rounds), store)
+        _run(partial(run_cases, cases, data_root=data, cache=None, rounds=rounds), store, is_new=resume is None)
     records = store.latest_records()
     _print(records, store, results, ledger, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
@@ -143,28 +143,37 @@ def _header(suites: Sequence[tuple[Path, Suite]], results: Path) -> dict[str, ob
     }
 
 
-def _run(run_cases: Callable[..., object], store: RunStore) -> None:
-    """Run the cases; a run that ends before they do says where it can be taken up again."""
+def _run(run_cases: Callable[..., object], store: RunStore, *, is_new: bool) -> None:
+    """Run the cases; a run that ends before they do says how it is taken up again."""
     from rich.console import Console
 
     from capsbench.runner.progress import ConsoleProgress
 
     try:
-        with ConsoleProgress(Console(stderr=True)) as progress:
+        with store.writing(), ConsoleProgress(Console(stderr=True)) as progress:
             run_cases(store=store, listener=progress)
     except BadInput:
-        store.discard_empty()
+        if is_new:  # an older one may hold checkpoints, or be another process's
+            store.discard_empty()
         raise
     except Unavailable as error:
         _say_how_to_go_on(str(error), store)
         raise typer.Exit(EXIT_UNAVAILABLE) from None
+    except Unwritten as error:
+        _say_how_to_go_on(str(error), store)
+        raise typer.Exit(EXIT_UNWRITTEN) from None
     except KeyboardInterrupt:
         _say_how_to_go_on("interrupted", store)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except SystemExit as end:
+        _say_how_to_go_on("asked to end", store)
+        raise typer.Exit(end.code if isinstance(end.code, int) else 1) from None
 
 
 def _say_how_to_go_on(why: str, store: RunStore) -> None:
-    message = f"{why}; what has ended is in {store.folder}, go on with --resume {store.run_id}"
+    from capsbench.report.format import label
+
+    message = label(f"{why}; what has ended is in {store.folder}, go on with --resume {store.run_id}")
     sys.stderr.write(f"capsbench: {message}\n")
 
 

@@ -6,14 +6,14 @@ Cases that will be compared take their timing rounds in turns, forwards in even 
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from capsbench import plugins
-from capsbench.dataset.atomic import whole_file
+from capsbench.dataset.atomic import remove_unfinished, whole_file
 from capsbench.dataset.protocol import DataUse
-from capsbench.errors import BadInput
+from capsbench.errors import BadInput, Unwritten
 from capsbench.measure.environment import Machine
 from capsbench.network.text import plain
 from capsbench.record.schema import Record
@@ -112,9 +112,13 @@ def run_group(run: GroupRun, drafts: Sequence[Draft]) -> Iterator[Record]:
 
     Raises:
         Abandoned: nobody waits for the group any more.
+        Unwritten: the keeper takes no more records.
     """
     for draft in drafts:
-        if draft.data.violations:
+        remove_unfinished(run.keeper.artifacts(draft.case.id))
+        if draft.data.failure is not None:
+            draft.end = draft.data.failure
+        elif draft.data.violations:
             # A score on images that trained would be worse than none.
             draft.end = Done(
                 status="unsupported", reason=f"the split may not be used: {'; '.join(draft.data.violations)}"
@@ -153,20 +157,30 @@ def _perform(
         status: Outcome = "bad_input" if isinstance(error, BadInput) else "crash"
         draft.take(Received((), Done(status=status, reason=" ".join(str(error).split()))))
         return
-    with Worker(job, environment, limits_of(case.limits), run.abandoned) as worker:
-        draft.take(receive(worker, tell))
+    try:
+        with Worker(job, environment, limits_of(case.limits), run.abandoned) as worker:
+            draft.take(receive(worker, tell))
+    except OSError as error:
+        reason = f"no worker could be started: {error.strerror or error}"
+        draft.take(Received((), Done(status="crash", reason=reason)))
 
 
 def _finish(run: GroupRun, draft: Draft) -> Record:
     record = assemble(draft, run.keeper.run_id, run.machine)
-    folder = run.keeper.artifacts(draft.case.id)
+    try:
+        _keep_files(run.keeper.artifacts(draft.case.id), draft)
+    except (OSError, Unwritten) as error:  # the record may find room where they did not
+        record = replace(record, notes=(*record.notes, f"files of the case are missing: {error}"))
+    run.keeper.append(record)
+    run.watcher.finished(record)
+    return record
+
+
+def _keep_files(folder: Path, draft: Draft) -> None:
     if draft.rounds():
         _write(folder / "timing.json", json.dumps({"rounds": plain(draft.rounds(), defaults=True)}))
     if draft.failed and draft.stderr:
         _write(folder / "stderr.txt", draft.stderr)
-    run.keeper.append(record)
-    run.watcher.finished(record)
-    return record
 
 
 def _write(path: Path, text: str) -> None:
@@ -177,6 +191,8 @@ def _write(path: Path, text: str) -> None:
 def describe_data(place: Place, cases: Iterable[Case], watcher: Watcher) -> dict[DataUse, DataFacts]:
     """Load every data set that the cases use, each once and in a worker.
 
+    A worker that was killed at it says nothing about the data: it costs the cases that use them, and no others.
+
     Raises:
         BadInput: of the first that cannot be used.
     """
@@ -186,7 +202,11 @@ def describe_data(place: Place, cases: Iterable[Case], watcher: Watcher) -> dict
         received = _one_off(DataJob(dataset=choice, place=place), _teller(watcher, case))
         data = next((part for part in received.parts if isinstance(part, DataPart)), None)
         if data is None:
-            raise BadInput(received.done.reason)
+            if received.done.status == "bad_input":
+                raise BadInput(received.done.reason)
+            reason = f"the data could not be read: {received.done.reason}"
+            facts[choice] = DataFacts(failure=Done(status=received.done.status, reason=reason))
+            continue
         notes = tuple(note for part in received.parts if isinstance(part, NotesPart) for note in part.notes)
         facts[choice] = DataFacts(data.data, notes, data.violations)
     return facts

@@ -24,6 +24,7 @@ from capsbench.worker.messages import Done, Job, Message, Part, Progress, Receiv
 STDERR_BYTES = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
 _EXIT_SECONDS = 5.0
+_MOST_MESSAGE_BYTES = 64 << 20
 _MOST_DRAINED_CHUNKS = 8  # more than a pipe holds, and an end even if something goes on writing
 _HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(8 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -72,7 +73,7 @@ class Worker:
             bufsize=0,
             start_new_session=True,
         )
-        self._unread = b""
+        self._unread = bytearray()
         self._stderr = b""
         self._give(encode(job))
 
@@ -155,7 +156,14 @@ class Worker:
                 yield from self._split(data or b"")
 
     def _split(self, data: bytes) -> Iterator[Message]:
-        *lines, self._unread = (self._unread + data).split(b"\n")
+        self._unread += data
+        if b"\n" not in data:
+            if len(self._unread) > _MOST_MESSAGE_BYTES:
+                size = _MOST_MESSAGE_BYTES >> 20
+                yield Done(status="crash", reason=f"the worker sent {size} MiB without an end of line")
+            return
+        *lines, rest = bytes(self._unread).split(b"\n")
+        self._unread = bytearray(rest)
         for line in lines:
             message = decode_message(line)
             if message is None:

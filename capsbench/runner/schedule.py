@@ -8,7 +8,7 @@ from capsbench.measure.environment import describe_machine
 from capsbench.record.schema import Record
 from capsbench.runner.assemble import Draft
 from capsbench.runner.group import GroupRun, Keeper, Watcher, comparable_groups, describe_data, run_group
-from capsbench.runner.interrupt import ending_on_sigterm
+from capsbench.runner.interrupt import ending_on_signals
 from capsbench.suite.cases import Case
 from capsbench.worker.messages import Place
 
@@ -51,13 +51,15 @@ def run_cases(
 
     Raises:
         BadInput: a data set is missing or broken; nothing has run then.
+        Unwritten: the store takes no more records.
+        SystemExit: a signal asked for the end.
     """
     waiting = still_to_run(cases, store)
     place = Place(data_root=_text(data_root), cache=_text(cache))
     run = GroupRun(place, store, listener, describe_machine(), rounds)
     listener.started(len(waiting))
     records: list[Record] = []
-    with ending_on_sigterm():
+    with ending_on_signals():
         facts = describe_data(place, waiting, listener)
         for group in comparable_groups(waiting):
             records.extend(run_group(run, [Draft(case, facts[case.dataset]) for case in group]))

@@ -57,7 +57,7 @@ async def carry(
     Raises:
         Lost: some case has no record.
         Refused: the station does not run such groups.
-        OSError: the run could not keep what came.
+        Unwritten: the run could not keep what came.
     """
     future = None
     try:

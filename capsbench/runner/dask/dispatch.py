@@ -29,7 +29,7 @@ from capsbench.runner.dask.inbox import Board, Inbox
 from capsbench.runner.dask.parcel import Parcel
 from capsbench.runner.dask.placing import GPU, Errand, Station, hopeless, place
 from capsbench.runner.group import comparable_groups, describe_data
-from capsbench.runner.interrupt import ending_on_sigterm
+from capsbench.runner.interrupt import ending_on_signals
 from capsbench.runner.schedule import Store, still_to_run
 from capsbench.suite.cases import Case
 from capsbench.worker.messages import Done, Outcome, Place
@@ -71,11 +71,13 @@ def run_on_dask(
     Raises:
         BadInput: the cluster is here, and a data set is missing or broken; nothing has run then.
         Unavailable: the cluster's scheduler has gone.
+        Unwritten: the store takes no more records.
+        SystemExit: a signal asked for the end.
     """
     waiting = still_to_run(cases, store)
     where = Place(data_root=_absolute(data_root), cache=_absolute(cache))
     listener.started(len(waiting))
-    with ending_on_sigterm():
+    with ending_on_signals():
         # Hashed once where all workers see the same files; elsewhere each worker says which images it has itself.
         facts = describe_data(where, waiting, listener) if cluster.here else {}
         sweep = _Sweep(cluster, where, store, listener, rounds, facts, waiting)
@@ -289,7 +291,7 @@ class _Signals:
 
 @contextmanager
 def _signals_after() -> Iterator[_Signals]:
-    """What `ending_on_sigterm` does to a signal waits for the end of the block."""
+    """What `ending_on_signals` does to a signal waits for the end of the block."""
     signals = _Signals()
     for number in (signal.SIGTERM, signal.SIGHUP):
         handler = signal.getsignal(number)

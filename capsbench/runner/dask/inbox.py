@@ -10,7 +10,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from capsbench.dataset.atomic import whole_file
-from capsbench.errors import BadInput
+from capsbench.errors import BadInput, Unwritten
 from capsbench.record.schema import Record
 from capsbench.record.store import decode
 from capsbench.runner.dask.parcel import Chunk, Ended, Over, Stage, decode_news
@@ -61,7 +61,7 @@ class Inbox:
 
         Raises:
             Garbled: it cannot be.
-            OSError: the record could not be kept.
+            Unwritten: the record could not be kept.
         """
         try:
             news = decode_news(text)
@@ -92,7 +92,7 @@ class Inbox:
         try:
             with whole_file(self._store.artifacts(case.id) / chunk.name) as file:
                 file.write(data)
-        except OSError as error:  # the record may find room where its files did not
+        except (OSError, Unwritten) as error:  # the record may find room where its files did not
             self._unwritten[case.id] = f"files of the case are missing: {error}"
 
     def _record(self, case: Case, line: bytes) -> None:

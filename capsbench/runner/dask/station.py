@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def _run(desk: Desk) -> None:
     except BadInput as error:
         desk.put(Over(reason=str(error), data=True))
         return
-    data = DataFacts(data.splits, (*data.notes, *_notes(parcel, machine)), data.violations)
+    data = replace(data, notes=(*data.notes, *_notes(parcel, machine)))
     run = GroupRun(parcel.place, watcher, watcher, machine, parcel.rounds, desk.abandoned)
     try:
         for _record in run_group(run, [Draft(case, data) for case in parcel.cases]):
@@ -127,9 +128,12 @@ def _notes(parcel: Parcel, machine: Machine) -> Iterator[str]:
 def _describe(place: Place, case: Case, watcher: "_Reporter") -> DataFacts:
     """Facts on a case's data set, found out once in the life of a Dask worker: these are the images that it has."""
     key = case.dataset, place
-    if key not in _facts:
-        [_facts[key]] = describe_data(place, [case], watcher).values()
-    return _facts[key]
+    if key in _facts:
+        return _facts[key]
+    [facts] = describe_data(place, [case], watcher).values()
+    if facts.failure is None:
+        _facts[key] = facts
+    return facts
 
 
 class _Reporter:
