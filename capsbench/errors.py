@@ -19,10 +19,6 @@ class BadInput(ValueError):  # noqa: N818 - it is the user's input that is bad; 
         self.where = where
 
 
-class Unavailable(Exception):  # noqa: N818 - as above; it is somebody else's service that failed
-    """What a run depends on has gone; what has ended is kept. The message is one sentence."""
-
-
 class Unwritten(Exception):  # noqa: N818 - as above; it is the disk that is full
     """Results could not be written; the command line prints it and exits with code 74.
 
@@ -37,6 +33,10 @@ class Unwritten(Exception):  # noqa: N818 - as above; it is the disk that is ful
     def __init__(self, path: Path, error: OSError, *, kept: bool = False) -> None:
         rest = "; the last record went into room held for it" if kept else ""
         super().__init__(f"cannot write to {path}: {error.strerror or error}{rest}")
+
+
+class Unavailable(Exception):  # noqa: N818 - as above; it is somebody else's service that failed
+    """What a run depends on has gone; what has ended is kept. The message is one sentence."""
 
 
 def unknown_name(what: str, name: str, legal: Iterable[str], where: str | None = None) -> BadInput:

@@ -156,12 +156,12 @@ def _run(run_cases: Callable[..., object], store: RunStore, *, is_new: bool) -> 
         if is_new:  # an older one may hold checkpoints, or be another process's
             store.discard_empty()
         raise
-    except Unavailable as error:
-        _say_how_to_go_on(str(error), store)
-        raise typer.Exit(EXIT_UNAVAILABLE) from None
     except Unwritten as error:
         _say_how_to_go_on(str(error), store)
         raise typer.Exit(EXIT_UNWRITTEN) from None
+    except Unavailable as error:
+        _say_how_to_go_on(str(error), store)
+        raise typer.Exit(EXIT_UNAVAILABLE) from None
     except KeyboardInterrupt:
         _say_how_to_go_on("interrupted", store)
         raise typer.Exit(EXIT_INTERRUPTED) from None

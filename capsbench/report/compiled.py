@@ -96,7 +96,7 @@ def _row(record: Record, other: Record | None) -> tuple[Cell, ...]:
     other_first, other_step = _seconds(other, "first_step_seconds"), _seconds(other, "train_step_seconds")
     return (
         text_cell(case.network),
-        text_cell(f"{case.backend}:{case.mode}"),
+        text_cell(case.realization),
         cell(case.batch, fmt.count),
         text_cell(case.routing_iterations),
         text_cell(case.dataset),

@@ -112,7 +112,7 @@ def _slope_row(key: CaseKey, cases: Sequence[Record]) -> tuple[Cell, ...]:
     points = max(len(_points(cases, metric)) for _, metric, _ in _SLOPES)
     return (
         text_cell(key.network),
-        text_cell(f"{key.backend}:{key.mode}"),
+        text_cell(key.realization),
         cell(key.batch, fmt.count),
         text_cell(key.dataset),
         text_cell(key.device),

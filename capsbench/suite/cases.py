@@ -42,6 +42,7 @@ class Case:
     batch: int
     seed: int
     threads: int
+    devices: int = 1
     precision: Precision
     allocator: Literal["heap", "default"]
     measure: tuple[Measure, ...]
@@ -57,7 +58,11 @@ class Case:
     @property
     def setting(self) -> Setting:
         """How the backend is asked to realize the network."""
-        return Setting(self.mode, self.device, self.precision, self.threads)
+        return Setting(self.mode, self.device, self.precision, self.threads, self.devices)
+
+    def on_one_device(self) -> "Case":
+        """The same work on one device, beside which several are measured; no case of any suite."""
+        return replace(self, devices=1)
 
     @property
     def recipe(self) -> Recipe:
@@ -89,6 +94,7 @@ class Case:
             seed=self.seed,
             threads=self.threads,
             precision=self.precision,
+            devices=self.devices,
             allocator=self.allocator,
         )
 
@@ -116,10 +122,14 @@ def expand(
     chosen = {use: _mode(use, modes, path) for use in (*dict(suite.realizations()), *suite.uses())}
     placed = {backend: (devices or {}).get(backend, suite.device) for backend, _ in chosen.values()}
     return tuple(
-        _case(suite, use, network, batch, seed, (*chosen[mode], measure), choice.train, placed[chosen[mode][0]])
+        _case(
+            suite, use, network, (batch, devices), seed, (*chosen[mode], measure), choice.train, placed[chosen[mode][0]]
+        )
         for use in _uses(suite, path)
         for network, choice in _networks(suite, path, use)
-        for batch, seed, (mode, measure) in product(choice.batch, suite.seeds, choice.realizations)
+        for batch, devices, seed, (mode, measure) in product(
+            _batches(choice.batch, suite, path), suite.device_counts(), suite.seeds, choice.realizations
+        )
     )
 
 
@@ -141,6 +151,16 @@ def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
 def comparable_group(case: Case) -> tuple[object, ...]:
     """Cases with equal groups differ in backend and mode only: their timing rounds are interleaved."""
     return (case.suite, case.dataset, case.network.name, case.routing_iterations, case.batch, case.seed, case.device)
+
+
+def _batches(batches: tuple[int, ...], suite: Suite, path: Path) -> tuple[int, ...]:
+    """The batches, each with an image for every device at least."""
+    most = max(suite.device_counts())
+    if min(batches) < most:
+        raise BadInput(
+            f"a batch of {min(batches)} is too small for {most} devices: each needs an image", f"{path}:devices"
+        )
+    return batches
 
 
 def _mode(text: str, modes: Mapping[str, tuple[str, ...]], path: Path) -> tuple[str, str]:
@@ -204,13 +224,13 @@ def _case(
     suite: Suite,
     dataset: DataUse,
     named: tuple[Network, str],
-    batch: int,
+    sizes: tuple[int, int],
     seed: int,
     realization: _Realization,
     train: TrainChoice,
     device: str,
 ) -> Case:
-    (network, digest), (backend, mode, measure) = named, realization
+    (network, digest), (backend, mode, measure), (batch, devices) = named, realization, sizes
     case = Case(
         id="",
         suite=suite.name,
@@ -222,6 +242,7 @@ def _case(
         batch=batch,
         seed=seed,
         threads=suite.threads,
+        devices=devices,
         precision=suite.precision,
         allocator=suite.allocator,
         measure=measure,
@@ -230,7 +251,9 @@ def _case(
         limits=suite.limits,
     )
     iterations = "" if case.routing_iterations is None else f".i{case.routing_iterations}"
-    label = f"{network.name}.{dataset.name}.{backend}-{mode}.b{batch}{iterations}.s{seed}"
+    parallel = f".d{devices}" if devices > 1 else ""
+    label = f"{network.name}.{dataset.name}.{backend}-{mode}.b{batch}{parallel}{iterations}.s{seed}"
     protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
-    sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
-    return replace(case, id=f"{label}-{content_hash((protocol, sizes))[:8]}")
+    setting = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
+    several = (devices,) if devices > 1 else ()
+    return replace(case, id=f"{label}-{content_hash((protocol, (*setting, *several)))[:8]}")

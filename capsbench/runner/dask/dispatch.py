@@ -245,7 +245,7 @@ class _Sweep:
 
     def _give_up(self, cases: Iterable[Case], status: Outcome, reason: str) -> None:
         for case in cases:
-            draft = Draft(case, DataFacts({}, ()), end=Done(status=status, reason=reason))
+            draft = Draft(case, DataFacts(), end=Done(status=status, reason=reason))
             record = assemble(draft, self._store.run_id, self._machine)
             self._store.append(record)
             self.records.append(record)

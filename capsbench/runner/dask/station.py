@@ -128,12 +128,12 @@ def _notes(parcel: Parcel, machine: Machine) -> Iterator[str]:
 def _describe(place: Place, case: Case, watcher: "_Reporter") -> DataFacts:
     """Facts on a case's data set, found out once in the life of a Dask worker: these are the images that it has."""
     key = case.dataset, place
-    if key in _facts:
-        return _facts[key]
-    [facts] = describe_data(place, [case], watcher).values()
-    if facts.failure is None:
-        _facts[key] = facts
-    return facts
+    if key not in _facts:
+        [found] = describe_data(place, [case], watcher).values()
+        if found.failure is not None:
+            return found
+        _facts[key] = found
+    return _facts[key]
 
 
 class _Reporter:
