@@ -3,12 +3,14 @@
     python tests/benchmarks/sweep_throughput.py [--cases N] [--pairs N]
 
 Whole runs of the command line on the fake backend, from start to exit, in turns A B B A; each case is checked, timed in
-one round and trained for an epoch. Nothing else should run on the machine: its load is printed beside each run.
+one round and trained for an epoch. Nothing else should run on the machine: its load is printed beside each run, and
+what the run took of the processors.
 """
 
 # ruff: noqa: T201 - printing is the point
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -45,9 +47,10 @@ def main() -> None:
         seconds: dict[str, list[float]] = {side: [] for side in SIDES}
         first, second = SIDES
         for side in [each for n in range(asked.pairs) for each in ((first, second), (second, first))[n % 2]]:
-            load = os.getloadavg()[0]
+            load, before = os.getloadavg()[0], _cpu_seconds()
             seconds[side].append(_run(folder, SIDES[side]))
-            print(f"{side:>14} {seconds[side][-1]:6.1f} s   load before {load:.1f}", flush=True)
+            used = _cpu_seconds() - before
+            print(f"{side:>14} {seconds[side][-1]:6.1f} s, {used:.1f} CPU s   load before {load:.1f}", flush=True)
     ratios = [alone / shared for alone, shared in zip(*seconds.values(), strict=True)]
     for side, times in seconds.items():
         print(f"{side}: median {median(times):.1f} s, {min(times):.1f} to {max(times):.1f}")
@@ -62,6 +65,11 @@ def _prepare(folder: Path, cases: int) -> None:
     write_mnist(folder / "data")
     (folder / "linear.yaml").write_bytes((TESTS / "fake" / "linear.yaml").read_bytes())
     (folder / "suite.yaml").write_text(SUITE.format(seeds=", ".join(map(str, range(cases)))), encoding="utf-8")
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _run(folder: Path, options: list[str]) -> float:

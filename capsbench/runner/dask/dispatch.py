@@ -8,11 +8,8 @@ that was lost with its worker is tried on others; what has a record is not run a
 from __future__ import annotations
 
 import asyncio
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +25,7 @@ from capsbench.runner.dask.courier import Lost, Refused, carry, key_of
 from capsbench.runner.dask.inbox import Board, Inbox
 from capsbench.runner.dask.parcel import Parcel
 from capsbench.runner.dask.placing import GPU, Errand, Station, hopeless, place
+from capsbench.runner.dask.signals import Signals, signals_after
 from capsbench.runner.group import comparable_groups, describe_data
 from capsbench.runner.interrupt import ending_on_signals
 from capsbench.runner.schedule import Store, still_to_run
@@ -72,6 +70,7 @@ def run_on_dask(
         BadInput: the cluster is here, and a data set is missing or broken; nothing has run then.
         Unavailable: the cluster's scheduler has gone.
         Unwritten: the store takes no more records.
+        SystemExit: a signal asked for the end.
     """
     waiting = still_to_run(cases, store)
     where = Place(data_root=_absolute(data_root), cache=_absolute(cache))
@@ -80,7 +79,7 @@ def run_on_dask(
         # Hashed once where all workers see the same files; elsewhere each worker says which images it has itself.
         facts = describe_data(where, waiting, listener) if cluster.here else {}
         sweep = _Sweep(cluster, where, store, listener, rounds, facts, waiting)
-        with _signals_after() as come:
+        with signals_after() as come:
             asyncio.run(sweep.run(come))
     return tuple(sweep.records)
 
@@ -124,7 +123,7 @@ class _Sweep:
         self._seen = False
         self._joined = time.monotonic()
 
-    async def run(self, come: _Signals) -> None:
+    async def run(self, come: Signals) -> None:
         """Until no group is left.
 
         Raises:
@@ -258,51 +257,6 @@ class _Sweep:
             await asyncio.wait(tasks, timeout=_SECONDS_BETWEEN_LOOKS, return_when=asyncio.FIRST_COMPLETED)
         elif self._waiting:
             await asyncio.sleep(_SECONDS_BETWEEN_LOOKS)
-
-
-class _Signals:
-    """Signals that somebody handles: they end the event loop's work first, and are handled then."""
-
-    def __init__(self) -> None:
-        self.handlers: dict[int, Callable[..., object]] = {}
-        self.came: list[int] = []
-
-    @contextmanager
-    def cancelling(self) -> Iterator[None]:
-        """While the block runs, a signal cancels the task that runs it."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        for number in self.handlers:
-            loop.add_signal_handler(number, self._cancel, number, task)
-        try:
-            yield
-        except asyncio.CancelledError:
-            if not self.came:
-                raise
-        finally:
-            for number in self.handlers:
-                loop.remove_signal_handler(number)
-
-    def _cancel(self, number: int, task: asyncio.Task[None] | None) -> None:
-        self.came.append(number)
-        if task is not None:
-            task.cancel()
-
-
-@contextmanager
-def _signals_after() -> Iterator[_Signals]:
-    """What `ending_on_signals` does to a signal waits for the end of the block."""
-    signals = _Signals()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        handler = signal.getsignal(number)
-        if callable(handler) and threading.current_thread() is threading.main_thread():
-            signals.handlers[number] = handler
-    try:
-        yield signals
-    finally:
-        for taken, handler in signals.handlers.items():
-            signal.signal(taken, handler)
-    for came in signals.came:
-        signals.handlers[came](came, None)
 
 
 def _named(station: Station, reason: str) -> str:
