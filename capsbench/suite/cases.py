@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -24,6 +24,7 @@ from capsbench.network.variation import vary
 from capsbench.record.schema import CaseKey
 from capsbench.suite.schema import LimitChoice, Measure, OwnChoice, Suite, TimeChoice, TrainChoice
 
+_ENCODER = json.JSONEncoder(sort_keys=True)
 _Realization = tuple[str, str, tuple[Measure, ...]]
 
 
@@ -95,8 +96,7 @@ class Case:
 
 def content_hash(value: object) -> str:
     """Hash of plain data or dataclasses, all fields written out, 16 hexadecimal digits."""
-    text = json.dumps(plain(value, defaults=True), sort_keys=True)
-    return sha256(text.encode()).hexdigest()[:16]
+    return sha256(_json(plain(value, defaults=True))).hexdigest()[:16]
 
 
 def expand(
@@ -116,9 +116,10 @@ def expand(
     chosen = {use: _mode(use, modes, path) for use in (*dict(suite.realizations()), *suite.uses())}
     placed = {backend: (devices or {}).get(backend, suite.device) for backend, _ in chosen.values()}
     return tuple(
-        _case(suite, use, network, batch, seed, (*chosen[mode], measure), choice.train, placed[chosen[mode][0]])
+        _case(suite, fixed, batch, seed, (*chosen[mode], measure), placed[chosen[mode][0]])
         for use in _uses(suite, path)
         for network, choice in _networks(suite, path, use)
+        for fixed in (_Fixed.of(suite, use, *network, choice.train),)
         for batch, seed, (mode, measure) in product(choice.batch, suite.seeds, choice.realizations)
     )
 
@@ -200,22 +201,34 @@ def _load(name: str, path: Path) -> Network:
     return zoo.load(name)
 
 
-def _case(
-    suite: Suite,
-    dataset: DataUse,
-    named: tuple[Network, str],
-    batch: int,
-    seed: int,
-    realization: _Realization,
-    train: TrainChoice,
-    device: str,
-) -> Case:
-    (network, digest), (backend, mode, measure) = named, realization
-    case = Case(
-        id="",
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """What all cases of a network and a data set share, and the beginning of the text that their ids are hashes of."""
+
+    network: Network
+    dataset: DataUse
+    train: TrainChoice
+    iterations: int | None
+    text: bytes
+
+    @classmethod
+    def of(cls, suite: Suite, dataset: DataUse, network: Network, digest: str, train: TrainChoice) -> "_Fixed":
+        protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
+        return cls(network, dataset, train, routing_iterations(network), b"[" + _json(protocol) + b", ")
+
+
+def _case(suite: Suite, fixed: _Fixed, batch: int, seed: int, realization: _Realization, device: str) -> Case:
+    backend, mode, measure = realization
+    iterations = "" if fixed.iterations is None else f".i{fixed.iterations}"
+    label = f"{fixed.network.name}.{fixed.dataset.name}.{backend}-{mode}.b{batch}{iterations}.s{seed}"
+    sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
+    # The same as content_hash of both together, with what cases share written out once.
+    digest = sha256(fixed.text + _json(sizes) + b"]").hexdigest()[:8]
+    return Case(
+        id=f"{label}-{digest}",
         suite=suite.name,
-        network=network,
-        dataset=dataset,
+        network=fixed.network,
+        dataset=fixed.dataset,
         backend=backend,
         mode=mode,
         device=device,
@@ -225,12 +238,11 @@ def _case(
         precision=suite.precision,
         allocator=suite.allocator,
         measure=measure,
-        train=train,
+        train=fixed.train,
         time=suite.time,
         limits=suite.limits,
     )
-    iterations = "" if case.routing_iterations is None else f".i{case.routing_iterations}"
-    label = f"{network.name}.{dataset.name}.{backend}-{mode}.b{batch}{iterations}.s{seed}"
-    protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
-    sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
-    return replace(case, id=f"{label}-{content_hash((protocol, sizes))[:8]}")
+
+
+def _json(value: object) -> bytes:
+    return _ENCODER.encode(value).encode()
