@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from capsbench.cli.options import EXIT_WORSE, ResultsOption
+from capsbench.cli.options import EXIT_WORSE, ResultsOption, RowsOption, rows_of
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def compare(
         Literal["csv", "json", "md", "latex"] | None,
         typer.Option("--format", help="For papers, pages, programs; else for the screen.", show_default=False),
     ] = None,
+    rows: RowsOption = "40",
     results: ResultsOption = Path("results"),
 ) -> None:
     """Set run B beside run A: every number that both have, with one word for each.
@@ -60,10 +62,11 @@ def compare(
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations
-    from capsbench.report.export import WRITERS
+    from capsbench.report.export import PIECES
 
+    most = rows_of(rows)
     stores = open_run(results, a), open_run(results, b)
-    pairing = pair_cases(*(store.latest_records(case) for store in stores))
+    pairing = pair_cases(*(store.stored_records(case) for store in stores))
     if not pairing.pairs:
         raise BadInput(
             f"{stores[0].run_id} and {stores[1].run_id} have no case in common; a case is known by its network, "
@@ -71,16 +74,17 @@ def compare(
         )
     noise, told = _noise(stores, results)
     changes = changes_of(pairing.pairs, margin=margin, noise=noise)
-    tables = comparison_tables(changes, everything=everything, margin=margin)
+    tables = comparison_tables(changes, everything=everything, margin=margin, most=None if format_ else most)
     held = [*noise_notes(changes, noise, interleaved=False), *told]
-    said = [*explanations(changes), *held, *summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
+    told_apart = apart(pairing, most)
+    said = [*explanations(changes), *held, *summary(changes, pairing), *told_apart, *_surroundings(*stores)]
     if format_ is not None:
         counts = verdict_table(changes, tuple(store.run_id for store in stores), said)
-        typer.echo(WRITERS[format_]([counts, *tables]), nl=False)
+        sys.stdout.writelines(PIECES[format_]([counts, *tables]))
     else:
         screen = console()
         for table in tables:
-            print_table(table, screen)
+            print_table(table, screen, most)
         print_notes(said, screen)
     if any(fails(change, fail_on) for change in changes):
         raise typer.Exit(EXIT_WORSE)

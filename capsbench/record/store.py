@@ -4,13 +4,15 @@ Lines are appended and synced as cases end, so that a crash loses at most the ca
 crash tore is skipped by readers and never joined to the next one.
 """
 
+import gc
 import json
 import math
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -24,8 +26,10 @@ from capsbench.network.text import json_schema, plain
 from capsbench.record import skim
 from capsbench.record.schema import SCHEMA, Record
 from capsbench.record.skim import Glimpse
+from capsbench.record.stored import Place, Shelf
 
 LATEST = "latest"
+_BUFFER_BYTES = 1 << 20  # lines of some ten kilobytes
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
@@ -99,11 +103,41 @@ class RunStore:
         Raises:
             BadInput: cases have ended, but none is like the glob.
         """
-        latest = {record.case.id: record for record in self.records()}
+        return self._latest(self.records(), glob)
+
+    def stored_records(self, glob: str | None = None) -> tuple[Record, ...]:
+        """As `latest_records`, of any number of cases: of a line ops and layers are read when they are asked for.
+
+        A line that is found to be damaged only then is counted in `damaged_lines` from then on.
+        """
+        with _uncollected():
+            return self._latest(self._stored(), glob)
+
+    def _latest(self, records: Iterable[Record], glob: str | None) -> tuple[Record, ...]:
+        latest = {record.case.id: record for record in records}
         chosen = tuple(record for record in latest.values() if glob is None or record.case.is_like(glob))
         if latest and not chosen:
             raise BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {next(iter(latest))!r}", "--case")
         return chosen
+
+    def _stored(self) -> Iterator[Record]:
+        path = self._records_path()
+        self.damaged_lines = ()
+        if not path.is_file():
+            return
+        shelf = Shelf(path, lambda line: decode(line, str(path)), self._found_damaged)
+        at = 0
+        for number, line in self._lines(blank=True):
+            place = Place(number, at, len(line))
+            at += len(line)
+            record = shelf.record(line, place) or (None if line.isspace() else decode(line, f"{path}:{number}"))
+            if record is not None:
+                yield record
+            elif not line.isspace():
+                self._found_damaged(number)
+
+    def _found_damaged(self, number: int) -> None:
+        self.damaged_lines = tuple(sorted({*self.damaged_lines, number}))
 
     def glimpses(self, metric: str) -> Iterator[Glimpse]:
         """What every record says of one metric, in the order written and without the rest of it.
@@ -157,10 +191,11 @@ class RunStore:
     def _records_path(self) -> Path:
         return self.folder / "records.jsonl"
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
+    def _lines(self, *, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+        """The lines with their numbers, from 1; without those that hold nothing, unless these are asked for."""
         if self._records_path().is_file():
-            with self._records_path().open("rb") as file:
-                yield from ((number, line) for number, line in enumerate(file, 1) if not line.isspace())
+            with self._records_path().open("rb", buffering=_BUFFER_BYTES) as file:
+                yield from ((number, line) for number, line in enumerate(file, 1) if blank or not line.isspace())
 
 
 def create(results: Path, header: dict[str, Any]) -> RunStore:
@@ -267,6 +302,18 @@ def _strict(value: object) -> Any:  # noqa: ANN401 - plain data of any shape
     if isinstance(value, dict):
         return {_strict(str(key)): _strict(item) for key, item in value.items()}
     return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Looks for no cycles of garbage: of a million objects that stay, each look takes longer than the one before."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _outcome(line: bytes, where: str) -> tuple[str, str] | None:

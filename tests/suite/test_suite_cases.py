@@ -138,9 +138,10 @@ def test_an_id_ends_in_the_hash_of_everything_that_defines_the_case():
 def test_more_seeds_write_no_network_or_data_set_out_again(monkeypatch):
     """Networks, data sets and trainings become plain data once, however many cases have them."""
     counts = []
+    written = []
+    monkeypatch.setattr(cases_module, "plain", lambda *a, **k: written.append(a) or plain(*a, **k))
     for seeds in (1, 50):
-        written = []
-        monkeypatch.setattr(cases_module, "plain", lambda *a, **k: written.append(a) or plain(*a, **k))
+        written.clear()
         assert len(expand(suite_of(seeds=tuple(range(seeds))), PATH, MODES)) == seeds
         counts.append(len(written))
     assert counts[0] == counts[1]
