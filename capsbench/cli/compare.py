@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from capsbench.cli.options import EXIT_WORSE, ResultsOption, RowsOption, rows_of
+from capsbench.cli.options import EXIT_WORSE, ROWS, ResultsOption, RowsOption, rows_of
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def compare(
         Literal["csv", "json", "md", "latex"] | None,
         typer.Option("--format", help="For papers, pages, programs; else for the screen.", show_default=False),
     ] = None,
-    rows: RowsOption = "40",
+    rows: RowsOption = str(ROWS),
     results: ResultsOption = Path("results"),
 ) -> None:
     """Set run B beside run A: every number that both have, with one word for each.

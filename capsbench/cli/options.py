@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from capsbench.plugins import Installed
     from capsbench.suite.schema import Suite
 
+ROWS = 40
+"""Rows that a screen shows of a longer table unless it is told otherwise."""
 EXIT_WORSE = 1
 EXIT_SOME_FAILED = 2
 EXIT_INTERRUPTED = 130

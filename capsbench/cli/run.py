@@ -11,6 +11,7 @@ import typer
 from capsbench.cli.options import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
+    ROWS,
     BackendOption,
     DataOption,
     ResultsOption,
@@ -66,7 +67,7 @@ def run(
     ledger = read_ledger(ledger_path(results))  # a mistake in it is said before hours are spent
     store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
     _run(cases, data, store, rounds)
-    records = store.latest_records()
+    records = store.stored_records()
     _print(records, store, results, ledger, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
     if any(record.status != "ok" for record in records if record.case.id in asked):
@@ -178,8 +179,9 @@ def _print(records: Sequence[Record], store: RunStore, results: Path, ledger: Le
         seed_study=is_seed_study(header),
         histories=read_histories(records, store.artifacts),
         published=published,
+        most=ROWS,
     )
-    print_report(tables, screen)
+    print_report(tables, screen, ROWS)
     print_notes([problem] if problem else [], screen)
     screen.print(str(store.folder), soft_wrap=True)
 

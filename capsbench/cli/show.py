@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from capsbench.cli.options import HistoryOption, ResultsOption, RowsOption, RunArgument, rows_of
+from capsbench.cli.options import ROWS, HistoryOption, ResultsOption, RowsOption, RunArgument, rows_of
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def show(
     phase: PhaseOption = None,
     sort: SortOption = "share",
     top: TopOption = 10,
-    rows: RowsOption = "40",
+    rows: RowsOption = str(ROWS),
     case: CaseOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
