@@ -98,7 +98,7 @@ def fails(change: Change, fail_on: FailOn | None) -> bool:
 
 def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise], list[str]]:
     """What is known of the noise of the runs' machines, of each once and as of B; and what must be said of that."""
-    from capsbench.measure.environment import describe_machine
+    from capsbench.measure.environment import describe_machine, machine_class
 
     found: dict[Machine, Noise] = {}
     told = []
@@ -109,7 +109,11 @@ def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise
         else:
             found[noise.machine] = noise
     here = describe_machine()
-    told += [f"{machine.processor} is not the machine that you are on" for machine in found if machine != here]
+    told += [
+        f"{machine.processor} is not the machine that you are on"
+        for machine in found
+        if machine not in {here, machine_class(here)}
+    ]
     return list(found.values()), told if found else []
 
 

@@ -34,13 +34,17 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="Where to write; else printed.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Rows of ops, layers, tensors before the others are summed up.")] = 10,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Take out paths, names of users and hosts, whoever wrote them.")
+    ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Write the tables of a stored run, with units, spread and exact values."""
     from capsbench.report.export import PIECES
+    from capsbench.report.nameless import nameless
 
     chosen = _Chosen(_tables(run, case, results, top), table)
-    pieces = PIECES[format_](chosen)
+    pieces = PIECES[format_](map(nameless, chosen) if anonymous else chosen)
     if output is None:
         sys.stdout.writelines(pieces)
         return

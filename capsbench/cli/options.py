@@ -42,6 +42,9 @@ RowsOption = Annotated[
     str,
     typer.Option("--rows", metavar="N|all", help="Rows of a table with more; of many tables alike a quarter as many."),
 ]
+AnonymousOption = Annotated[
+    bool, typer.Option("--anonymous", help="Leave out what tells this machine from others of its kind, and the commit.")
+]
 BackendOption = Annotated[
     list[str] | None,
     typer.Option(

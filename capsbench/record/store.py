@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput, unknown_name
+from capsbench.measure.privacy import scrubbed
 from capsbench.network.text import json_schema, plain
 from capsbench.record import skim
 from capsbench.record.schema import SCHEMA, Record
@@ -203,14 +204,14 @@ def create(results: Path, header: dict[str, Any]) -> RunStore:
 
     Args:
         results: the folder above `runs`; made where it is missing.
-        header: plain data for run.json; the run's id is added.
+        header: plain data for run.json; the run's id is added, and what names a person or a host taken out.
 
     Raises:
         BadInput: the folder cannot be made or written.
     """
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     temporary = results / "runs" / f".{run_id}.tmp"
-    text = json.dumps({"run": run_id, **_strict(header)}, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({"run": run_id, **_strict(scrubbed(header))}, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         temporary.mkdir(parents=True)
         with whole_file(temporary / "run.json") as file:

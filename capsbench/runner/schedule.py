@@ -85,6 +85,7 @@ def run_cases(
     store: Store,
     listener: Listener,
     rounds: int | None = None,
+    machine: Machine | None = None,
 ) -> tuple[Record, ...]:
     """Run every case that the store does not know as finished; a case that fails is a record like the others.
 
@@ -95,6 +96,7 @@ def run_cases(
         store: takes each record as soon as its case has ended.
         listener: hears how far the run is.
         rounds: timing rounds a case, in place of the suite's.
+        machine: what fingerprints are taken of; this one by default.
 
     Returns:
         The records of the cases that ran, in the order in which they ended.
@@ -105,7 +107,7 @@ def run_cases(
     done = store.finished()
     waiting = {case.id: case for case in cases if case.id not in done}
     place = Place(data_root=_text(data_root), cache=_text(cache))
-    run = _Run(place, store, listener, describe_machine(), rounds)
+    run = _Run(place, store, listener, machine or describe_machine(), rounds)
     listener.started(len(waiting))
     records: list[Record] = []
     with ending_on_sigterm():

@@ -38,6 +38,7 @@ class FakeBackend:
         "killed": "SIGKILL in a train step",
         "exit": "sys.exit(3) in a train step",
         "raise": "RuntimeError in a train step",
+        "telling": "RuntimeError in a train step, with everything that it knows of its process",
         "hang": "a train step never ends, nor does the process that it starts (its id goes to $FAKE_PID_FILE)",
         "wrong": "scores that are off by a thousandth",
         "wrong-gradient": "a bias gradient that is off by a hundredth",
@@ -201,6 +202,12 @@ def _misbehave(mode):
     match mode:
         case "oom":
             raise MemoryError("fake: cannot allocate 12 GiB")
+        case "telling":
+            print(dict(os.environ), flush=True)
+            host, token = os.environ.get("HOSTNAME"), os.environ.get("HF_TOKEN")
+            raise RuntimeError(
+                f"no kernel in {Path.home() / 'kernels'} on {host} for {os.environ.get('USER')}, {token}"
+            )
         case "raise":
             raise RuntimeError("fake: no such\nkernel")
         case "crash":
