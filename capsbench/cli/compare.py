@@ -56,8 +56,8 @@ def compare(
     the processes they were measured in, error rates seed by seed. A time
     must differ by more than the margin and the noise floor of its machine.
     """
+    from capsbench.record.compare import Unchanged, pair_cases
     from capsbench.record.compare import compare as changes_of
-    from capsbench.record.compare import pair_cases
     from capsbench.record.store import open_run
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
@@ -73,13 +73,15 @@ def compare(
             "data set, batch, seed, backend, mode and setting"
         )
     noise, told = _noise(stores, results)
-    changes = changes_of(pairing.pairs, margin=margin, noise=noise)
-    tables = comparison_tables(changes, everything=everything, margin=margin, most=None if format_ else most)
+    unchanged = None if everything else Unchanged()
+    changes = changes_of(pairing.pairs, margin=margin, noise=noise, unchanged=unchanged)
+    shown = None if format_ else most
+    tables = comparison_tables(changes, everything=everything, margin=margin, most=shown, unchanged=unchanged)
     held = [*noise_notes(changes, noise, interleaved=False), *told]
     told_apart = apart(pairing, most)
-    said = [*explanations(changes), *held, *summary(changes, pairing), *told_apart, *_surroundings(*stores)]
+    said = [*explanations(changes), *held, *summary(changes, pairing, unchanged), *told_apart, *_surroundings(*stores)]
     if format_ is not None:
-        counts = verdict_table(changes, tuple(store.run_id for store in stores), said)
+        counts = verdict_table(changes, tuple(store.run_id for store in stores), said, unchanged)
         sys.stdout.writelines(PIECES[format_]([counts, *tables]))
     else:
         screen = console()

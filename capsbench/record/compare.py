@@ -1,7 +1,8 @@
 """Two runs side by side: which cases are the same work, and what of it changed. Lower is better in everything here."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from statistics import fmean
 from typing import Final, Literal
 
@@ -32,6 +33,7 @@ ERROR_MARGIN: Final = 0.002
 _BYTES_MARGIN: Final = {"peak_bytes": 0.2, "allocated_bytes": 0.005}
 _TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
 _ERROR: Final = "error_rate"
+_TOGETHER: Final = 4_096  # numbers whose shifts are reckoned with at a time
 # What training came to; of those only error rates are compared, over seeds.
 OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
 
@@ -96,6 +98,19 @@ class Change:
         return self.new / self.base if self.base and self.new is not None else None
 
 
+@dataclass(slots=True)
+class Unchanged:
+    """Exact numbers that are the same in A and in B, of which there are too many in large runs to keep each.
+
+    Attributes:
+        count: how many there are.
+        seeds: of their cases.
+    """
+
+    count: int = 0
+    seeds: set[int] = field(default_factory=set)
+
+
 def pair_cases(base: Iterable[Record], new: Iterable[Record]) -> Pairing:
     """Match cases by what they do: network, data set, realization and setting, and the hash of the network's spec.
 
@@ -124,7 +139,12 @@ def setting(case: CaseKey, fingerprint: Fingerprint) -> tuple[object, ...]:
 
 
 def compare(
-    pairs: Sequence[Pair], *, margin: float = MARGIN, noise: Sequence[Noise] = (), interleaved: bool = False
+    pairs: Sequence[Pair],
+    *,
+    margin: float = MARGIN,
+    noise: Sequence[Noise] = (),
+    interleaved: bool = False,
+    unchanged: Unchanged | None = None,
 ) -> tuple[Change, ...]:
     """Everything that can be compared, case by case.
 
@@ -133,8 +153,10 @@ def compare(
         margin: what share of a time counts for nothing, where no noise asks for more.
         noise: of the machines that the sides were measured on, as far as it is known; the largest floor counts.
         interleaved: whether the processes of both sides took turns, which has a floor of its own.
+        unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    changes = list(_shifted([change for pair in pairs for change in _of_pair(pair)]))
+    found = (change for pair in pairs for change in _of_pair(pair))
+    changes = list(_shifted(found if unchanged is None else _counting(found, unchanged)))
     changes += _errors(pairs)
     places = [place for place, change in enumerate(changes) if change.seen is not None]
     corrected = holm([change.seen.p_value for change in changes if change.seen is not None])
@@ -175,15 +197,24 @@ def _of_pair(pair: Pair) -> Iterator[Change]:
         yield _exact(pair, OP_CALLS, before, after, "lower")
 
 
-def _shifted(changes: Sequence[Change]) -> Iterator[Change]:
-    """The changes, those of times with what is seen of them; times that cannot be compared are left out."""
-    times = [change for change in changes if change.kind == "time"]
-    seen = iter(shifts([_samples(change) for change in times]))
+def _counting(changes: Iterable[Change], unchanged: Unchanged) -> Iterator[Change]:
     for change in changes:
-        if change.kind != "time":
+        if change.kind == "exact" and change.verdict == "same":
+            unchanged.count += 1
+            unchanged.seeds.add(change.pair.base.case.seed)
+        else:
             yield change
-        elif (found := next(seen)) is not None:
-            yield Change(change.pair, change.metric, "time", change.base, change.new, found, "undecided")
+
+
+def _shifted(changes: Iterator[Change]) -> Iterator[Change]:
+    """The changes, those of times with what is seen of them; times that cannot be compared are left out."""
+    while some := list(islice(changes, _TOGETHER)):
+        seen = iter(shifts([_samples(change) for change in some if change.kind == "time"]))
+        for change in some:
+            if change.kind != "time":
+                yield change
+            elif (found := next(seen)) is not None:
+                yield Change(change.pair, change.metric, "time", change.base, change.new, found, "undecided")
 
 
 def _samples(change: Change) -> tuple[tuple[float, ...], tuple[float, ...]]:

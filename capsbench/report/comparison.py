@@ -6,7 +6,7 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from capsbench.record.compare import Change, Kind, Pairing
+from capsbench.record.compare import Change, Kind, Pairing, Unchanged, Word
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
@@ -15,7 +15,7 @@ from capsbench.report.rows import Field, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 from capsbench.stats.verdict import Difference
 
-_WORDS: Final = ("worse", "better", "changed", "undecided", "same")
+_WORDS: Final[tuple[Word, ...]] = ("worse", "better", "changed", "undecided", "same")
 _KINDS: Final[Mapping[Kind, str]] = {
     "status": "how cases end",
     "exact": "repeat exactly",
@@ -36,7 +36,12 @@ _VERDICT: Final = (
 
 
 def comparison_tables(
-    changes: Sequence[Change], *, everything: bool, margin: float, most: int | None = None
+    changes: Sequence[Change],
+    *,
+    everything: bool,
+    margin: float,
+    most: int | None = None,
+    unchanged: Unchanged | None = None,
 ) -> tuple[Table, ...]:
     """One table, or none where there is nothing to show.
 
@@ -45,11 +50,13 @@ def comparison_tables(
         everything: show what is the same, too.
         margin: what share of a time counted for nothing, where no noise asked for more.
         most: rows that will be shown; of more the worse come first, and then by the other verdicts. None for all.
+        unchanged: what was left out of the changes.
     """
     shown = [change for change in changes if everything or change.verdict != "same"]
     if not shown:
         return ()
-    several_seeds = len({change.pair.base.case.seed for change in changes}) > 1
+    seeds = {change.pair.base.case.seed for change in changes} | (unchanged.seeds if unchanged else set())
+    several_seeds = len(seeds) > 1
     fields = (*_CASE_FIELDS, *([_SEED] if several_seeds else []), *_FIELDS)
     if most is not None and len(shown) > most:
         shown.sort(key=lambda change: _WORDS.index(change.verdict))
@@ -57,15 +64,19 @@ def comparison_tables(
     return (table_of_items("A and B", fields, shown, notes, urgent=_is_worse, what="worse"),)
 
 
-def verdict_table(changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str]) -> Table:
+def verdict_table(
+    changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str], unchanged: Unchanged | None = None
+) -> Table:
     """How many numbers came out how, by how they were compared; for whoever reads no console.
 
     Args:
         changes: of all cases.
         runs: ids of A and B.
         said: sentences that go with it.
+        unchanged: what was left out of the changes.
     """
-    counts = Counter((change.verdict, change.kind) for change in changes)
+    counts = Counter[tuple[Word, Kind]]((change.verdict, change.kind) for change in changes)
+    counts["same", "exact"] += unchanged.count if unchanged else 0
     columns = (Column("verdict", "key", "left"), *(Column(name) for name in _KINDS.values()))
     rows = tuple(
         (text_cell(word), *(cell(counts[word, kind], fmt.count) for kind in _KINDS))
@@ -76,9 +87,10 @@ def verdict_table(changes: Sequence[Change], runs: tuple[str, ...], said: Sequen
     return Table("Verdicts on B", columns, rows, context=names, notes=tuple(said))
 
 
-def summary(changes: Sequence[Change], pairing: Pairing) -> Iterator[str]:
+def summary(changes: Sequence[Change], pairing: Pairing, unchanged: Unchanged | None = None) -> Iterator[str]:
     """In sentences: how many numbers came out how, and which cases stand alone."""
-    counts = Counter(change.verdict for change in changes)
+    counts = Counter[Word](change.verdict for change in changes)
+    counts["same"] += unchanged.count if unchanged else 0
     told = ", ".join(f"{counts[word]:,} {word}" for word in _WORDS if counts[word])
     cases = "1 case" if len(pairing.pairs) == 1 else f"{len(pairing.pairs):,} cases"
     yield f"{cases} in both runs; numbers: {told or 'none that can be compared'}"

@@ -2,7 +2,8 @@
 
 Ten networks (or as many as it takes), two data sets, five batch sizes, five iteration counts, ten formulations, twenty
 seeds; every case timed in three processes, trained, and its step profiled. One case in 300 failed. With
-`--slower SHARE` the fused modes take that much longer, for a second run to compare with. docs/large-runs.md says what was measured so.
+`--slower SHARE` the fused modes take that much longer, for a second run to compare with. docs/large-runs.md says what
+was measured so.
 """
 
 import argparse
