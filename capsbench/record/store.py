@@ -25,7 +25,7 @@ from capsbench.errors import BadInput, unknown_name
 from capsbench.measure.privacy import scrubbed
 from capsbench.network.text import json_schema, plain
 from capsbench.record import skim
-from capsbench.record.schema import SCHEMA, Record
+from capsbench.record.schema import SCHEMA, CaseKey, Record
 from capsbench.record.skim import Glimpse
 from capsbench.record.stored import Place, Shelf
 
@@ -112,30 +112,34 @@ class RunStore:
         A line that is found to be damaged only then is counted in `damaged_lines` from then on.
         """
         with _uncollected():
-            return self._latest(self._stored(), glob)
+            return self._latest(self._stored(glob), glob)
 
-    def _latest(self, records: Iterable[Record], glob: str | None) -> tuple[Record, ...]:
-        latest = {record.case.id: record for record in records}
-        chosen = tuple(record for record in latest.values() if glob is None or record.case.is_like(glob))
+    def _latest(self, records: Iterable[Record | CaseKey], glob: str | None) -> tuple[Record, ...]:
+        """The last of each case; of cases that are known not to be like the glob the key is enough."""
+        latest = {each.id if isinstance(each, CaseKey) else each.case.id: each for each in records}
+        found = (each for each in latest.values() if not isinstance(each, CaseKey))
+        chosen = tuple(record for record in found if glob is None or record.case.is_like(glob))
         if latest and not chosen:
             raise BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {next(iter(latest))!r}", "--case")
         return chosen
 
-    def _stored(self) -> Iterator[Record]:
+    def _stored(self, glob: str | None) -> Iterator[Record | CaseKey]:
         path = self._records_path()
         self.damaged_lines = ()
         if not path.is_file():
             return
         shelf = Shelf(path, lambda line: decode(line, str(path)), self._found_damaged)
+        damaged: list[int] = []
         at = 0
         for number, line in self._lines(blank=True):
-            place = Place(number, at, len(line))
+            found = shelf.record(line, Place(number, at, len(line)), glob)
             at += len(line)
-            record = shelf.record(line, place) or (None if line.isspace() else decode(line, f"{path}:{number}"))
-            if record is not None:
-                yield record
-            elif not line.isspace():
-                self._found_damaged(number)
+            if found is None and not line.isspace():
+                found = decode(line, f"{path}:{number}")
+                damaged += [number] if found is None else []
+            if found is not None:
+                yield found
+        self.damaged_lines = tuple(damaged)
 
     def _found_damaged(self, number: int) -> None:
         self.damaged_lines = tuple(sorted({*self.damaged_lines, number}))

@@ -56,13 +56,18 @@ class Shelf:
         self._layouts: dict[Any, Any] = {}
         self._wholes: OrderedDict[int, Record | None] = OrderedDict()
 
-    def record(self, line: bytes, place: Place) -> Record | None:
-        """What the line at a place says; None where it must be read whole."""
+    def record(self, line: bytes, place: Place, glob: str | None = None) -> Record | CaseKey | None:
+        """What the line at a place says; only its case where that is not like the glob.
+
+        None where it must be read whole.
+        """
         parts = skim.parts(line)
         if parts is None:
             return None
         try:
-            case = _adapter(CaseKey).validate_json(parts.case)
+            case: CaseKey = _adapter(CaseKey).validate_json(parts.case)
+            if glob is not None and not case.is_like(glob):
+                return case
             metrics = pack(pydantic_core.from_json(parts.metrics), self._layouts)
             reason = "" if parts.reason == b'""' else json.loads(parts.reason)
             shared = _tail(parts.tail)
