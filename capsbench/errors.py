@@ -1,9 +1,11 @@
-"""What the user got wrong, in one sentence: what, where, and what would be legal."""
+"""What the user got wrong, or the disk would not take, in one sentence: what, where, and what would be legal."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 EXIT_BAD_INPUT = 64
+EXIT_UNWRITTEN = 74
 
 
 class BadInput(ValueError):  # noqa: N818 - it is the user's input that is bad; "Error" would say that we failed
@@ -15,6 +17,26 @@ class BadInput(ValueError):  # noqa: N818 - it is the user's input that is bad; 
     def __init__(self, message: str, where: str | None = None) -> None:
         super().__init__(message if where is None else f"{where}: {message}")
         self.where = where
+
+
+class Unwritten(Exception):  # noqa: N818 - as above; it is the disk that is full
+    """Results could not be written; the command line prints it and exits with code 74.
+
+    The message is one sentence.
+
+    Args:
+        path: the file or folder that could not be written.
+        error: what the system said.
+        kept: what was to be written then is safe: room held for that case was given to it.
+    """
+
+    def __init__(self, path: Path, error: OSError, *, kept: bool = False) -> None:
+        rest = "; the last record went into room held for it" if kept else ""
+        super().__init__(f"cannot write to {path}: {error.strerror or error}{rest}")
+
+
+class Unavailable(Exception):  # noqa: N818 - as above; it is somebody else's service that failed
+    """What a run depends on has gone; what has ended is kept. The message is one sentence."""
 
 
 def unknown_name(what: str, name: str, legal: Iterable[str], where: str | None = None) -> BadInput:

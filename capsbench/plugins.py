@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, distributions, version
 
 from capsbench.backend import ENTRY_POINT_GROUP, Backend
 from capsbench.errors import BadInput, unknown_name
@@ -56,9 +56,19 @@ def load(name: str) -> Backend:
 
 
 def _registered() -> dict[str, list[EntryPoint]]:
+    """Entry points by name; of a distribution that stands on the path twice, those of the first."""
     found: dict[str, list[EntryPoint]] = defaultdict(list)
-    for point in entry_points(group=ENTRY_POINT_GROUP):
-        found[point.name].append(point)
+    seen: set[str] = set()
+    for distribution in distributions():
+        try:
+            points = distribution.entry_points.select(group=ENTRY_POINT_GROUP)
+            name = distribution.name if points else ""
+        except Exception:  # noqa: BLE001, S112 - the broken metadata of a stranger are no reason to lose the others
+            continue
+        if points and name not in seen:
+            seen.add(name)
+            for point in points:
+                found[point.name].append(point)
     return found
 
 

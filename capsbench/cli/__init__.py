@@ -1,6 +1,7 @@
 """The command line: one file a command, everything heavy imported inside the command that needs it.
 
-Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 130 interrupted.
+Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 69 a cluster has gone, 74 results
+could not be written, 130 interrupted (129: the terminal closed, 143: a scheduler's SIGTERM).
 """
 
 import sys
@@ -29,7 +30,7 @@ from capsbench.cli import (
     show,
 )
 from capsbench.cli.options import EXIT_INTERRUPTED
-from capsbench.errors import EXIT_BAD_INPUT, BadInput, unknown_name
+from capsbench.errors import EXIT_BAD_INPUT, EXIT_UNWRITTEN, BadInput, Unwritten, unknown_name
 
 # typer brings its own copy of click or uses the one installed; this is its ClickException, wherever that lives.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -107,6 +108,8 @@ def main() -> int:
         code = app(prog_name="capsbench", standalone_mode=False)
     except BadInput as error:
         return _refuse(str(error))
+    except Unwritten as error:
+        return _refuse(str(error), EXIT_UNWRITTEN)
     except _USAGE_ERROR as error:
         return _refuse(_sentence(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -121,8 +124,8 @@ def _sentence(error: Any) -> str:  # noqa: ANN401 - see _USAGE_ERROR
     return f"{message[:1].lower()}{message[1:]}; see {path} --help"
 
 
-def _refuse(sentence: str) -> int:
+def _refuse(sentence: str, code: int = EXIT_BAD_INPUT) -> int:
     from capsbench.report.format import label
 
     sys.stderr.write(f"capsbench: {label(sentence)}\n")
-    return EXIT_BAD_INPUT
+    return code

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from capsbench.cli.executors import (
+    EXIT_UNAVAILABLE,
+    ClusterOption,
+    Executor,
+    ExecutorOption,
+    check_executor,
+    executing,
+    is_elsewhere,
+)
 from capsbench.cli.options import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
@@ -21,10 +31,10 @@ from capsbench.cli.options import (
     modes,
     read_suites,
 )
-from capsbench.errors import BadInput
+from capsbench.errors import EXIT_UNWRITTEN, BadInput, Unavailable, Unwritten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from capsbench.backend import Backend
     from capsbench.record.claims import Ledger
@@ -45,6 +55,8 @@ def run(
     data: DataOption = Path("data"),
     results: ResultsOption = Path("results"),
     rounds: Annotated[int | None, typer.Option(min=1, help="Timing rounds, for the suites'.")] = None,
+    executor: ExecutorOption = Executor.PROCESSES,
+    cluster: ClusterOption = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run: what it has is kept.")] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures at the end.")] = True,
     anonymous: AnonymousOption = False,
@@ -53,27 +65,31 @@ def run(
     """Run every case of some suites.
 
     Accuracy, cost and op tables come at the end, and the run's folder last; 2 is the exit code where a case failed.
-    Figures and TensorBoard's files are drawn where the extra `plots` is installed.
+    Figures and TensorBoard's files are drawn where the extra `plots` is installed, and Dask runs cases with the extra
+    `dask`.
     """
     from capsbench import plugins
     from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.record.store import create, open_run
     from capsbench.suite.cases import select
 
+    where = check_executor(executor, cluster)
     installed = plugins.discover()
     chosen = read_suites(suites, installed, backends=backend or (), device=device)
-    cases = select(_expand(chosen, modes(installed)), only)
-    check_data(cases, data)
+    cases = select(_expand(chosen, modes(installed), elsewhere=is_elsewhere(where)), only)
+    if not is_elsewhere(where):
+        check_data(cases, data)
     if dry_run:
         _list(cases, {name: found.backend for name, found in installed.items() if found.backend is not None})
         return
     ledger = read_ledger(ledger_path(results))  # a mistake in it is said before hours are spent
-    if resume is None:
-        store = create(results, _header(chosen, results, anonymous=anonymous))
-    else:
-        store = open_run(results, resume)
-        check_anonymous(store, asked=anonymous)
-    _run(cases, data, store, rounds)
+    with executing(where, cases) as run_cases:
+        if resume is None:
+            store = create(results, _header(chosen, results, anonymous=anonymous))
+        else:
+            store = open_run(results, resume)
+            check_anonymous(store, asked=anonymous)
+        _run(partial(run_cases, cases, data_root=data, cache=None, rounds=rounds), store, is_new=resume is None)
     records = store.stored_records()
     _print(records, store, results, ledger, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
@@ -81,8 +97,8 @@ def run(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ...]]) -> list[Case]:
-    """The cases of all suites with their devices resolved, each once."""
+def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ...]], *, elsewhere: bool) -> list[Case]:
+    """The cases of all suites with their devices resolved, each once; elsewhere, a named device may be there."""
     from capsbench.runner.resolve import probe, resolve_device
     from capsbench.suite.cases import expand
 
@@ -92,7 +108,9 @@ def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ..
     cases: dict[str, Case] = {}
     for path, suite in suites:
         named = {use.partition(":")[0] for use in suite.uses()}
-        devices = resolve_device(suite.device, {name: probed[name] for name in named})
+        here = {name: probed[name] for name in named}
+        known_there = elsewhere and suite.device != "auto"
+        devices = dict.fromkeys(named, suite.device) if known_there else resolve_device(suite.device, here)
         cases |= {case.id: case for case in expand(suite, path, known, devices)}
     return list(cases.values())
 
@@ -148,34 +166,41 @@ def _header(suites: Sequence[tuple[Path, Suite]], results: Path, *, anonymous: b
     }
 
 
-def _run(cases: Sequence[Case], data: Path, store: RunStore, rounds: int | None) -> None:
-    """Run the cases; an interrupted run says where it can be taken up again."""
+def _run(run_cases: Callable[..., object], store: RunStore, *, is_new: bool) -> None:
+    """Run the cases; a run that ends before they do says how it is taken up again."""
     from rich.console import Console
 
     from capsbench.measure.environment import describe_machine, machine_class
     from capsbench.runner.progress import ConsoleProgress
-    from capsbench.runner.schedule import run_cases
 
     here = describe_machine()
     machine = machine_class(here) if store.header().get("anonymous") else here
     try:
-        with ConsoleProgress(Console(stderr=True)) as progress:
-            run_cases(
-                cases,
-                data_root=data,
-                cache=None,
-                store=store,
-                listener=progress,
-                rounds=rounds,
-                machine=machine,
-            )
+        with store.writing(), ConsoleProgress(Console(stderr=True)) as progress:
+            run_cases(store=store, listener=progress, machine=machine)
     except BadInput:
-        store.discard_empty()
+        if is_new:  # an older one may hold checkpoints, or be another process's
+            store.discard_empty()
         raise
+    except Unwritten as error:
+        _say_how_to_go_on(str(error), store)
+        raise typer.Exit(EXIT_UNWRITTEN) from None
+    except Unavailable as error:
+        _say_how_to_go_on(str(error), store)
+        raise typer.Exit(EXIT_UNAVAILABLE) from None
     except KeyboardInterrupt:
-        message = f"interrupted; what has ended is in {store.folder}, go on with --resume {store.run_id}"
-        sys.stderr.write(f"capsbench: {message}\n")
+        _say_how_to_go_on("interrupted", store)
         raise typer.Exit(EXIT_INTERRUPTED) from None
+    except SystemExit as end:
+        _say_how_to_go_on("asked to end", store)
+        raise typer.Exit(end.code if isinstance(end.code, int) else 1) from None
+
+
+def _say_how_to_go_on(why: str, store: RunStore) -> None:
+    from capsbench.report.format import label
+
+    message = label(f"{why}; what has ended is in {store.folder}, go on with --resume {store.run_id}")
+    sys.stderr.write(f"capsbench: {message}\n")
 
 
 def _draw(records: Sequence[Record], store: RunStore) -> str:

@@ -73,6 +73,11 @@ def machine_class(machine: Machine) -> Machine:
     return replace(machine, memory_bytes=memory_bytes, system=machine.system.partition(" ")[0])
 
 
+def told_as(machine: Machine, other: Machine) -> Machine:
+    """A machine as precisely as another is told: only its kind where that one's is."""
+    return machine_class(machine) if other == machine_class(other) else machine
+
+
 def describe_machine() -> Machine:
     """Describe the hardware and the system on it."""
     return Machine(

@@ -103,12 +103,17 @@ def plain(value: object, *, defaults: bool = False) -> Any:  # noqa: ANN401 - pl
 
 def json_schema(kind: type) -> dict[str, Any]:
     """The JSON Schema (2020-12) of what `parse` takes for `kind`."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_adapter(kind).json_schema()}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_schema(kind)}
 
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401 - a type form, which mypy has no hashable name for
     return TypeAdapter(kind)
+
+
+@cache
+def _schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
+    return _adapter(kind).json_schema()
 
 
 def _is_tag(field: Field[Any]) -> bool:

@@ -8,6 +8,7 @@ None, and must be parsed in full.
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import NamedTuple, TypeVar, get_args
@@ -167,7 +168,8 @@ def _keys_of_objects(text: bytes) -> Iterator[str]:
     for piece in text.split(b":{")[:-1]:
         found = _KEY.search(piece, max(piece.rfind(b"{"), piece.rfind(b",")))
         if found:
-            yield _text(found[1])
+            with suppress(ValueError):  # a damaged line
+                yield _text(found[1])
 
 
 def _tail(line: bytes) -> re.Match[bytes] | None:

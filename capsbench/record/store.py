@@ -7,29 +7,32 @@ crash tore is skipped by readers and never joined to the next one.
 import gc
 import json
 import math
-import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from capsbench.dataset.atomic import whole_file
-from capsbench.errors import BadInput, unknown_name
+from capsbench.dataset.atomic import sync_folder, whole_file
+from capsbench.errors import BadInput, Unwritten, unknown_name
 from capsbench.measure.privacy import scrubbed
 from capsbench.network.text import json_schema, plain
 from capsbench.record import skim
+from capsbench.record.log import append_line, holding_room
 from capsbench.record.schema import SCHEMA, CaseKey, Record
 from capsbench.record.skim import Glimpse
 from capsbench.record.stored import Place, Shelf
+from capsbench.record.turn import alone_in
 
 LATEST = "latest"
+_RUN_TIME = "%Y%m%dT%H%M%SZ"
+_MOST_SET_BACK = timedelta(days=1)
 _BUFFER_BYTES = 1 << 20  # lines of some ten kilobytes
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
@@ -69,16 +72,20 @@ class RunStore:
         """Add the record of a case that has ended, and wait until it is on the disk.
 
         Raises:
-            OSError: the disk is full or gone.
+            Unwritten: the disk is full or gone; whether the record is safe all the same, its message says.
         """
-        line = encode(record)
-        with self._records_path().open("ab+", buffering=0) as file:
-            if _is_torn(file):
-                line = b"\n" + line
-            written = file.write(line)
-            if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes of a record went to {self._records_path()}")
-            os.fsync(file.fileno())
+        append_line(self._records_path(), encode(record))
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the run for this process alone, and room for its last records, while the block runs.
+
+        Raises:
+            BadInput: another process writes this run.
+            Unwritten: the folder cannot be written, or its disk is full.
+        """
+        with alone_in(self.folder), holding_room(self.folder):
+            yield
 
     def records(self) -> Iterator[Record]:
         """Every record in the order written, one at a time; damaged lines are counted in `damaged_lines`.
@@ -181,11 +188,15 @@ class RunStore:
 
         Raises:
             BadInput: an id that cannot be the name of a folder.
+            Unwritten: it cannot be made.
         """
         if case_id in {"", ".", ".."} or re.search(r"[/\\\0]", case_id):
             raise BadInput(f"{case_id!r} cannot name a folder; a case id holds no path separators")
         folder = self.folder / "artifacts" / case_id
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Unwritten(folder, error) from None
         return folder
 
     def discard_empty(self) -> None:
@@ -213,14 +224,16 @@ def create(results: Path, header: dict[str, Any]) -> RunStore:
     Raises:
         BadInput: the folder cannot be made or written.
     """
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run_id = f"{_start(results):{_RUN_TIME}}-{secrets.token_hex(3)}"
     temporary = results / "runs" / f".{run_id}.tmp"
     text = json.dumps({"run": run_id, **_strict(scrubbed(header))}, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         temporary.mkdir(parents=True)
         with whole_file(temporary / "run.json") as file:
             file.write(text.encode())
-        return RunStore(temporary.rename(results / "runs" / run_id))
+        folder = temporary.rename(results / "runs" / run_id)
+        sync_folder(folder.parent)
+        return RunStore(folder)
     except OSError as error:
         raise BadInput(f"cannot write results there: {_reason(error)}", str(results)) from None
 
@@ -329,12 +342,17 @@ def _outcome(line: bytes, where: str) -> tuple[str, str] | None:
     return found
 
 
-def _is_torn(file: BinaryIO) -> bool:
-    """Whether the file ends in the middle of a line."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return False
-    file.seek(-1, os.SEEK_END)
-    return file.read(1) != b"\n"
+def _start(results: Path) -> datetime:
+    """When a run starts: now, or just after the newest run where the clock has been set back since.
+
+    So the newest run stays the last one. A run more than a day ahead was misdated itself, and is not followed.
+    """
+    now = datetime.now(UTC)
+    try:
+        newest = datetime.strptime(_run_ids(results)[-1].partition("-")[0], _RUN_TIME).replace(tzinfo=UTC)
+    except (IndexError, ValueError):  # none yet, or a folder of another name
+        return now
+    return newest + timedelta(seconds=1) if now < newest < now + _MOST_SET_BACK else now
 
 
 def _run_ids(results: Path) -> list[str]:

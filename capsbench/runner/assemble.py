@@ -34,11 +34,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """What is known of a case's data set: facts by part, what a reader must know, what its protocol forbids."""
+    """What is known of a case's data set.
 
-    splits: dict[str, SplitFacts]
-    notes: tuple[str, ...]
+    Attributes:
+        splits: facts by part.
+        notes: what a reader must know.
+        violations: what its protocol forbids.
+        failure: how the worker ended that was to find out, where it did not.
+    """
+
+    splits: dict[str, SplitFacts] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     violations: tuple[str, ...] = ()
+    failure: Done | None = None
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""SIGTERM ends a run as Ctrl-C does: the worker is stopped, and what was recorded stays."""
+"""SIGTERM and SIGHUP end a run as Ctrl-C does: the worker is stopped, and what was recorded stays."""
 
 import signal
 import threading
@@ -6,21 +6,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
 
 @contextmanager
-def ending_on_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into `SystemExit` while the block runs, so that context managers do their work.
+def ending_on_signals() -> Iterator[None]:
+    """Turn a scheduler's SIGTERM, and the SIGHUP of a terminal that closes, into `SystemExit` while the block runs.
 
-    Only the main thread can take signals; in any other, nothing changes.
+    So context managers do their work. Who has set a signal aside (nohup does) keeps it so. Only the main thread can
+    take signals; in any other, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _exit)
+    taken = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, _exit)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _exit(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal handlers are passed

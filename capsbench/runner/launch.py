@@ -24,6 +24,7 @@ from capsbench.worker.messages import Done, Job, Message, Part, Progress, Receiv
 STDERR_BYTES = 64 * 1024
 _CHUNK_BYTES = 256 * 1024
 _EXIT_SECONDS = 5.0
+_MOST_MESSAGE_BYTES = 64 << 20
 _MOST_DRAINED_CHUNKS = 8  # more than a pipe holds, and an end even if something goes on writing
 _HEAP = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(8 << 30), "MALLOC_TOP_PAD_": str(64 << 20)}
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -42,12 +43,26 @@ def worker_environment(backend: Backend, setting: Setting, allocator: str) -> di
     return {"PYTHONHASHSEED": "0", **threads, **heap, **backend.environment(setting)}
 
 
-class Worker:
-    """A running worker; a context manager, after which neither it nor its children run."""
+class Abandoned(Exception):  # noqa: N818 - not an error but how a worker ends that nobody waits for any more
+    """Raised by a worker's messages when its caller says that nobody will ask for what is left."""
 
-    def __init__(self, job: Job, environment: Mapping[str, str], limits: Limits | None = None) -> None:
+
+class Worker:
+    """A running worker; a context manager, after which neither it nor its children run.
+
+    `abandoned` is asked between messages, about twice a second; once it says yes, `messages` raises `Abandoned`.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        environment: Mapping[str, str],
+        limits: Limits | None = None,
+        abandoned: Callable[[], bool] = lambda: False,
+    ) -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in _HEAP}
         self._limits = limits or Limits()
+        self._abandoned = abandoned
         self._start = time.monotonic()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "capsbench.worker"],
@@ -58,7 +73,7 @@ class Worker:
             bufsize=0,
             start_new_session=True,
         )
-        self._unread = b""
+        self._unread = bytearray()
         self._stderr = b""
         self._give(encode(job))
 
@@ -96,6 +111,8 @@ class Worker:
                 if end is not None:
                     yield end
                     return
+                if self._abandoned():
+                    raise Abandoned
 
     def __enter__(self) -> Self:
         return self
@@ -139,7 +156,14 @@ class Worker:
                 yield from self._split(data or b"")
 
     def _split(self, data: bytes) -> Iterator[Message]:
-        *lines, self._unread = (self._unread + data).split(b"\n")
+        self._unread += data
+        if b"\n" not in data:
+            if len(self._unread) > _MOST_MESSAGE_BYTES:
+                size = _MOST_MESSAGE_BYTES >> 20
+                yield Done(status="crash", reason=f"the worker sent {size} MiB without an end of line")
+            return
+        *lines, rest = bytes(self._unread).split(b"\n")
+        self._unread = bytearray(rest)
         for line in lines:
             message = decode_message(line)
             if message is None:

@@ -11,7 +11,7 @@ from capsbench import plugins
 from capsbench.dataset.transform import Transform
 from capsbench.record.noise import Process, Recording, floors_of
 from capsbench.runner.assemble import timing_metrics
-from capsbench.runner.interrupt import ending_on_sigterm
+from capsbench.runner.interrupt import ending_on_signals
 from capsbench.runner.launch import Worker, receive, worker_environment
 from capsbench.stats.noise import SIDES
 from capsbench.suite.cases import Case, expand
@@ -78,7 +78,7 @@ def record_noise(
     """
     processes: list[Process] = []
     versions: dict[str, str] = {}
-    with ending_on_sigterm():
+    with ending_on_signals():
         for process, found in _processes(case, blocks, cache):
             processes.append(process)
             versions = found

@@ -1,4 +1,7 @@
-"""How far a run is, on the console: a bar with the time left and a line on what runs now; plain lines in a log."""
+"""How far a run is, on the console: a bar with the time left and a line on what runs now; plain lines in a log.
+
+Where workers run cases at the same time, each has a line.
+"""
 
 import time
 from types import TracebackType
@@ -15,6 +18,7 @@ from capsbench.suite.cases import Case
 # How much of a case's work a stage is, roughly; only the estimate of the time left rests on it.
 _WEIGHTS = {"check": 1.0, "time": 2.0, "accuracy": 5.0, "histograms": 0.5}
 _SECONDS_BETWEEN_LINES = 30.0
+_MOST_WORKERS_SHOWN = 16
 _ONE_LINE = Column(no_wrap=True, overflow="ellipsis")
 _COLOURS = {"ok": "green"}
 
@@ -62,6 +66,8 @@ class ConsoleProgress:
         self._last_line = 0.0
         self._live: Progress | None = None
         self._bars: tuple[TaskID, TaskID] | None = None
+        self._workers: dict[str, TaskID] = {}
+        self._waits = ""
 
     def started(self, total: int) -> None:
         """Show the bar."""
@@ -87,6 +93,33 @@ class ConsoleProgress:
             self._refresh(f"{escape(case.id)}  {stage}: {escape(detail)}", done / total if total else 0.0)
         elif time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._print(f"{case.id}  {stage}: {detail}  ({self._left()})")
+
+    def waiting(self, what: str) -> None:
+        """Say what a run waits for in which nothing runs now."""
+        if self._live is not None:
+            self._refresh(escape(what), 0.0)
+        elif what != self._waits or time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._waits = what
+            self._print(what)
+
+    def worker_stage(self, worker: str, case: Case, stage: str, done: int, total: int, detail: str) -> None:
+        """Show what a worker does, on a line of its own."""
+        if self._live is None:
+            self.case_stage(case, stage, done, total, f"{detail} on worker {worker}")
+            return
+        self._estimate.advance(case, stage, done, total)
+        if worker not in self._workers and len(self._workers) < _MOST_WORKERS_SHOWN:
+            self._workers[worker] = self._live.add_task("", total=1.0, count=f"worker {escape(worker)}")
+        if worker in self._workers:
+            what = f"{escape(case.id)}  {stage}: {escape(detail)}"
+            self._live.update(self._workers[worker], completed=done / total if total else 0.0, description=what)
+        self._refresh("", 0.0)
+
+    def worker_free(self, worker: str) -> None:
+        """Take a worker's line away."""
+        task = self._workers.pop(worker, None)
+        if self._live is not None and task is not None:
+            self._live.remove_task(task)
 
     def finished(self, record: Record) -> None:
         """Say how a case ended, on a line that stays."""

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from capsbench.runner.interrupt import ending_on_sigterm
+from capsbench.runner.interrupt import ending_on_signals
 from capsbench.track.checkout import prepare
 from capsbench.track.revisions import Repository, Revision, worktrees
 from capsbench.track.visit import Side, Surroundings
@@ -27,7 +27,7 @@ def ready_sides(
     Raises:
         BadInput: git cannot check one out.
     """
-    with ending_on_sigterm(), worktrees(repository, revisions) as folders:
+    with ending_on_signals(), worktrees(repository, revisions) as folders:
         sides = {}
         for name, root in folders.items():
             checkout = prepare(root / repository.project, root.with_name(f"{name}-meta"))

@@ -5,6 +5,7 @@ do not inherit, and stdout from then on means stderr. The job comes on stdin, wh
 lives: its end ends the worker and everything it has started.
 """
 
+import fcntl
 import os
 import signal
 import sys
@@ -29,6 +30,7 @@ class Channel:
         Only in a process group of its own, as the runner starts it; by hand, in a pipeline, it would end the shell's.
         """
         if os.getpgrp() == os.getpid():
+            _kill_group_at_end_of(self._jobs.fileno())
             threading.Thread(target=self._wait_for_the_end, daemon=True).start()
 
     def write(self, line: bytes) -> None:
@@ -40,6 +42,15 @@ class Channel:
         while self._jobs.read(1):
             pass
         os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _kill_group_at_end_of(pipe: int) -> None:
+    """Have Linux kill the process group when a pipe closes: no thread runs while native code holds the interpreter."""
+    if not hasattr(fcntl, "F_SETSIG"):
+        return
+    fcntl.fcntl(pipe, fcntl.F_SETOWN, -os.getpgrp())
+    fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | fcntl.FASYNC)
 
 
 def open_channel() -> Channel:

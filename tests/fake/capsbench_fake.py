@@ -4,6 +4,9 @@ Put this folder on PYTHONPATH and the backend `fake` is registered, here and in 
 """
 
 # ruff: noqa: D102, ARG002, T201 - the contract documents the methods and their arguments; printing is the point
+import contextlib
+import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -40,6 +43,9 @@ class FakeBackend:
         "raise": "RuntimeError in a train step",
         "telling": "RuntimeError in a train step, with everything that it knows of its process",
         "hang": "a train step never ends, nor does the process that it starts (its id goes to $FAKE_PID_FILE)",
+        "native-hang": "a train step never returns from native code, and holds the interpreter",
+        "garbage": "bytes that are no message on the message pipe, in a train step",
+        "endless": "a message that never ends, in a train step",
         "wrong": "scores that are off by a thousandth",
         "wrong-gradient": "a bias gradient that is off by a hundredth",
         "unsupported": "cannot realize anything",
@@ -199,39 +205,88 @@ def _bytes_of_step(bound, setting, batch):
 
 
 def _misbehave(mode):
-    match mode:
-        case "oom":
-            raise MemoryError("fake: cannot allocate 12 GiB")
-        case "telling":
-            print(dict(os.environ), flush=True)
-            host, token = os.environ.get("HOSTNAME"), os.environ.get("HF_TOKEN")
-            raise RuntimeError(
-                f"no kernel in {Path.home() / 'kernels'} on {host} for {os.environ.get('USER')}, {token}"
-            )
-        case "raise":
-            raise RuntimeError("fake: no such\nkernel")
-        case "crash":
-            os.abort()
-        case "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        case "exit":
-            sys.exit(3)
-        case "hog":
-            hoard = np.ones(50_000_000)
-            time.sleep(3600.0)
-            del hoard
-        case "hang":
-            _hang()
-        case "noisy":
-            print("fake: a step", flush=True)
-            os.write(1, b'{"kind":"done","status":"ok"}\n')
+    if mode in _MISBEHAVIOUR:
+        _MISBEHAVIOUR[mode]()
+
+
+def _out_of_memory():
+    raise MemoryError("fake: cannot allocate 12 GiB")
+
+
+def _tell():
+    print(dict(os.environ), flush=True)
+    host, user, token = map(os.environ.get, ("HOSTNAME", "USER", "HF_TOKEN"))
+    raise RuntimeError(f"no kernel in {Path.home() / 'kernels'} on {host} for {user}, {token}")
+
+
+def _raise():
+    raise RuntimeError("fake: no such\nkernel")
+
+
+def _kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hog():
+    hoard = np.ones(50_000_000)
+    time.sleep(3600.0)
+    del hoard
 
 
 def _hang():
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
-    if "FAKE_PID_FILE" in os.environ:
-        Path(os.environ["FAKE_PID_FILE"]).write_text(f"{os.getpid()} {child.pid}", encoding="ascii")
+    _tell_pids(os.getpid(), child.pid)
     time.sleep(3600.0)
 
+
+def _hang_in_native_code():
+    _tell_pids(os.getpid())
+    ctypes.PyDLL(None).sleep(3600)
+
+
+def _print_noise():
+    print("fake: a step", flush=True)
+    os.write(1, b'{"kind":"done","status":"ok"}\n')
+
+
+def _send_garbage():
+    almost = b'{"kind":"metrics","metrics":7}\n[]\n{"kind":"done"\n\n\xff\x00'
+    os.write(_message_pipe(), almost + bytes(range(256)) + b"\n")
+
+
+def _send_without_end():
+    while True:
+        os.write(_message_pipe(), b"x" * 65536)
+
+
+def _tell_pids(*pids):
+    if "FAKE_PID_FILE" in os.environ:
+        Path(os.environ["FAKE_PID_FILE"]).write_text(" ".join(map(str, pids)), encoding="ascii")
+
+
+def _message_pipe():
+    """The descriptor on which the worker sends: the only pipe above the standard ones that can be written."""
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            writable = fcntl.fcntl(int(path.name), fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+            if int(path.name) > 2 and writable and str(path.readlink()).startswith("pipe:"):
+                return int(path.name)
+    raise LookupError("no message pipe")
+
+
+_MISBEHAVIOUR = {
+    "oom": _out_of_memory,
+    "raise": _raise,
+    "telling": _tell,
+    "crash": os.abort,
+    "killed": _kill,
+    "exit": lambda: sys.exit(3),
+    "hog": _hog,
+    "hang": _hang,
+    "native-hang": _hang_in_native_code,
+    "garbage": _send_garbage,
+    "endless": _send_without_end,
+    "noisy": _print_noise,
+}
 
 BACKEND = FakeBackend()

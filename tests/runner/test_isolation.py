@@ -58,6 +58,70 @@ def test_a_hanging_case_times_out(make_case, mnist_root, tmp_path, pid_file):
     assert wait_until(lambda: not any(is_running(pid) for pid in pids))
 
 
+def test_a_case_that_hangs_in_native_code_times_out(make_case, mnist_root, tmp_path, pid_file):
+    """The limit holds for code that never comes back to the interpreter."""
+    case = make_case("native-hang", limits=LimitChoice(seconds=6.0), measure=("memory",))
+    record = run_one(case, mnist_root, tmp_path)
+    assert (record.status, record.reason) == ("timeout", "stopped after the limit of 6 seconds")
+    assert wait_until(lambda: not is_running(int(pid_file.read_text(encoding="ascii"))))
+
+
+def test_garbage_on_the_message_pipe_is_no_message(make_case, mnist_root, tmp_path):
+    """What a broken framework writes between messages is kept for whoever looks, and changes nothing."""
+    assert run_one(make_case("garbage", measure=("memory",)), mnist_root, tmp_path).status == "ok"
+
+
+def test_a_message_without_an_end_is_cut_off(make_case, mnist_root, tmp_path):
+    """A worker that sends for ever ends its case, not the parent's memory."""
+    record = run_one(make_case("endless", measure=("memory",)), mnist_root, tmp_path)
+    assert (record.status, record.reason) == ("crash", "the worker sent 64 MiB without an end of line")
+
+
+def test_a_worker_that_cannot_start_fails_its_case(make_case, mnist_root, tmp_path, monkeypatch):
+    """A system that has no room for one more process costs the case, not the run."""
+    store = MemoryStore(tmp_path / "artifacts")
+    cases = [make_case(measure=("memory",)), make_case(batch=4, measure=("memory",))]
+    real, calls = launch.subprocess.Popen, []
+
+    def fork(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(launch.subprocess, "Popen", fork)
+    first, second = run_cases(cases, data_root=mnist_root, cache=tmp_path, store=store, listener=Recorder())
+    assert (first.status, first.reason) == (
+        "crash",
+        "no worker could be started: Resource temporarily unavailable",
+    )
+    assert second.status == "ok"
+
+
+def test_a_worker_killed_at_the_data_costs_their_cases(make_case, mnist_root, tmp_path, monkeypatch):
+    """The system kills whoever reads the data: their cases crash, to be run again; nobody says the data were bad."""
+    real = launch.Worker.messages
+
+    def messages(self):
+        os.kill(self.pid, signal.SIGKILL)
+        return real(self)
+
+    monkeypatch.setattr(launch.Worker, "messages", messages)
+    record = run_one(make_case(measure=("memory",)), mnist_root, tmp_path)
+    assert record.status == "crash"
+    assert record.reason.startswith("the data could not be read: killed by signal 9")
+
+
+def test_a_worker_in_native_code_does_not_outlive_its_parent(make_case, mnist_root, pid_file):
+    """When the parent is gone, so is a worker that holds the interpreter and never looks."""
+    job = CheckJob(case=make_case("native-hang", measure=("memory",)), place=Place(data_root=str(mnist_root)))
+    with Worker(job, {}, Limits()) as worker:
+        messages = worker.messages()
+        assert wait_until(lambda: next(messages) is not None and pid_file.exists() and pid_file.read_text() != "")
+        worker._process.stdin.close()  # as the kernel does when the parent is killed
+        assert wait_until(lambda: not is_running(worker.pid))
+
+
 def test_a_case_over_its_memory_is_stopped(make_case, mnist_root, tmp_path):
     """Resident memory over the limit ends the case as out of memory, with both figures."""
     case = make_case("hog", limits=LimitChoice(seconds=60.0, memory="250MiB"), measure=("memory",))

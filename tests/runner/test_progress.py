@@ -36,6 +36,43 @@ def test_every_end_stays_on_the_console(terminal):
     assert "2/2" in text.getvalue()
 
 
+def test_each_worker_has_its_line():
+    """On a terminal two workers show two cases at once, a line each, which goes when the worker is free."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=160)
+    case, other = make_case(), make_case("slow")
+    with ConsoleProgress(console) as progress:
+        progress.started(2)
+        progress.waiting("waiting for the first worker of tcp://[::1]:8786")
+        progress.worker_stage("0", case, "check", 1, 4, "parity")
+        progress.worker_stage("tcp://[::1]:41", other, "time", 1, 4, "round 1 of 2")
+        lines = [task.description for task in progress._live.tasks]
+        counts = [task.fields["count"] for task in progress._live.tasks]
+        assert f"{case.id}  check: parity" in lines
+        assert f"{other.id}  time: round 1 of 2" in lines
+        assert counts[2] == "worker 0"
+        progress._live.refresh()
+        assert "worker tcp://[::1]:41" in text.getvalue()
+        for worker in ("0", "tcp://[::1]:41", "never seen"):
+            progress.worker_free(worker)
+        assert len(progress._live.tasks) == 2
+
+
+def test_a_log_says_once_what_is_waited_for(monkeypatch):
+    """Where nobody looks, the reason for waiting is a line, not a line a second; what runs says where."""
+    text = io.StringIO()
+    with ConsoleProgress(Console(file=text, width=200)) as progress:
+        progress.started(1)
+        for _ in range(3):
+            progress.waiting("waiting for the first worker of tcp://there:1")
+        monkeypatch.setattr(progress, "_last_line", -1e9)
+        progress.worker_stage("3", make_case(), "time", 1, 4, "round 1 of 2")
+        progress.worker_free("3")
+    first, waits, runs = text.getvalue().splitlines()
+    assert (first, waits) == ("1 case", "waiting for the first worker of tcp://there:1")
+    assert "time: round 1 of 2 on worker 3" in runs
+
+
 STAGES = st.lists(
     st.tuples(st.sampled_from(["data", "check", "time", "accuracy"]), st.integers(0, 10), st.integers(0, 10))
 )

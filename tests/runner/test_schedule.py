@@ -11,7 +11,8 @@ from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
 from capsbench.record.store import decode, encode
 from capsbench.runner.assemble import DataFacts, Draft
-from capsbench.runner.schedule import run_cases, turns
+from capsbench.runner.group import turns
+from capsbench.runner.schedule import run_cases
 from capsbench.suite.schema import DatasetChoice, TrainChoice
 from capsbench.worker.messages import Done
 

@@ -1,0 +1,243 @@
+"""Whole runs in processes of their own, on disks that fill up or turn read-only, ended by signals, two at once."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from capsbench.record.store import RunStore, all_runs, create
+
+LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
+PATIENCE_SECONDS = 120.0
+SUITE = """\
+name: tests
+dataset: {name: mnist, train_limit: 40}
+networks: [linear.yaml]
+backends: ["fake:MODE"]
+batch: [8]
+seeds: [0, 1]
+device: cpu
+threads: 1
+measure: [parity, accuracy]
+"""
+_IN_NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+def can_mount():
+    """Whether this system lets anybody mount a file system of their own."""
+    if shutil.which("unshare") is None:
+        return False
+    command = [*_IN_NAMESPACE, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+needs_mount = pytest.mark.skipif(not can_mount(), reason="no file system can be mounted here without rights")
+
+
+@pytest.fixture
+def start(mnist_root, tmp_path, capsbench_environment):
+    """A function that starts `capsbench run` of a mode of the fake backend; results are in `results`."""
+    started = []
+
+    def start(mode="fast", *more, before=()):
+        folder = tmp_path / "suite"
+        folder.mkdir(exist_ok=True)
+        shutil.copy(LINEAR, folder)
+        (folder / "suite.yaml").write_text(SUITE.replace("MODE", mode), encoding="utf-8")
+        run = [sys.executable, "-P", "-m", "capsbench", "run", str(folder / "suite.yaml"), "--no-figures"]
+        where = ["--data", str(mnist_root), "--results", str(tmp_path / "results")]
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen([*before, *run, *where, *more], env=capsbench_environment, **pipes))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def end(process):
+    """How a process ended, and what it said on stderr, unwrapped."""
+    try:
+        _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    finally:
+        process.kill()
+    return process.returncode, " ".join(err.split())
+
+
+def wait_for_records(results, count):
+    """The only run, once it has so many records."""
+    until = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < until:
+        runs = all_runs(results)
+        if runs and len(list(runs[-1].records())) >= count:
+            return runs[-1]
+        time.sleep(0.02)
+    raise AssertionError("no record came")
+
+
+def statuses(store):
+    """How often each case has ended in which way."""
+    return Counter((record.case.seed, record.status) for record in store.records())
+
+
+ALL_OK = Counter({(0, "ok"): 1, (1, "ok"): 1})
+
+FULL = """
+mount -t tmpfs -o size={size}k tmpfs "$RESULTS"
+"$@"; echo "code $?" >&2
+cp -a "$RESULTS" "$KEPT"
+mount -o remount,size=64m "$RESULTS"
+"$@" --resume latest; code=$?
+cp -a "$RESULTS/." "$KEPT/after"
+exit $code
+"""
+
+
+@needs_mount
+@pytest.mark.parametrize(("size", "code_when_full"), [(4096 + 64, 2), (4096 + 40, 74)], ids=["no files", "no record"])
+def test_a_full_disk(start, tmp_path, size, code_when_full):
+    """On a disk that fills up the run ends in words and keeps every record that it has; with room, it goes on."""
+    (tmp_path / "results").mkdir()
+    code, err = _inside(start, tmp_path, FULL.format(size=size))
+    assert code == 0, err
+    (before,) = all_runs(tmp_path / "kept")
+    (after,) = all_runs(tmp_path / "kept" / "after")
+    lines = (before.folder / "records.jsonl").read_bytes()
+    assert (after.folder / "records.jsonl").read_bytes().startswith(lines)
+    assert f"code {code_when_full}" in err
+    held = "No space left on device; the last record went into room held for it; what has ended is in"
+    assert (held in err) == (code_when_full == 74)
+    crashed = [record.reason for record in before.records() if record.status == "crash"]
+    assert crashed or code_when_full == 74
+    assert all("No space left on device" in reason for reason in crashed)
+    assert sum(statuses(before).values()) >= 1
+    assert Counter({case: n for case, n in statuses(after).items() if case[1] != "crash"}) == ALL_OK
+    assert before.damaged_lines == after.damaged_lines == ()
+    assert "Traceback" not in err
+
+
+READ_ONLY = """
+"$@" & run=$!
+until grep -q . "$RESULTS"/runs/*/records.jsonl 2>/dev/null; do sleep 0.02; done
+mount --bind "$RESULTS" "$RESULTS"
+mount -o remount,bind,ro "$RESULTS"
+wait $run
+"""
+
+
+@needs_mount
+def test_results_that_turn_read_only(start, tmp_path):
+    """A folder that turns read-only under a run ends it in words; what was recorded stays, the rest runs later."""
+    (tmp_path / "results").mkdir()
+    code, err = _inside(start, tmp_path, READ_ONLY)
+    assert code == 74
+    assert "Read-only file system; what has ended is in" in err
+    assert "Traceback" not in err
+    (run,) = all_runs(tmp_path / "results")
+    lines = (run.folder / "records.jsonl").read_bytes()
+    assert end(start("fast", "--resume", run.run_id))[0] == 0
+    assert (run.folder / "records.jsonl").read_bytes().startswith(lines)
+    assert statuses(run) == ALL_OK
+
+
+def _inside(start, tmp_path, script):
+    """Run a script in a mount namespace of its own, with the run's command as its arguments and `$RESULTS`."""
+    head = f'RESULTS="{tmp_path / "results"}" KEPT="{tmp_path / "kept"}"\n'
+    return end(start(before=[*_IN_NAMESPACE, "sh", "-c", head + script, "sh"]))
+
+
+def test_a_disk_that_is_full_from_the_start(tmp_path):
+    """Where not even the held room fits, the run does not begin."""
+    store = create(tmp_path, {})
+    (store.folder / ".reserve").symlink_to("/dev/full")
+    with pytest.raises(Exception, match=r"cannot write to .*"), store.writing():
+        pass
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_signal_ends_a_run_in_order(start, tmp_path, number, code):
+    """Whoever asks for the end gets it at once, with a sentence that resumes; the resumed run is whole."""
+    process = start("steady")
+    run = wait_for_records(tmp_path / "results", 1)
+    process.send_signal(number)
+    ended, err = end(process)
+    assert ended == code
+    assert f"go on with --resume {run.run_id}" in err
+    assert "Traceback" not in err
+    if number == signal.SIGTERM:
+        assert end(start("steady", "--resume", run.run_id))[0] == 0
+        assert statuses(run) == ALL_OK
+
+
+@pytest.mark.parametrize(("before", "code"), [([], 129), (["nohup"], 0)], ids=["without nohup", "nohup"])
+def test_a_terminal_that_closes(start, tmp_path, before, code):
+    """SIGHUP ends a run in order too, unless it was set aside."""
+    process = start("steady", before=before)
+    run = wait_for_records(tmp_path / "results", 1)
+    process.send_signal(signal.SIGHUP)
+    assert end(process)[0] == code
+    assert statuses(run) == (Counter({(0, "ok"): 1}) if code else ALL_OK)
+
+
+def test_two_runs_at_once(start, tmp_path):
+    """Two runs in one results folder do not meet, and a run that is being written cannot be taken up."""
+    first, second = start(), start()
+    assert end(first)[0] == end(second)[0] == 0
+    one, other = all_runs(tmp_path / "results")
+    assert statuses(one) == statuses(other) == ALL_OK
+    with one.writing():
+        code, err = end(start("steady", "--resume", one.run_id))
+    assert code == 64
+    message = "is being written by another process; wait for its end, or begin a run of its own"
+    assert err == f"capsbench: run {one.run_id} {message}"
+    assert statuses(one) == ALL_OK
+
+
+BACKWARDS = """
+import os, time
+class Backwards:
+    shift = int(os.environ["SET_BACK_SECONDS"])
+    def __call__(self):
+        self.shift += 100
+        return 1_900_000_000.0 - self.shift
+time.time = Backwards()
+time.time_ns = lambda: int(time.time() * 1e9)
+import datetime
+class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None): return cls.fromtimestamp(time.time(), tz)
+datetime.datetime = Clock
+"""
+
+
+def test_a_clock_that_goes_backwards(start, tmp_path, capsbench_environment):
+    """Wherever the clock jumps, no duration is negative, no limit strikes, and the newest run stays the latest."""
+    (tmp_path / "sitecustomize.py").write_text(BACKWARDS, encoding="ascii")
+    capsbench_environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), capsbench_environment["PYTHONPATH"]])
+    names = []
+    for shift in ("0", "7200"):
+        capsbench_environment["SET_BACK_SECONDS"] = shift
+        code, err = end(start())
+        assert code == 0, err
+        names.append(*({run.run_id for run in all_runs(tmp_path / "results")} - set(names)))
+    assert [run.run_id for run in all_runs(tmp_path / "results")] == names
+    for run in all_runs(tmp_path / "results"):
+        assert statuses(run) == ALL_OK
+        for record in run.records():
+            assert all(metric.value >= 0 for name, metric in record.metrics.items() if name.endswith("seconds"))
+
+
+def test_an_older_run_is_not_thrown_away(start, tmp_path):
+    """A run that cannot go on for want of data keeps what it has, checkpoints too, though no case has ended."""
+    store = create(tmp_path / "results", {})
+    (store.artifacts("some.case") / "checkpoint.safetensors").write_bytes(b"a day's work")
+    code, err = end(start("fast", "--resume", store.run_id, "--data", str(tmp_path / "nowhere")))
+    assert code == 64, err
+    assert (RunStore(store.folder).artifacts("some.case") / "checkpoint.safetensors").read_bytes() == b"a day's work"
