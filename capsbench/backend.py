@@ -16,9 +16,12 @@ A backend is a distribution that registers an object with the attributes of `Bac
    memory is raised as `MemoryError`.
 7. Arrays come and go in the precision that parameters are kept in, also where some of the arithmetic is done in
    bfloat16. Only a backend that says so in `precisions` is asked for that.
+8. With `devices` above 1 a realization takes the same batches and gives the same numbers, rounding apart: it gives each
+   replica its share (`capsbench.network.shards`), and averages losses and gradients by how many images a share has. It
+   is never asked for `memory` and `profile`. Only modes in `parallel_modes` are asked for that.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, SupportsFloat, get_args
 
@@ -46,13 +49,24 @@ class Setting:
         precision: of parameters and arithmetic. In `mixed_bfloat16` convolutions and products of matrices (of dense
             layers, votes, the decoder) round their factors and results to bfloat16; parameters, statistics of batches,
             capsules, all of routing but the votes' products, losses and the optimizer stay in float32.
-        threads: CPU threads the framework may use for one op.
+        threads: CPU threads the framework may use for one op, on each of several devices.
+        devices: how many replicas of the network share each batch: so many GPUs from `device` on, or so many replicas
+            on the CPU.
     """
 
     mode: str
     device: str = "cpu"
     precision: Precision = "float32"
     threads: int = 1
+    devices: int = 1
+
+    @property
+    def replicas(self) -> tuple[str, ...]:
+        """The device of each replica: `cpu` for all of them, or GPUs by ascending numbers."""
+        if self.devices == 1 or self.device == "cpu":
+            return (self.device,) * self.devices
+        first = int(self.device.partition(":")[2] or 0)
+        return tuple(f"cuda:{first + number}" for number in range(self.devices))
 
     @property
     def mixed(self) -> bool:
@@ -225,7 +239,8 @@ class Backend(Protocol):
         compiled_modes: modes whose first step compiles, and whose op table is therefore not op by op.
 
     One that also computes in mixed precision has a further attribute `precisions`, with all that it knows; without it,
-    it is asked for float32 and float64 only.
+    it is asked for float32 and float64 only. One that also trains on several devices has a further attribute
+    `parallel_modes`, a set of the modes that do; without it, it is asked for one device only.
     """
 
     name: str
@@ -264,8 +279,12 @@ class Backend(Protocol):
 
 
 def unsupported(backend: Backend, bound: BoundNetwork, setting: Setting) -> str | None:
-    """Why a backend cannot realize the network, or None where it can; asked only for a precision that it knows."""
+    """Why a backend cannot realize the network, or None where it can; asked only for what it says that it knows."""
     known: Iterable[str] = getattr(backend, "precisions", get_args(FullPrecision))
     if setting.precision not in known:
         return f"{backend.name} does not compute in {setting.precision}, only in {', '.join(known)}"
+    parallel: Collection[str] = getattr(backend, "parallel_modes", ())
+    if setting.devices > 1 and setting.mode not in parallel:
+        others = f"; on several run {', '.join(mode for mode in backend.modes if mode in parallel)}" if parallel else ""
+        return f"{backend.name}:{setting.mode} trains on one device only, not on {setting.devices}{others}"
     return backend.unsupported(bound, setting)

@@ -36,6 +36,7 @@ class TensorFlowBackend:
     modes: Mapping[str, str] = MODES
     compiled_modes = frozenset({"xla"})
     precisions: tuple[Precision, ...] = get_args(Precision)
+    parallel_modes = frozenset(MODES) - {"xla"}
 
     def environment(self, setting: Setting) -> dict[str, str]:
         """Variables that make TensorFlow's allocator countable and its op names plain.
@@ -91,6 +92,10 @@ class TensorFlowBackend:
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]], setting: Setting
     ) -> "TensorFlowRealization":
         """Build the network as TensorFlow variables and functions; each traces at its first call."""
+        if setting.devices > 1:
+            from capsbench_tensorflow.parallel import ParallelRealization
+
+            return ParallelRealization(bound, parameters, setting)
         from capsbench_tensorflow.training import TensorFlowRealization
 
         return TensorFlowRealization(bound, parameters, setting)

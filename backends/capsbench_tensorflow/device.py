@@ -17,14 +17,26 @@ def device_name(device: str) -> str:
 def configure(setting: Setting) -> None:
     """Threads for one op, one op at a time so that op times add up, and no rounding to TensorFloat-32.
 
-    Threads are fixed once TensorFlow has run an op.
+    For several devices an op at a time on each, and on the CPU logical devices, which have one pool of threads: those
+    of all. All of it is fixed once TensorFlow has run an op, and then holds for one device as well.
     """
-    config = tf.config.threading
-    wanted = ((setting.threads, config.get_intra_op_parallelism_threads), (1, config.get_inter_op_parallelism_threads))
-    if any(get() != count for count, get in wanted):
-        config.set_intra_op_parallelism_threads(setting.threads)
-        config.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_tensor_float_32_execution(False)
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    config, logical = tf.config.threading, tf.config.get_logical_device_configuration(cpu)
+    if setting.devices == 1 and (logical or config.get_inter_op_parallelism_threads() > 1):
+        return
+    on_cpu = setting.device == "cpu" and setting.devices > 1
+    threads = setting.threads * (setting.devices if on_cpu else 1)
+    wanted = (
+        (threads, config.get_intra_op_parallelism_threads),
+        (setting.devices, config.get_inter_op_parallelism_threads),
+    )
+    if any(get() != count for count, get in wanted):
+        config.set_intra_op_parallelism_threads(threads)
+        config.set_inter_op_parallelism_threads(setting.devices)
+    if on_cpu and len(logical or ()) < setting.devices:
+        each = tf.config.LogicalDeviceConfiguration()
+        tf.config.set_logical_device_configuration(cpu, [each] * setting.devices)
 
 
 def measure_ceilings(setting: Setting) -> Ceilings:

@@ -8,6 +8,7 @@ import tensorflow as tf
 from capsbench.network.layers import PrimaryCapsules, Residual
 from capsbench.network.patches import Padding
 from capsbench_tensorflow.mixed import bias_add, narrow, wide
+from capsbench_tensorflow.sharing import gathered
 
 Variables = Mapping[str, tf.Variable]
 Moments = dict[str, tuple[tf.Tensor, tf.Tensor]]
@@ -111,5 +112,5 @@ def residual(spec: Residual, own: Variables, maps: tf.Tensor, moments: Moments |
 
 def _moments(maps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Mean and biased variance [channels] over batch and places."""
-    mean = tf.reduce_mean(maps, (0, 1, 2))
-    return mean, tf.reduce_mean(tf.square(maps - mean), (0, 1, 2))
+    mean = gathered(tf.reduce_mean(maps, (0, 1, 2)))
+    return mean, gathered(tf.reduce_mean(tf.square(maps - mean), (0, 1, 2)))

@@ -66,7 +66,7 @@ class AdamWUpdate(AdamUpdate):
         """Add the update ops to the graph."""
         *of_adam, left = scalars
         for variable in self._variables:
-            variable.assign(left * variable)
+            assign(variable, left * variable)
         super().apply(gradients, of_adam)
 
 
@@ -120,6 +120,11 @@ def clip(gradients: Sequence[tf.Tensor], norm: float) -> list[tf.Tensor]:
     found = tf.linalg.global_norm(gradients)
     factor = norm / tf.maximum(found, norm)
     return [factor * gradient for gradient in gradients]
+
+
+def assign(variable: tf.Variable, value: tf.Tensor) -> None:
+    """Set a variable, or of a mirrored one the copy of the replica whose graph is being made."""
+    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
 
 
 def _zeros_like(variable: tf.Variable) -> tf.Variable:

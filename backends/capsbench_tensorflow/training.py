@@ -21,9 +21,10 @@ from capsbench_tensorflow.inspection import Watch
 from capsbench_tensorflow.layers import Result, forward
 from capsbench_tensorflow.mixed import products
 from capsbench_tensorflow.objective import DECODER, LOSS, loss
-from capsbench_tensorflow.optimizer import STEP_COUNT, clip, create_optimizer
+from capsbench_tensorflow.optimizer import STEP_COUNT, assign, clip, create_optimizer
 from capsbench_tensorflow.origins import Origins
 from capsbench_tensorflow.profiling import trace_step
+from capsbench_tensorflow.sharing import weighted
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,7 @@ class TensorFlowRealization:
             tape.watch(list(self._trainable.values()))
             with products(mixed=self._setting.mixed):
                 result = forward(self._bound, self._variables, images, self._tiled, masks, kernels=self._kernels)
-                total = loss(self._bound, self._variables, result, images, labels, margin)
+                total = weighted(loss(self._bound, self._variables, result, images, labels, margin))
         return total, tape.gradient(total, self._trainable, unconnected_gradients="zero"), result
 
     def _gradients_graph(
@@ -224,7 +225,7 @@ class TensorFlowRealization:
             with tf.name_scope(name):
                 for tensor, value in zip(("mean", "variance"), values, strict=True):
                     moving = self._variables[f"{prefix}moving_{tensor}"]
-                    moving.assign(momentum * moving + (1.0 - momentum) * value)
+                    assign(moving, momentum * moving + (1.0 - momentum) * value)
 
     def _traced(self, function: Callable[..., Any], compiled: bool) -> Any:  # noqa: ANN401 - TensorFlow has no public type for it
         return tf.function(function, autograph=False, jit_compile=True if compiled else None)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from capsbench.backend import Precision, Probe, Realization, Setting
 from capsbench.measure.ceilings import Ceilings
+from capsbench.network.parameters import momenta
 from capsbench.network.shapes import BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, describe, library_versions
 from capsbench_fused.task import task_of, uncovered, uncovered_on_gpu
@@ -32,6 +33,7 @@ class TorchBackend:
     )
     compiled_modes = frozenset({"compile"})
     precisions: tuple[Precision, ...] = get_args(Precision)
+    parallel_modes = frozenset(modes)
 
     def environment(self, setting: Setting) -> dict[str, str]:
         """Hide the GPUs from a case that runs on the CPU; keep CUDA's matrix products repeatable."""
@@ -52,6 +54,8 @@ class TorchBackend:
     def unsupported(self, bound: BoundNetwork, setting: Setting) -> str | None:
         """Kernels do not cover every variant of routing, nor mixed precision; all other modes realize every network."""
         reason = uncovered(bound.network.routing)
+        if setting.devices > 1 and setting.mode == "compile" and momenta(bound):
+            return "compile cannot take a batch's statistics over several devices; eager, tiled and fused can"
         if setting.mode not in KERNEL_MODES:
             return None
         if setting.mixed:
@@ -89,6 +93,10 @@ class TorchBackend:
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]], setting: Setting
     ) -> Realization:
         """Build the network in PyTorch."""
+        if setting.devices > 1:
+            from capsbench_torch.parallel import ParallelRealization
+
+            return ParallelRealization(bound, parameters, setting)
         from capsbench_torch.training import TorchRealization
 
         return TorchRealization(bound, parameters, setting)

@@ -87,6 +87,7 @@ class Context:
         kernels: route in place of plain operators, by layer; none but where the mode has them.
         watcher: looks at what goes by, where anybody does.
         mixed: whether products may be rounded to bfloat16; capsules and their routing are float32 all the same.
+        statistics: makes what the statistics of a batch are put into.
     """
 
     bound: BoundNetwork
@@ -96,6 +97,7 @@ class Context:
     kernels: Mapping[str, fused.Fused]
     watcher: Watcher | None = None
     mixed: bool = False
+    statistics: Callable[[], Statistics] = Statistics
 
 
 def constants(bound: BoundNetwork, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -127,7 +129,7 @@ def run(
     Returns:
         The last layer's signal, and the batch's statistics for every batch normalisation in training.
     """
-    signal, statistics = Signal(images), Statistics()
+    signal, statistics = Signal(images), context.statistics()
     for layer in context.bound.layers:
         prefix = f"{layer.layer.name}."
         own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}

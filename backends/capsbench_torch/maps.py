@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from capsbench.network.layers import PrimaryCapsules, Residual
+from capsbench_torch.gathered import Gathered
 from capsbench_torch.mixed import wide
 
 Parameters = Mapping[str, Tensor]
@@ -55,7 +56,10 @@ def batch_norm(
     if statistics is None:
         mean, variance = own[f"{prefix}moving_mean"], own[f"{prefix}moving_variance"]
     else:
-        variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
+        if isinstance(statistics, Gathered):
+            variance, mean = statistics.var_mean(maps)
+        else:
+            variance, mean = torch.var_mean(maps, (0, 2, 3), correction=0)
         statistics[f"{name}.{prefix}moving_mean"] = mean.detach()
         statistics[f"{name}.{prefix}moving_variance"] = variance.detach()
     normal = (maps - mean[:, None, None]) * (variance + epsilon).rsqrt()[:, None, None]

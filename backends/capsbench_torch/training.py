@@ -18,6 +18,7 @@ from capsbench_torch import profiling
 from capsbench_torch.fused import fused
 from capsbench_torch.inspection import inspect
 from capsbench_torch.layers import Context, Signal, constants, null_scope, run
+from capsbench_torch.maps import Statistics
 from capsbench_torch.objective import loss
 from capsbench_torch.optimizer import clip, create_optimizer, read_state, write_state
 from capsbench_torch.routing import Scope
@@ -45,7 +46,7 @@ class TorchRealization:
         self._dtype = torch.float64 if setting.precision == "float64" else torch.float32
         trainable = {spec.name for spec in parameter_specs(bound) if spec.trainable}
         self._parameters = {
-            name: torch.tensor(value, dtype=self._dtype, device=self._device).requires_grad_(name in trainable)
+            name: self._leaf(torch.tensor(value, dtype=self._dtype, device=self._device), trainable=name in trainable)
             for name, value in parameters.items()
         }
         self._trained = {name: value for name, value in self._parameters.items() if name in trainable}
@@ -172,7 +173,15 @@ class TorchRealization:
     def _loss(
         self, images: Tensor, labels: Tensor, masks: dict[str, Tensor], margin: Tensor, scope: Scope
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        context = Context(self._bound, self._tiled, self._indices, scope, self._kernels, mixed=self._mixed)
+        context = Context(
+            self._bound,
+            self._tiled,
+            self._indices,
+            scope,
+            self._kernels,
+            mixed=self._mixed,
+            statistics=self._statistics,
+        )
         output, statistics = run(context, self._parameters, images, masks)
         total = loss(self._bound, self._parameters, output, images, labels, margin, scope, mixed=self._mixed)
         return total, statistics
@@ -180,6 +189,14 @@ class TorchRealization:
     def _forward(self, images: Tensor, scope: Scope) -> Signal:
         context = Context(self._bound, self._tiled, self._indices, scope, self._kernels, mixed=self._mixed)
         return run(context, self._parameters, images, None)[0]
+
+    def _leaf(self, value: Tensor, *, trainable: bool) -> Tensor:
+        """A tensor as a parameter of the network."""
+        return value.requires_grad_(trainable)
+
+    def _statistics(self) -> Statistics:
+        """Where the statistics of a batch are put."""
+        return Statistics()
 
     def _scalar(self, value: float) -> Tensor:
         return torch.tensor(value, dtype=self._dtype, device=self._device)

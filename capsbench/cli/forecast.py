@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,12 +11,17 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from capsbench.backend import Backend
+    from capsbench.backend import Backend, Setting
+    from capsbench.network.shapes import BoundNetwork
     from capsbench.report.table import Cell, Table
     from capsbench.suite.cases import Case
 
 EXAMPLE = "capsbench forecast suites/mnist.yaml --memory 12GiB"
 _LARGEST_BATCH = 1 << 20
+_SEVERAL = (
+    "×N: on N devices; the peak is that of a GPU with its share of the batch, or of all replicas on the CPU, without "
+    "the buffers in which gradients travel (about the parameters once more on each)."
+)
 
 
 def forecast(
@@ -68,6 +74,7 @@ def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: 
     notes = (
         f"largest batch: the forecast peak fits into {fmt.size(memory)}; — where the mode foretells no peak.",
         "least bytes: what a train step must at least read and write; votes: of all capsule layers, for the batch.",
+        *([_SEVERAL] if any(case.devices > 1 for case in cases) else []),
         *(["mixed_bfloat16: least bytes are those of a network that is all in bfloat16."] if mixed else []),
     )
     rows = tuple(_row(case, backends[case.backend], memory) for case in cases)
@@ -83,11 +90,14 @@ def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
     spent = cost(bound, case.batch)
     # In mixed precision a number may take two bytes.
     least_bytes = cost(bound, case.batch, 2 if case.setting.mixed else 4).train_step_least_bytes
-    peak = backend.forecast_peak_bytes(bound, case.setting, case.batch)
-    largest = largest_batch(lambda batch: backend.forecast_peak_bytes(bound, case.setting, batch), memory)
+
+    def peak_bytes(batch: int) -> int | None:
+        return _peak_bytes(backend, bound, case.setting, batch)
+
+    peak, largest = peak_bytes(case.batch), largest_batch(peak_bytes, memory)
     return (
         text_cell(case.network.name),
-        text_cell(f"{case.backend}:{case.mode}"),
+        text_cell(case.key().realization),
         cell(case.batch, fmt.count),
         text_cell(case.routing_iterations),
         cell(case.seed, fmt.count),
@@ -98,6 +108,13 @@ def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
         cell(peak, fmt.size),
         cell(largest, fmt.count),
     )
+
+
+def _peak_bytes(backend: Backend, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
+    """Of a GPU, the peak of its share of the batch; of the CPU, those of all replicas, which have one memory."""
+    share = -(-batch // setting.devices)
+    peak = backend.forecast_peak_bytes(bound, replace(setting, devices=1), share)
+    return peak if peak is None or setting.device != "cpu" else peak * setting.devices
 
 
 def largest_batch(peak_bytes: Callable[[int], int | None], memory: int) -> int | None:

@@ -135,7 +135,7 @@ def pair_cases(base: Iterable[Record], new: Iterable[Record]) -> Pairing:
 def setting(case: CaseKey, fingerprint: Fingerprint) -> tuple[object, ...]:
     """What makes cases the same work, all but the seed."""
     what = (case.network, fingerprint.network, case.dataset, case.batch, case.routing_iterations)
-    return (*what, case.backend, case.mode, case.device, case.threads, case.precision, case.allocator)
+    return (*what, case.backend, case.mode, case.device, case.threads, case.devices, case.precision, case.allocator)
 
 
 def compare(

@@ -8,7 +8,7 @@ from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
 
-SCHEMA = 3
+SCHEMA = 4
 
 Status = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash"]
 Direction = Literal["lower", "higher", "none"]
@@ -16,7 +16,10 @@ Direction = Literal["lower", "higher", "none"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseKey:
-    """Which case this is; `id` is readable and ends in the hash of everything that defines the case."""
+    """Which case this is; `id` is readable and ends in the hash of everything that defines the case.
+
+    `devices` share each batch of `batch` images, with `threads` each.
+    """
 
     id: str
     network: str
@@ -29,7 +32,13 @@ class CaseKey:
     seed: int
     threads: int
     precision: str
+    devices: int = 1
     allocator: str
+
+    @property
+    def realization(self) -> str:
+        """`backend:mode`, and on how many devices where there are several."""
+        return f"{self.backend}:{self.mode}" + (f" ×{self.devices}" if self.devices > 1 else "")
 
     def is_like(self, glob: str) -> bool:
         """Whether the id, the network or `backend:mode` matches a glob."""
@@ -80,6 +89,47 @@ class Parity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """What tells rounding from a mistake where losses on several devices part from those on one in float32.
+
+    Some trainings multiply any difference from step to step, deep EM networks above all, or turn next to nothing into a
+    whole step, as Adam can. So where float32 agrees to begin with, float64 decides: over the steps in which one device
+    still agrees with itself when it takes the images of each batch in reverse, the same training but for rounding.
+
+    Attributes:
+        float32_steps: the first ones, whose losses are within the limit.
+        float64_steps: the first ones in which one device in float64 agrees with itself so.
+        float64_deviation: of several devices from one in float64, over those steps.
+    """
+
+    float32_steps: int
+    float64_steps: int
+    float64_deviation: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataParallel:
+    """How far training on several devices lies from the same training on one.
+
+    Attributes:
+        devices: how many.
+        steps: train steps from the same parameters on the same batches, on either side.
+        loss_max_relative_deviation: largest difference of the losses of a step, over that on one device; over a
+            thousandth of the first one, where it is smaller than that.
+        limit: what it may be.
+        passed: within the limit, or beyond it by what is known to be rounding.
+        drift: how that is known, where it is so.
+    """
+
+    devices: int
+    steps: int
+    loss_max_relative_deviation: float
+    limit: float
+    passed: bool
+    drift: Drift | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """One number of a case.
 
@@ -127,6 +177,7 @@ class Record:
 
     Attributes:
         reason: why the status is not `ok`; empty otherwise.
+        data_parallel: of a case on several devices.
         metrics: by name; names carry their unit (`train_step_seconds`).
         ops: the profiled train step.
         step_profile_seconds: wall time of that step; ops and an unattributed rest add up to it.
@@ -147,6 +198,7 @@ class Record:
     status: Status
     reason: str = ""
     parity: Parity | None = None
+    data_parallel: DataParallel | None = None
     metrics: dict[str, Metric] = field(default_factory=dict)
     ops: tuple[OpEvent, ...] = ()
     step_profile_seconds: float | None = None

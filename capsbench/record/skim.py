@@ -64,7 +64,7 @@ class Parts(NamedTuple):
     case: bytes
     status: Status
     reason: bytes
-    parity: bytes
+    checks: bytes
     metrics: bytes
     tail: bytes
     lacks: frozenset[str]
@@ -91,7 +91,7 @@ def parts(line: bytes) -> Parts | None:
         line[head.end() : ended + 1],
         status,
         line[reason:parity],
-        line[parity + len(_PARITY) : metrics],
+        b"{" + line[parity + 1 : metrics] + b"}",
         line[metrics + len(_METRICS) - 1 : ops + 1],
         b"{" + line[data + len(b"],") :],
         _lacks(line, ops, data),

@@ -20,7 +20,7 @@ from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
 from capsbench.record import skim
 from capsbench.record.packed import pack
-from capsbench.record.schema import CaseKey, Fingerprint, Parity, Record, SplitFacts
+from capsbench.record.schema import CaseKey, DataParallel, Fingerprint, Parity, Record, SplitFacts
 
 _T = TypeVar("_T")
 
@@ -86,7 +86,7 @@ class Shelf:
         put(found, "notes", shared.notes)
         put(found, "fingerprint", shared.fingerprint)
         put(found, "_lacks", parts.lacks)
-        put(found, "_parity", parts.parity)
+        put(found, "_checks", parts.checks)
         put(found, "_place", place)
         put(found, "_shelf", self)
         return found
@@ -117,10 +117,10 @@ class StoredRecord(Record):
     Where the line turns out to be damaged then, there are none.
     """
 
-    __slots__ = ("_lacks", "_parity", "_place", "_shelf")
+    __slots__ = ("_checks", "_lacks", "_place", "_shelf")
 
     _lacks: frozenset[str]
-    _parity: bytes
+    _checks: bytes
     _place: Place
     _shelf: Shelf
 
@@ -136,7 +136,15 @@ class StoredRecord(Record):
     @property
     def parity(self) -> Parity | None:
         """As in `Record`."""
-        found: Parity | None = _parities().validate_json(self._parity)
+        return self._checked().parity
+
+    @property
+    def data_parallel(self) -> DataParallel | None:
+        """As in `Record`."""
+        return self._checked().data_parallel
+
+    def _checked(self) -> "_Checks":
+        found: _Checks = _adapter(_Checks).validate_json(self._checks)
         return found
 
     @property
@@ -194,15 +202,18 @@ class _Tail:
     fingerprint: Fingerprint
 
 
+@dataclass(frozen=True, slots=True)
+class _Checks:
+    """What was checked before anything was timed."""
+
+    parity: Parity | None
+    data_parallel: DataParallel | None = None
+
+
 @lru_cache(maxsize=10_000)
 def _tail(text: bytes) -> _Tail:
     found: _Tail = _adapter(_Tail).validate_json(text)
     return found
-
-
-@cache
-def _parities() -> TypeAdapter[Parity | None]:
-    return TypeAdapter(Parity | None)
 
 
 @cache

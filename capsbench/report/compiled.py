@@ -73,7 +73,7 @@ def _pairs(records: Sequence[Record]) -> Iterator[tuple[Record, Record | None]]:
 def _work(case: CaseKey) -> tuple[object, ...]:
     """What a case does, whatever its mode and seed."""
     what = (case.network, case.dataset, case.backend, case.batch, case.routing_iterations)
-    return (*what, case.device, case.threads, case.precision, case.allocator)
+    return (*what, case.device, case.threads, case.devices, case.precision, case.allocator)
 
 
 _NOTES: Final = (

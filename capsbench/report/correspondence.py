@@ -276,7 +276,7 @@ def _group(claim: Claim, record: Record) -> tuple[object, ...]:
     case = record.case
     if claim.metric == "parameters":
         return case.network, case.dataset, _value(claim, record)
-    setting = (case.device, case.threads, case.precision, case.allocator)
+    setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
     return case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations, *setting
 
 

@@ -35,7 +35,7 @@ def _failed(record: Record) -> bool:
 
 KEYS: Final[tuple[Field[Record], ...]] = (
     Field(Column("network", "key", "left"), lambda r: text_cell(r.case.network)),
-    Field(Column("backend:mode", "key", "left"), lambda r: text_cell(f"{r.case.backend}:{r.case.mode}")),
+    Field(Column("backend:mode", "key", "left"), lambda r: text_cell(r.case.realization)),
     Field(Column("batch", "key", shared="batch {}"), lambda r: exact_cell(r.case.batch)),
     Field(Column("iters", "key", shared="routing iterations {}"), lambda r: text_cell(r.case.routing_iterations)),
 )

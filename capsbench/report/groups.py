@@ -66,7 +66,7 @@ def realization_names(records: Sequence[Record]) -> tuple[str, ...]:
     """For each record `backend:mode`, and the settings in which the records differ."""
     varying = [name for name in _SETTINGS if len({getattr(record.case, name) for record in records}) > 1]
     return tuple(
-        fmt.label(", ".join([f"{case.backend}:{case.mode}", *(f"{name} {getattr(case, name)}" for name in varying)]))
+        fmt.label(", ".join([case.realization, *(f"{name} {getattr(case, name)}" for name in varying)]))
         for case in (record.case for record in records)
     )
 

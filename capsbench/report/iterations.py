@@ -99,7 +99,8 @@ def _by_work(records: Sequence[Record]) -> dict[tuple[object, ...], list[Record]
         case = record.case
         if case.routing_iterations is not None:
             what = (case.network, case.dataset, case.backend, case.mode, case.batch)
-            found.setdefault((*what, case.device, case.threads, case.precision, case.allocator), []).append(record)
+            setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
+            found.setdefault((*what, *setting), []).append(record)
     return found
 
 

@@ -72,7 +72,7 @@ def _series(records: Sequence[Record], histories: Histories) -> Iterator[_Series
         if "familiar_accuracy" in record.metrics and history and all(e.familiar_accuracy is not None for e in history):
             case = record.case
             setting = (case.batch, case.routing_iterations, case.device, case.threads, case.precision, case.allocator)
-            key = (case.network, case.dataset, case.backend, case.mode, *setting, record.fingerprint.network)
+            key = (case.network, case.dataset, case.realization, *setting, record.fingerprint.network)
             groups.setdefault(key, []).append(record)
     for group in groups.values():
         yield _Series(tuple(group), tuple(tuple(_points(histories[record.case.id])) for record in group))

@@ -60,7 +60,7 @@ def _groups(records: Sequence[Record]) -> list[list[Record]]:
     for record in records:
         case, images = record.case, tuple(sorted((name, facts.sha256) for name, facts in record.data.items()))
         key = (case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations)
-        setting = (case.device, case.threads, case.precision, case.allocator)
+        setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
         groups.setdefault((*key, *setting, record.fingerprint.network, images), []).append(record)
     return [group for group in groups.values() if any("accuracy" in record.metrics for record in group)]
 
@@ -98,5 +98,5 @@ def _left_out(groups: Sequence[Sequence[Record]]) -> Iterator[str]:
     for group in groups:
         case = group[0].case
         if len({record.case.seed for record in group}) < len(group):
-            name = fmt.label(f"{case.network}, {case.backend}:{case.mode}, batch {case.batch}")
+            name = fmt.label(f"{case.network}, {case.realization}, batch {case.batch}")
             yield f"{name}: left out, because seeds come twice."

@@ -14,6 +14,7 @@ from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cel
 from capsbench.report.groups import by_group
 from capsbench.report.matched import Histories, matched_tables
 from capsbench.report.ops import Sort, op_tables
+from capsbench.report.parallel import parallel_tables
 from capsbench.report.roofline import best_ceilings
 from capsbench.report.rows import Field, few
 from capsbench.report.seed import seed_table
@@ -76,6 +77,7 @@ def report(
         yield from matched_tables(ordered, histories or {})
         yield from target_tables(ordered, notes.status)
         yield cost_table(ordered, notes.status, ceilings)
+        yield from parallel_tables(ordered)
         yield from compiled_tables(ordered)
         yield from few(by_group(ordered, partial(op_tables, top=top, sort=sort)), most)
         yield from published
@@ -165,7 +167,7 @@ def _order(record: Record) -> tuple[object, ...]:
     """Cases that will be compared stand together, in the same order in every run."""
     case = record.case
     axes = (case.network, case.dataset, case.batch, case.routing_iterations or 0, case.seed, case.backend, case.mode)
-    return (*axes, case.device, case.threads, case.precision, case.allocator)
+    return (*axes, case.devices, case.device, case.threads, case.precision, case.allocator)
 
 
 def _accuracy_cell(record: Record, *, name: str) -> Cell:
@@ -193,7 +195,8 @@ def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
     """The equations' operations a second of a train step, over the multiply-adds that the device can do at best."""
     known, metrics = best_ceilings(ceilings, record), record.metrics
     step = metrics.get("train_step_seconds")
-    if known is None or not known.fma_flops_per_second or step is None or "train_step_flops" not in metrics:
+    several = record.case.devices > 1  # the ceilings are those of one
+    if known is None or several or not known.fma_flops_per_second or step is None or "train_step_flops" not in metrics:
         return Cell(fmt.NOTHING)
     part = metrics["train_step_flops"].value / step.value / known.fma_flops_per_second
     return Cell(fmt.plain_number(100 * part), part, "share")

@@ -21,7 +21,7 @@ _LEAST_SPREAD: Final = {"s": 0.05, "images/s": 0.05}
 
 _KEYS: Final[Sequence[tuple[Column, Callable[[CaseKey], Cell]]]] = (
     (Column("network", "key", "left"), lambda case: text_cell(case.network)),
-    (Column("backend:mode", "key", "left"), lambda case: text_cell(f"{case.backend}:{case.mode}")),
+    (Column("backend:mode", "key", "left"), lambda case: text_cell(case.realization)),
     (Column("batch", "key", shared="batch {}"), lambda case: cell(case.batch, fmt.count)),
     (Column("iters", "key", shared="routing iterations {}"), lambda case: text_cell(case.routing_iterations)),
     (Column("seed", "key", shared="seed {}"), lambda case: cell(case.seed, fmt.count)),

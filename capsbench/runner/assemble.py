@@ -13,6 +13,7 @@ from capsbench.record.schema import Direction, Fingerprint, Metric, Record, Spli
 from capsbench.stats.interval import median_interval
 from capsbench.suite.cases import Case, content_hash
 from capsbench.worker.messages import (
+    DataParallelPart,
     DistributionsPart,
     Done,
     EquationsPart,
@@ -71,7 +72,14 @@ class Draft:
 
     def rounds(self) -> tuple[RoundPart, ...]:
         """The timing rounds so far."""
-        return tuple(part for part in self.parts if isinstance(part, RoundPart))
+        return self._rounds_on(self.case.devices)
+
+    def rounds_alone(self) -> tuple[RoundPart, ...]:
+        """Of a case on several devices, the rounds on one beside which they were taken."""
+        return self._rounds_on(1) if self.case.devices > 1 else ()
+
+    def _rounds_on(self, devices: int) -> tuple[RoundPart, ...]:
+        return tuple(part for part in self.parts if isinstance(part, RoundPart) and part.devices == devices)
 
 
 def assemble(draft: Draft, run: str, machine: Machine) -> Record:
@@ -85,7 +93,8 @@ def assemble(draft: Draft, run: str, machine: Machine) -> Record:
         status=_status(draft.end),
         reason=scrub(draft.end.reason),
         parity=next((part.parity for part in parts if isinstance(part, ParityPart)), None),
-        metrics={**metrics, **timing_metrics(rounds, case.batch)},
+        data_parallel=next((part.data_parallel for part in parts if isinstance(part, DataParallelPart)), None),
+        metrics={**metrics, **timing_metrics(rounds, case.batch), **scaling_metrics(draft)},
         ops=ops.train_step.events if ops else (),
         step_profile_seconds=ops.train_step.step_seconds if ops else None,
         step_profile_bytes=ops.train_step.allocated_bytes if ops else None,
@@ -128,6 +137,28 @@ def timing_metrics(rounds: tuple[RoundPart, ...], batch: int) -> dict[str, Metri
     }
 
 
+def scaling_metrics(draft: Draft) -> dict[str, Metric]:
+    """What several devices gain over one, round by round; none for one device, or before both have had a round."""
+    case = draft.case
+    pairs = tuple(zip(draft.rounds(), draft.rounds_alone(), strict=False))
+    if not pairs:
+        return {}
+    seconds = tuple(tuple(_round_medians(side, lambda part: part.train_step)) for side in zip(*pairs, strict=True))
+    contended = tuple(_contended(part.train_step for part in side) for side in zip(*pairs, strict=True))
+    many, alone = seconds
+    return {
+        "one_device_images_per_second": _sampled(
+            tuple(case.batch / each for each in alone), "images/s", "higher", contended=contended[1]
+        ),
+        "scaling_efficiency": _sampled(
+            tuple(one / (case.devices * each) for each, one in zip(many, alone, strict=True)),
+            "1",
+            "higher",
+            contended=sum(contended),
+        ),
+    }
+
+
 def _compile_seconds(part: RoundPart) -> float:
     """What the first forward pass and train step took longer than the later ones: compiling, and warming up."""
     timings = (part.forward, part.train_step)
@@ -167,6 +198,7 @@ def _notes(draft: Draft, rounds: tuple[RoundPart, ...]) -> Iterable[str]:
     yield from dict.fromkeys(note for part in draft.parts if isinstance(part, NotesPart) for note in part.notes)
     if "parity" not in draft.case.measure:
         yield "parity was not checked"
+    rounds = (*rounds, *draft.rounds_alone())
     samples = [sample for part in rounds for timing in (part.forward, part.train_step) for sample in timing.samples]
     yield from _timing_notes(rounds, samples)
 
@@ -187,7 +219,9 @@ def _fingerprint(draft: Draft, machine: Machine) -> Fingerprint:
     versions = next((part.versions for part in draft.parts if isinstance(part, ProbePart)), {})
     hashes = {name: facts.sha256 for name, facts in draft.data.splits.items()}
     protocol = (plain(case.dataset, defaults=True), hashes, case.batch, case.seed, case.precision)
-    surroundings = (plain(machine, defaults=True), dict(versions), case.device, case.threads, case.allocator)
+    several = (case.devices,) if case.devices > 1 else ()
+    setting = (case.device, case.threads, case.allocator, *several)
+    surroundings = (plain(machine, defaults=True), dict(versions), *setting)
     return Fingerprint(
         network=content_hash(case.network),
         protocol=content_hash((protocol, plain((case.train, case.recipe), defaults=True))),

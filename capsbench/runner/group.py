@@ -92,6 +92,13 @@ def turns(drafts: Sequence[Draft], rounds: int) -> Iterator[tuple[int, Draft]]:
                 yield number, draft
 
 
+def sides(case: Case, number: int) -> tuple[Case, ...]:
+    """What is timed of a case in a round: several devices take turns with one, A B in even rounds, B A in odd ones."""
+    if case.devices == 1:
+        return (case,)
+    return (case, case.on_one_device())[:: 1 if number % 2 == 0 else -1]
+
+
 def comparable_groups(cases: Iterable[Case]) -> list[list[Case]]:
     """The cases by what they are compared in, in the order in which each group first comes."""
     groups: dict[tuple[object, ...], list[Case]] = {}
@@ -114,6 +121,16 @@ def run_group(run: GroupRun, drafts: Sequence[Draft]) -> Iterator[Record]:
         Abandoned: nobody waits for the group any more.
         Unwritten: the keeper takes no more records.
     """
+    yield from _check(run, drafts)
+    yield from _time(run, [draft for draft in drafts if "time" in draft.case.measure and not draft.failed])
+    for draft in [draft for draft in drafts if not draft.failed]:
+        if {"accuracy", "histograms"} & set(draft.case.measure):
+            _perform(run, draft, AccuracyJob(case=draft.case, place=_place(run, draft)))
+        yield _finish(run, draft)
+
+
+def _check(run: GroupRun, drafts: Iterable[Draft]) -> Iterator[Record]:
+    """Check the cases; the records of those that fail."""
     for draft in drafts:
         remove_unfinished(run.keeper.artifacts(draft.case.id))
         if draft.data.failure is not None:
@@ -127,16 +144,17 @@ def run_group(run: GroupRun, drafts: Sequence[Draft]) -> Iterator[Record]:
             _perform(run, draft, CheckJob(case=draft.case, place=_place(run, draft)))
         if draft.failed:
             yield _finish(run, draft)
-    timed = [draft for draft in drafts if "time" in draft.case.measure and not draft.failed]
-    rounds = run.rounds or (timed[0].case.time.rounds if timed else 0)
-    for number, draft in turns(timed, rounds):
-        _perform(run, draft, TimeJob(case=draft.case, place=_place(run, draft)), number, rounds)
+
+
+def _time(run: GroupRun, drafts: Sequence[Draft]) -> Iterator[Record]:
+    """Time the cases in turns; the records of those that fail."""
+    rounds = run.rounds or (drafts[0].case.time.rounds if drafts else 0)
+    for number, draft in turns(drafts, rounds):
+        for case in sides(draft.case, number):
+            if not draft.failed:
+                _perform(run, draft, TimeJob(case=case, place=_place(run, draft)), number, rounds)
         if draft.failed:
             yield _finish(run, draft)
-    for draft in [draft for draft in drafts if not draft.failed]:
-        if {"accuracy", "histograms"} & set(draft.case.measure):
-            _perform(run, draft, AccuracyJob(case=draft.case, place=_place(run, draft)))
-        yield _finish(run, draft)
 
 
 def _perform(
@@ -144,15 +162,16 @@ def _perform(
 ) -> None:
     """Give a job to a worker of its own and take what it sends."""
     case = draft.case
+    alone = ", one device" if job.case.devices < case.devices else ""
 
     def tell(progress: Progress) -> None:
-        prefix = f"round {number + 1} of {rounds}, " if isinstance(job, TimeJob) else ""
+        prefix = f"round {number + 1} of {rounds}{alone}, " if isinstance(job, TimeJob) else ""
         done = number * progress.total + progress.done
         run.watcher.case_stage(case, progress.stage, done, rounds * progress.total, f"{prefix}{progress.detail}")
 
     run.watcher.case_stage(case, job.kind, number, rounds, f"starting {case.backend}")
     try:
-        environment = worker_environment(plugins.load(case.backend), case.setting, case.allocator)
+        environment = worker_environment(plugins.load(case.backend), job.case.setting, case.allocator)
     except Exception as error:  # noqa: BLE001 - a broken backend fails its own cases only
         status: Outcome = "bad_input" if isinstance(error, BadInput) else "crash"
         draft.take(Received((), Done(status=status, reason=" ".join(str(error).split()))))
@@ -180,7 +199,8 @@ def _finish(run: GroupRun, draft: Draft) -> Record:
 
 def _keep_files(folder: Path, draft: Draft) -> None:
     if draft.rounds():
-        _write(folder / "timing.json", json.dumps({"rounds": plain(draft.rounds(), defaults=True)}))
+        alone = {"one_device": plain(draft.rounds_alone(), defaults=True)} if draft.case.devices > 1 else {}
+        _write(folder / "timing.json", json.dumps({"rounds": plain(draft.rounds(), defaults=True), **alone}))
     if draft.failed and draft.stderr:
         _write(folder / "stderr.txt", draft.stderr)
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -43,6 +43,7 @@ class Case:
     batch: int
     seed: int
     threads: int
+    devices: int = 1
     precision: Precision
     allocator: Literal["heap", "default"]
     measure: tuple[Measure, ...]
@@ -58,7 +59,11 @@ class Case:
     @property
     def setting(self) -> Setting:
         """How the backend is asked to realize the network."""
-        return Setting(self.mode, self.device, self.precision, self.threads)
+        return Setting(self.mode, self.device, self.precision, self.threads, self.devices)
+
+    def on_one_device(self) -> "Case":
+        """The same work on one device, beside which several are measured; no case of any suite."""
+        return replace(self, devices=1)
 
     @property
     def recipe(self) -> Recipe:
@@ -90,6 +95,7 @@ class Case:
             seed=self.seed,
             threads=self.threads,
             precision=self.precision,
+            devices=self.devices,
             allocator=self.allocator,
         )
 
@@ -116,11 +122,13 @@ def expand(
     chosen = {use: _mode(use, modes, path) for use in (*dict(suite.realizations()), *suite.uses())}
     placed = {backend: (devices or {}).get(backend, suite.device) for backend, _ in chosen.values()}
     return tuple(
-        _case(suite, fixed, batch, seed, (*chosen[mode], measure), placed[chosen[mode][0]])
+        _case(suite, fixed, (batch, several), seed, (*chosen[mode], measure), placed[chosen[mode][0]])
         for use in _uses(suite, path)
         for network, choice in _networks(suite, path, use)
         for fixed in (_Fixed.of(suite, use, *network, choice.train),)
-        for batch, seed, (mode, measure) in product(choice.batch, suite.seeds, choice.realizations)
+        for batch, several, seed, (mode, measure) in product(
+            _batches(choice.batch, suite, path), suite.device_counts(), suite.seeds, choice.realizations
+        )
     )
 
 
@@ -142,6 +150,16 @@ def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
 def comparable_group(case: Case) -> tuple[object, ...]:
     """Cases with equal groups differ in backend and mode only: their timing rounds are interleaved."""
     return (case.suite, case.dataset, case.network.name, case.routing_iterations, case.batch, case.seed, case.device)
+
+
+def _batches(batches: tuple[int, ...], suite: Suite, path: Path) -> tuple[int, ...]:
+    """The batches, each with an image for every device at least."""
+    most = max(suite.device_counts())
+    if min(batches) < most:
+        raise BadInput(
+            f"a batch of {min(batches)} is too small for {most} devices: each needs an image", f"{path}:devices"
+        )
+    return batches
 
 
 def _mode(text: str, modes: Mapping[str, tuple[str, ...]], path: Path) -> tuple[str, str]:
@@ -217,13 +235,17 @@ class _Fixed:
         return cls(network, dataset, train, routing_iterations(network), b"[" + _json(protocol) + b", ")
 
 
-def _case(suite: Suite, fixed: _Fixed, batch: int, seed: int, realization: _Realization, device: str) -> Case:
-    backend, mode, measure = realization
+def _case(
+    suite: Suite, fixed: _Fixed, sizes: tuple[int, int], seed: int, realization: _Realization, device: str
+) -> Case:
+    (backend, mode, measure), (batch, devices) = realization, sizes
     iterations = "" if fixed.iterations is None else f".i{fixed.iterations}"
-    label = f"{fixed.network.name}.{fixed.dataset.name}.{backend}-{mode}.b{batch}{iterations}.s{seed}"
-    sizes = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
+    parallel = f".d{devices}" if devices > 1 else ""
+    label = f"{fixed.network.name}.{fixed.dataset.name}.{backend}-{mode}.b{batch}{parallel}{iterations}.s{seed}"
+    setting = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
+    several = (devices,) if devices > 1 else ()
     # The same as content_hash of both together, with what cases share written out once.
-    digest = sha256(fixed.text + _json(sizes) + b"]").hexdigest()[:8]
+    digest = sha256(fixed.text + _json((*setting, *several)) + b"]").hexdigest()[:8]
     return Case(
         id=f"{label}-{digest}",
         suite=suite.name,
@@ -235,6 +257,7 @@ def _case(suite: Suite, fixed: _Fixed, batch: int, seed: int, realization: _Real
         batch=batch,
         seed=seed,
         threads=suite.threads,
+        devices=devices,
         precision=suite.precision,
         allocator=suite.allocator,
         measure=measure,

@@ -61,6 +61,7 @@ class DatasetChoice:
 
 
 Batches = Annotated[tuple[Count, ...], Field(min_length=1)]
+DeviceCount = Annotated[int, Field(ge=1, le=64)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +200,9 @@ class Suite:
         backends: `name:mode`, `name` for its first mode, or a mapping that narrows what is measured of it.
         routing_iterations: override the networks' own; empty keeps it.
         device: `auto` takes the first GPU where the backend has one, else the CPU.
+        threads: for one op, of each device.
+        devices: how many devices share each batch, one number or several: GPUs from `device` on, or replicas on the
+            CPU.
         precision: of all arithmetic; `mixed_bfloat16` is float32 but for convolutions and products of matrices.
         allocator: `heap` keeps the C library from returning memory to the system between steps
             (MALLOC_MMAP_MAX_=0), `default` leaves it alone; the same for every backend.
@@ -222,6 +226,10 @@ class Suite:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Field(min_length=1)] = (0,)
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda|cuda:[0-9]{1,2})$")] = "auto"
     threads: Annotated[int, Field(ge=1, le=1024)] = 2
+    devices: Annotated[
+        Annotated[DeviceCount, Tag("number")] | Annotated[tuple[DeviceCount, ...], Field(min_length=1), Tag("list")],
+        Discriminator(lambda given: "list" if isinstance(given, list | tuple) else "number"),
+    ] = 1
     precision: Precision = "float32"
     allocator: Literal["heap", "default"] = "heap"
     measure: Measures = MEASURES
@@ -233,6 +241,10 @@ class Suite:
         """The data sets with everything they leave to defaults."""
         given = self.dataset if isinstance(self.dataset, tuple) else (self.dataset,)
         return tuple(each if isinstance(each, DatasetChoice) else DatasetChoice(name=each) for each in given)
+
+    def device_counts(self) -> tuple[int, ...]:
+        """On how many devices each case runs, once each."""
+        return self.devices if isinstance(self.devices, tuple) else (self.devices,)
 
     def choices(self) -> tuple[OwnChoice, ...]:
         """The networks, as they are written, with everything they leave to the suite."""
@@ -281,6 +293,7 @@ def load_suite(path: Path) -> Suite:
     _check_target(suite.train, f"{path}:train")
     for key in ("batch", "routing_iterations", "seeds", "measure"):
         _refuse_twice(getattr(suite, key), f"{path}:{key}")
+    _refuse_twice(suite.device_counts(), f"{path}:devices")
     _refuse_twice([use for use, _ in suite.realizations()], f"{path}:backends")
     _refuse_twice([choice.name or choice.use for choice in suite.choices()], f"{path}:networks")
     for number, choice in enumerate(suite.choices()):

@@ -105,13 +105,16 @@ def _singles(suite: Suite) -> Iterator[Suite]:
         suite.datasets(), zip(suite.networks, suite.choices(), strict=True), suite.routing_iterations or (None,)
     ):
         own = replace(network, batch=None, backends=None) if isinstance(network, NetworkChoice) else network
-        for batch, seed, (use, measure) in product(choice.batch, suite.seeds, choice.realizations):
+        for batch, devices, seed, (use, measure) in product(
+            choice.batch, suite.device_counts(), suite.seeds, choice.realizations
+        ):
             yield replace(
                 suite,
                 dataset=dataset,
                 networks=(own,),
                 backends=(use,),
                 batch=(batch,),
+                devices=devices,
                 seeds=(seed,),
                 routing_iterations=() if iterations is None else (iterations,),
                 measure=measure,

@@ -14,10 +14,11 @@ from capsbench.record.schema import Direction, Metric, Parity
 from capsbench.worker import mixed, parity, rounding
 from capsbench.worker.messages import EquationsPart, MetricsPart, NotesPart, ParityPart, Progress
 from capsbench.worker.ops import profile_ops
+from capsbench.worker.parallel import compare_devices
 from capsbench.worker.prepare import Prepared, Send, Stopped
 
 STAGE = "check"
-_STEPS = ("counts", "parity", "memory", "ops")
+_STEPS = ("counts", "parity", "devices", "memory", "ops")
 _WARMUP_STEPS = 2
 
 
@@ -34,7 +35,14 @@ def check_case(prepared: Prepared, send: Send) -> None:
         _say(send, "parity")
         _check_parity(prepared, send)
         gc.collect()
-    if not {"memory", "ops"} & set(prepared.case.measure):
+    counted = [each for each in ("memory", "ops") if each in prepared.case.measure]
+    if prepared.case.devices > 1:
+        _say(send, "devices")
+        compare_devices(prepared, send)
+        if counted:
+            send(NotesPart(notes=(f"{' and '.join(counted)}: counted in the case on one device, not on several",)))
+        return
+    if not counted:
         return
     realization = prepared.realize()
     placed = prepared.training_batch(realization)

@@ -54,7 +54,10 @@ class Checkpoint:
 def identity(prepared: Prepared, train: Split, test: Split) -> Identity:
     """Everything that decides what a training computes: only a checkpoint of the same may be gone on from."""
     case = prepared.case
-    decides = (case.network, case.dataset, case.train, case.setting, case.batch, case.seed, case.backend)
+    setting = plain(case.setting, defaults=True)
+    if case.devices == 1:
+        del setting["devices"]  # of which older checkpoints do not know
+    decides = (case.network, case.dataset, case.train, setting, case.batch, case.seed, case.backend)
     return {
         "format": _FORMAT,
         "case": case.id,

@@ -20,7 +20,7 @@ from capsbench.measure.optable import StepProfile
 from capsbench.network.cost import LayerCost
 from capsbench.network.network import Network
 from capsbench.network.text import plain
-from capsbench.record.schema import Metric, Parity, SplitFacts
+from capsbench.record.schema import DataParallel, Metric, Parity, SplitFacts
 from capsbench.suite.cases import Case
 
 Outcome = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash", "bad_input"]
@@ -142,6 +142,14 @@ class ParityPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataParallelPart:
+    """How far training on several devices lies from that on one."""
+
+    kind: Literal["data_parallel"] = "data_parallel"
+    data_parallel: DataParallel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricsPart:
     """Some metrics of the case."""
 
@@ -192,6 +200,7 @@ class RoundPart:
         train_step: one train step on it.
         overhead_share: share of the timing pass that was spent outside the realization.
         peak_rss_bytes: the most resident memory the process had.
+        devices: how many took part.
     """
 
     kind: Literal["round"] = "round"
@@ -199,6 +208,7 @@ class RoundPart:
     train_step: Timing
     overhead_share: float
     peak_rss_bytes: int
+    devices: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,6 +248,7 @@ class Done:
 Part = (
     ProbePart
     | ParityPart
+    | DataParallelPart
     | MetricsPart
     | EquationsPart
     | OpsPart

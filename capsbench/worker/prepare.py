@@ -99,9 +99,11 @@ def prepare(case: Case, place: Place, send: Send) -> Prepared:
     backend = plugins.load(case.backend)
     probe = backend.probe()
     send(ProbePart(versions=dict(probe.versions), devices=tuple(probe.devices)))
-    if not has_device(probe, case.device):
+    missing = [device for device in case.setting.replicas if not has_device(probe, device)]
+    if missing:
+        asked = f", and {case.devices} from {case.device} on are asked for" if case.devices > 1 else ""
         there = ", ".join(probe.devices)
-        raise Stopped("unsupported", f"{case.backend} has no device {case.device!r} here, only {there}")
+        raise Stopped("unsupported", f"{case.backend} has no device {missing[0]!r} here, only {there}{asked}")
     bound = case.bind()
     problem = unsupported(backend, bound, case.setting)
     if problem is not None:

@@ -43,6 +43,7 @@ def time_round(prepared: Prepared, send: Send) -> None:
             train_step=trains,
             overhead_share=overhead_share(forwards, trains),
             peak_rss_bytes=peak_resident_bytes(),
+            devices=prepared.case.devices,
         )
     )
 

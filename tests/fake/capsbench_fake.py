@@ -21,6 +21,7 @@ from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.steptrace import HeapEvent, Span, StepTrace
 from capsbench.network.layers import Dense
 from capsbench.network.objective import CrossEntropy
+from capsbench.network.shards import shards
 
 NAN_FROM_STEP = 3
 
@@ -52,9 +53,12 @@ class FakeBackend:
         "narrow-nan": "scores are NaN in mixed precision",
         "noisy": "prints on stdout, from Python and from native code",
         "compiled": "says that it compiles",
+        "unweighted": "takes the plain mean over several devices, whatever share of the batch each has",
+        "half-dead": "on several devices, SIGKILL in a train step",
     }
     compiled_modes = frozenset({"compiled"})
     precisions = ("float32", "float64", "mixed_bfloat16")
+    parallel_modes = frozenset({"fast", "steady", "unweighted", "half-dead"})
 
     def environment(self, setting):
         return {"FAKE_MODE": setting.mode, "FAKE_THREADS": str(setting.threads)}
@@ -108,7 +112,17 @@ class FakeRealization:
         return Output(scores, _softmax(scores), None)
 
     def loss_and_gradients(self, placed, step):
-        flat, labels = placed
+        if self._setting.devices == 1:
+            return self._loss_and_gradients(*placed)
+        cuts = shards(len(placed[1]), self._setting.devices)
+        parts = [self._loss_and_gradients(*(each[cut.images] for each in placed)) for cut in cuts]
+        plain = self._setting.mode == "unweighted"
+        weights = [1.0 / len(cuts) if plain else cut.weight for cut in cuts]
+        return _mean([loss for loss, _ in parts], weights), {
+            name: _mean([gradients[name] for _, gradients in parts], weights) for name in parts[0][1]
+        }
+
+    def _loss_and_gradients(self, flat, labels):
         activations = _softmax(self._scores(flat))
         truth = np.eye(self._bound.classes, dtype=flat.dtype)[labels]
         loss = float(-np.log((activations * truth).sum(1)).mean())
@@ -118,7 +132,7 @@ class FakeRealization:
 
     def train_step(self, placed, step):
         self._sleep()
-        _misbehave(self._setting.mode)
+        _misbehave("killed" if self._setting.mode == "half-dead" and self._setting.devices > 1 else self._setting.mode)
         loss, gradients = self.loss_and_gradients(placed, step)
         for name, gradient in gradients.items():
             self._parameters[name] = self._parameters[name] - self._setting_type(step.learning_rate) * gradient
@@ -182,11 +196,15 @@ class FakeRealization:
         return scores * np.float32(np.nan) if self._setting.mode == "narrow-nan" else scores
 
     def _sleep(self):
-        time.sleep({"slow": 0.005, "steady": 0.02}.get(self._setting.mode, 0.0))
+        time.sleep({"slow": 0.005, "steady": 0.02}.get(self._setting.mode, 0.0) / self._setting.devices)
 
     @property
     def _setting_type(self):
         return np.dtype(self._setting.kept).type
+
+
+def _mean(values, weights):
+    return sum(weight * value for value, weight in zip(values, weights, strict=True))
 
 
 def _rounded(values):

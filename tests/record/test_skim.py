@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_store import SCHEMA_1, SCHEMA_2, record, records
+from test_store import SCHEMA_1, SCHEMA_2, SCHEMA_3, record, records
 
 from capsbench.measure.optable import OpEvent
 from capsbench.record import skim
@@ -29,7 +29,7 @@ def test_any_line_says_the_same(found, data):
     assert set(skim.metric_names(line)) - {skim.OP_CALLS} <= set(whole.metrics)
 
 
-@pytest.mark.parametrize("path", [SCHEMA_1, SCHEMA_2], ids=["schema 1", "schema 2"])
+@pytest.mark.parametrize("path", [SCHEMA_1, SCHEMA_2, SCHEMA_3], ids=["schema 1", "schema 2", "schema 3"])
 def test_old_lines_need_no_parsing(path):
     """Lines of earlier versions are read at once as well."""
     for line in path.read_bytes().splitlines(keepends=True):

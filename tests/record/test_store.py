@@ -19,6 +19,7 @@ from capsbench.record.store import RunStore, create, decode, encode, open_run, r
 
 SCHEMA_1 = Path(__file__).parent / "records-schema-1.jsonl"
 SCHEMA_2 = Path(__file__).parent / "records-schema-2.jsonl"
+SCHEMA_3 = Path(__file__).parent / "records-schema-3.jsonl"
 
 any_float = st.floats()
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -230,12 +231,14 @@ def test_a_run_of_schema_1_stays_readable(store):
         known = json.loads(line)
         again = json.loads(encode(old))
         (again["parity"] or {}).pop("rounding", None)
+        del again["case"]["devices"]
         assert {key: again[key] for key in known if key != "ops"} == {k: v for k, v in known.items() if k != "ops"}
         unknown = {field.name for field in fields(old)} - set(known)
         assert unknown == {"step_bare_seconds", "alive_at_peak", "forward_profile"} | {
             "equations",
             "distributions",
             "routing",
+            "data_parallel",
         }
         assert not any(getattr(old, name) for name in unknown)
 
@@ -248,6 +251,17 @@ def test_a_run_of_schema_2_stays_readable(store):
     assert found.parity.rounding is None
     known, again = json.loads(SCHEMA_2.read_bytes()), json.loads(encode(found))
     assert again["parity"].pop("rounding") is None
+    assert (again["case"].pop("devices"), again.pop("data_parallel")) == (1, None)
+    assert again == known
+
+
+def test_a_run_of_schema_3_stays_readable(store):
+    """A line that knew nothing of several devices comes back whole, as one of a case on one device."""
+    (store.folder / "records.jsonl").write_bytes(SCHEMA_3.read_bytes())
+    [found] = store.latest_records()
+    assert (found.schema, found.status, found.case.devices, found.data_parallel) == (3, "ok", 1, None)
+    known, again = json.loads(SCHEMA_3.read_bytes()), json.loads(encode(found))
+    assert (again["case"].pop("devices"), again.pop("data_parallel")) == (1, None)
     assert again == known
 
 

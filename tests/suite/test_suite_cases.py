@@ -168,3 +168,17 @@ def test_select_takes_id_network_and_mode():
     assert len(select(cases, "em-*")) == 4
     with pytest.raises(BadInput, match="no case matches 'x'"):
         select(cases, "x")
+
+
+def test_devices_are_an_axis():
+    """One number or several; ids of cases on one device are those they have without it."""
+    plain = expand(suite_of(), PATH, MODES)
+    one, two = expand(suite_of(devices=(1, 2)), PATH, MODES)
+    assert (one,) == plain == expand(suite_of(devices=1), PATH, MODES)
+    assert one.id == "em-tiny.mnist.torch-eager.b8.i2.s0-a92e5e99"
+    assert two.id.startswith("em-tiny.mnist.torch-eager.b8.d2.i2.s0-")
+    assert (two.setting.devices, two.key().devices, two.key().realization) == (2, 2, "torch:eager ×2")
+    assert two.on_one_device().setting == one.setting
+    assert comparable_group(one) == comparable_group(two)
+    with pytest.raises(BadInput, match=r"suite.yaml:devices: a batch of 4 is too small for 8 devices: each needs"):
+        expand(suite_of(batch=(16, 4), devices=(1, 8)), PATH, MODES)

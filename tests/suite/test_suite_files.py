@@ -262,3 +262,24 @@ def test_trainings_are_read_whole(load):
         evaluate_every=50,
         stop_at_target=True,
     )
+
+
+@pytest.mark.parametrize(
+    ("devices", "said"),
+    [
+        ("0", "devices: input should be greater than or equal to 1"),
+        ("two", "devices: input should be a valid integer"),
+        ("[1, 2, 1]", "devices: 1 comes twice"),
+        ("[]", "devices: tuple should have at least 1 item"),
+        ("[1, 65]", r"devices\[1\]: input should be less than or equal to 64"),
+    ],
+)
+def test_counts_of_devices_are_whole_and_different(tmp_path, devices, said):
+    """What is no number of devices is refused where it stands."""
+    path = tmp_path / "suite.yaml"
+    text = "name: a\ndataset: mnist\nnetworks: [em-tiny]\nbackends: [torch]\nbatch: [8]\n"
+    path.write_text(f"{text}devices: [1, 4]\n")
+    assert load_suite(path).device_counts() == (1, 4)
+    path.write_text(f"{text}devices: {devices}\n")
+    with pytest.raises(BadInput, match=said):
+        load_suite(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from capsbench.network.text import dump
 from capsbench.record.compare import compare
 from capsbench.suite.schema import load_suite
 from capsbench.track.cells import cells, without_times
@@ -154,3 +155,15 @@ def test_a_glob_picks_cases_and_each_comes_once(tmp_path):
     assert [cell.label for cell in cells([(path, suite), (path, replace(suite, seeds=(0,)))], {}, "*tiled*b8*")] == [
         "cnn-tiny.mnist.torch-tiled.b8.s0"
     ]
+
+
+def test_several_devices_are_cases_of_their_own(tmp_path):
+    """Each count is a suite of one case, in which one device, as older revisions know it, is not written."""
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE + "devices: [1, 2]\n")
+    found = cells([(path, load_suite(path))], {}, "*tiled*b8*")
+    assert [(cell.label, cell.suite.devices) for cell in found] == [
+        ("cnn-tiny.mnist.torch-tiled.b8.s0", 1),
+        ("cnn-tiny.mnist.torch-tiled.b8.d2.s0", 2),
+    ]
+    assert "devices" not in dump(found[0].suite)

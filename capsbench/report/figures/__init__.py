@@ -173,7 +173,7 @@ def _value(case: CaseKey, axis: str) -> object:
 
 
 def _realization(case: CaseKey) -> str:
-    return f"{case.backend}:{case.mode}"
+    return case.realization
 
 
 def _iterations(case: CaseKey) -> tuple[str, ...]:

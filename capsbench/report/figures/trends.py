@@ -20,7 +20,7 @@ _MOST_TICKS: Final = 8
 _MARKERS_A_LINE: Final = 12
 # What tells the lines of a figure apart, and how it is said.
 _AXES: Final[dict[str, Callable[[CaseKey], str | None]]] = {
-    "realization": lambda case: f"{case.backend}:{case.mode}",
+    "realization": lambda case: case.realization,
     "batch": lambda case: f"batch {case.batch}",
     "iterations": lambda case: None if case.routing_iterations is None else f"{case.routing_iterations} iterations",
     "device": lambda case: case.device,

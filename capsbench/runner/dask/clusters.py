@@ -21,7 +21,7 @@ import psutil
 
 from capsbench.errors import BadInput
 from capsbench.measure.environment import usable_cores
-from capsbench.runner.dask.placing import GPU
+from capsbench.runner.dask.placing import GPU, threads_of
 from capsbench.runner.group import comparable_groups
 from capsbench.suite.cases import Case
 
@@ -104,12 +104,17 @@ def _local(cases: Sequence[Case], count: int | None) -> SpecCluster:
     """
     from distributed import Nanny, Scheduler, SpecCluster  # noqa: PLC0415 - only who asks for Dask imports it
 
-    threads = max((case.threads for case in cases), default=1)
+    threads = max((threads_of(case) for case in cases), default=1)
+    gpus = max(
+        (case.devices for case in cases), default=1
+    )  # as many as are asked for; a case says if they are not there
     cores = min(psutil.cpu_count(logical=False) or 1, usable_cores())
     count = count or max(1, min(cores // threads, len(comparable_groups(cases))))
     server = {"host": "127.0.0.1", "dashboard": False}
     options = {**server, "nthreads": threads, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-    workers = {n: {"cls": Nanny, "options": {**options, "resources": {GPU: int(n == 0)}}} for n in range(count)}
+    workers = {
+        n: {"cls": Nanny, "options": {**options, "resources": {GPU: gpus if n == 0 else 0}}} for n in range(count)
+    }
     scheduler = {"cls": Scheduler, "options": {**server, "port": 0}}
     try:
         return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=False)

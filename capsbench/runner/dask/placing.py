@@ -52,12 +52,17 @@ class Errand:
     @property
     def threads(self) -> int:
         """That its cases ask for."""
-        return max(case.threads for case in self.cases)
+        return max(threads_of(case) for case in self.cases)
 
     @property
     def gpus(self) -> int:
         """That its cases ask for."""
-        return max(int(case.device.startswith("cuda")) for case in self.cases)
+        return max(case.devices if case.device.startswith("cuda") else 0 for case in self.cases)
+
+
+def threads_of(case: Case) -> int:
+    """The threads that a case keeps busy: those of all its replicas where they share the processors."""
+    return case.threads * (case.devices if case.device == "cpu" else 1)
 
 
 def why_not(errand: Errand, station: Station, refusals: Refusals) -> str | None:
