@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from capsbench.cli.options import EXIT_WORSE, ResultsOption
+from capsbench.cli.options import EXIT_WORSE, ROWS, ResultsOption, RowsOption, rows_of
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def compare(
         Literal["csv", "json", "md", "latex"] | None,
         typer.Option("--format", help="For papers, pages, programs; else for the screen.", show_default=False),
     ] = None,
+    rows: RowsOption = str(ROWS),
     results: ResultsOption = Path("results"),
 ) -> None:
     """Set run B beside run A: every number that both have, with one word for each.
@@ -54,33 +56,37 @@ def compare(
     the processes they were measured in, error rates seed by seed. A time
     must differ by more than the margin and the noise floor of its machine.
     """
+    from capsbench.record.compare import Unchanged, pair_cases
     from capsbench.record.compare import compare as changes_of
-    from capsbench.record.compare import pair_cases
     from capsbench.record.store import open_run
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations
-    from capsbench.report.export import WRITERS
+    from capsbench.report.export import PIECES
 
+    most = rows_of(rows)
     stores = open_run(results, a), open_run(results, b)
-    pairing = pair_cases(*(store.latest_records(case) for store in stores))
+    pairing = pair_cases(*(store.stored_records(case) for store in stores))
     if not pairing.pairs:
         raise BadInput(
             f"{stores[0].run_id} and {stores[1].run_id} have no case in common; a case is known by its network, "
             "data set, batch, seed, backend, mode and setting"
         )
     noise, told = _noise(stores, results)
-    changes = changes_of(pairing.pairs, margin=margin, noise=noise)
-    tables = comparison_tables(changes, everything=everything, margin=margin)
+    unchanged = None if everything else Unchanged()
+    changes = changes_of(pairing.pairs, margin=margin, noise=noise, unchanged=unchanged)
+    shown = None if format_ else most
+    tables = comparison_tables(changes, everything=everything, margin=margin, most=shown, unchanged=unchanged)
     held = [*noise_notes(changes, noise, interleaved=False), *told]
-    said = [*explanations(changes), *held, *summary(changes, pairing), *apart(pairing), *_surroundings(*stores)]
+    told_apart = apart(pairing, most)
+    said = [*explanations(changes), *held, *summary(changes, pairing, unchanged), *told_apart, *_surroundings(*stores)]
     if format_ is not None:
-        counts = verdict_table(changes, tuple(store.run_id for store in stores), said)
-        typer.echo(WRITERS[format_]([counts, *tables]), nl=False)
+        counts = verdict_table(changes, tuple(store.run_id for store in stores), said, unchanged)
+        sys.stdout.writelines(PIECES[format_]([counts, *tables]))
     else:
         screen = console()
         for table in tables:
-            print_table(table, screen)
+            print_table(table, screen, most)
         print_notes(said, screen)
     if any(fails(change, fail_on) for change in changes):
         raise typer.Exit(EXIT_WORSE)
@@ -94,7 +100,7 @@ def fails(change: Change, fail_on: FailOn | None) -> bool:
 
 def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise], list[str]]:
     """What is known of the noise of the runs' machines, of each once and as of B; and what must be said of that."""
-    from capsbench.measure.environment import describe_machine
+    from capsbench.measure.environment import describe_machine, machine_class
 
     found: dict[Machine, Noise] = {}
     told = []
@@ -105,7 +111,11 @@ def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise
         else:
             found[noise.machine] = noise
     here = describe_machine()
-    told += [f"{machine.processor} is not the machine that you are on" for machine in found if machine != here]
+    told += [
+        f"{machine.processor} is not the machine that you are on"
+        for machine in found
+        if machine not in {here, machine_class(here)}
+    ]
     return list(found.values()), told if found else []
 
 

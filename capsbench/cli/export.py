@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from fnmatch import fnmatchcase
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -32,27 +34,60 @@ def export(
         Path | None, typer.Option(metavar="FILE", help="Where to write; else printed.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Rows of ops, layers, tensors before the others are summed up.")] = 10,
+    anonymous: Annotated[
+        bool, typer.Option("--anonymous", help="Take out paths, names of users and hosts, whoever wrote them.")
+    ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
     """Write the tables of a stored run, with units, spread and exact values."""
-    from capsbench.dataset.atomic import whole_file
-    from capsbench.report.export import WRITERS
+    from capsbench.report.export import PIECES
+    from capsbench.report.nameless import nameless
 
-    found = list(_tables(run, case, results, top))
-    chosen = [each for each in found if table is None or fnmatchcase(each.title, table)]
-    if table is not None and not chosen:
-        titles = ", ".join(dict.fromkeys(each.title for each in found)) or "none"
-        raise BadInput(f"no table is called {table!r}; there are {titles}", "--table")
-    text = WRITERS[format_](chosen)
+    chosen = _Chosen(_tables(run, case, results, top), table)
+    pieces = PIECES[format_](map(nameless, chosen) if anonymous else chosen)
     if output is None:
-        typer.echo(text, nl=False)
+        sys.stdout.writelines(pieces)
         return
+    _write(pieces, output)
+    typer.echo(f"{output}: {chosen.count} table{'s' * (chosen.count != 1)}")
+
+
+def _write(pieces: Iterator[str], output: Path) -> None:
+    from capsbench.dataset.atomic import whole_file
+
     try:
         with whole_file(output) as file:
-            file.write(text.encode())
+            for piece in pieces:
+                file.write(piece.encode())
     except OSError as error:
         raise BadInput(f"cannot write there: {error.strerror or error}", str(output)) from None
-    typer.echo(f"{output}: {len(chosen)} table{'s' * (len(chosen) != 1)}")
+
+
+class _Chosen:
+    """The tables with a title like a glob, one after the other, and how many there were.
+
+    Raises:
+        BadInput: there is none, said before the first is asked for.
+    """
+
+    def __init__(self, tables: Iterator[Table], glob: str | None) -> None:
+        self.count = 0
+        titles: dict[str, None] = {}
+        found = (each for each in tables if self._is_like(each, glob, titles))
+        self._first = next(found, None)
+        self._others = found
+        if glob is not None and self._first is None:
+            raise BadInput(f"no table is called {glob!r}; there are {', '.join(titles) or 'none'}", "--table")
+
+    def __iter__(self) -> Iterator[Table]:
+        for each in chain([self._first] if self._first else [], self._others):
+            self.count += 1
+            yield each
+
+    @staticmethod
+    def _is_like(table: Table, glob: str | None, titles: dict[str, None]) -> bool:
+        titles[table.title] = None
+        return glob is None or fnmatchcase(table.title, glob)
 
 
 def _notes(whole: Report) -> Iterator[Table]:
@@ -74,12 +109,12 @@ def _tables(run: str, case: str | None, results: Path, top: int) -> Iterator[Tab
     from capsbench.report.sections import Sections, section_tables
 
     store, ledger = open_run(results, run), read_ledger(ledger_path(results))
-    records, ceilings = store.latest_records(case), known_ceilings(store, results)
+    records, ceilings = store.stored_records(case), known_ceilings(store, results)
     if not records:
         raise BadInput(f"no case of {store.run_id} has ended yet")
     # The report has the ops already.
     asked = Sections(layers=True, iterations=True, peak=True, histograms=True, top=top)
     whole = whole_report(records, asked, store, ceilings, ledger)
-    yield from whole.tables
+    yield from whole.each()
     yield from _notes(whole)
     yield from section_tables(records, asked, ceilings, ledger)

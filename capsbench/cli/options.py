@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from capsbench.plugins import Installed
     from capsbench.suite.schema import Suite
 
+ROWS = 40
+"""Rows that a screen shows of a longer table unless it is told otherwise."""
 EXIT_WORSE = 1
 EXIT_SOME_FAILED = 2
 EXIT_INTERRUPTED = 130
@@ -36,12 +38,32 @@ HistoryOption = Annotated[
     str | None,
     typer.Option(metavar="METRIC", help="This metric over all stored runs, instead of one run.", show_default=False),
 ]
+RowsOption = Annotated[
+    str,
+    typer.Option("--rows", metavar="N|all", help="Rows of a table with more; of many tables alike a quarter as many."),
+]
+AnonymousOption = Annotated[
+    bool, typer.Option("--anonymous", help="Leave out what tells this machine from others of its kind, and the commit.")
+]
 BackendOption = Annotated[
     list[str] | None,
     typer.Option(
         "--backend", metavar="NAME[:MODE]", help="Backend, or one mode of it; repeatable.", show_default=False
     ),
 ]
+
+
+def rows_of(text: str) -> int | None:
+    """How many rows are meant; None for all.
+
+    Raises:
+        BadInput: neither a number from 1 on nor `all`.
+    """
+    if text == "all":
+        return None
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise BadInput(f"{text!r} is no number of rows, legal are all and whole numbers from 1 on", "--rows")
+    return int(text)
 
 
 def check_device(device: str) -> str:

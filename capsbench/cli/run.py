@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,8 @@ from capsbench.cli.executors import (
 from capsbench.cli.options import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
+    ROWS,
+    AnonymousOption,
     BackendOption,
     DataOption,
     ResultsOption,
@@ -56,6 +59,7 @@ def run(
     cluster: ClusterOption = None,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run: what it has is kept.")] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures at the end.")] = True,
+    anonymous: AnonymousOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cases and what they will cost.")] = False,
 ) -> None:
     """Run every case of some suites.
@@ -80,9 +84,13 @@ def run(
         return
     ledger = read_ledger(ledger_path(results))  # a mistake in it is said before hours are spent
     with executing(where, cases) as run_cases:
-        store = open_run(results, resume) if resume is not None else create(results, _header(chosen, results))
+        if resume is None:
+            store = create(results, _header(chosen, results, anonymous=anonymous))
+        else:
+            store = open_run(results, resume)
+            check_anonymous(store, asked=anonymous)
         _run(partial(run_cases, cases, data_root=data, cache=None, rounds=rounds), store, is_new=resume is None)
-    records = store.latest_records()
+    records = store.stored_records()
     _print(records, store, results, ledger, _draw(records, store) if figures else "")
     asked = {case.id for case in cases}
     if any(record.status != "ok" for record in records if record.case.id in asked):
@@ -124,22 +132,37 @@ def check_data(cases: Iterable[Case], data: Path) -> None:
             )
 
 
-def _header(suites: Sequence[tuple[Path, Suite]], results: Path) -> dict[str, object]:
+def check_anonymous(store: RunStore, *, asked: bool) -> None:
+    """Refuse to go on anonymously with a run that says what it is on; one that does not goes on so by itself.
+
+    Raises:
+        BadInput: its run.json has told already.
+    """
+    if asked and not store.header().get("anonymous"):
+        raise BadInput(f"{store.run_id} was begun without it: its run.json says what it is on", "--anonymous")
+
+
+def _header(suites: Sequence[tuple[Path, Suite]], results: Path, *, anonymous: bool) -> dict[str, object]:
     """What run.json says, with what `capsbench doctor` has found out about this machine."""
     from datetime import UTC, datetime
 
-    from capsbench.measure.environment import describe_environment
+    from capsbench.measure.environment import describe_environment, machine_class, without_identity
     from capsbench.network.text import plain
     from capsbench.record.ceilings import read_ceilings
     from capsbench.record.noise import for_header, kept_noise
 
     environment = describe_environment()
+    noise = kept_noise(results, environment.machine)
+    if anonymous and noise is not None:
+        noise = replace(noise, machine=machine_class(noise.machine))
+    told = without_identity(environment) if anonymous else environment
     return {
+        **({"anonymous": True} if anonymous else {}),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "suites": [{"file": path.name, "suite": plain(suite, defaults=True)} for path, suite in suites],
-        "environment": plain(environment, defaults=True),
+        "environment": plain(told, defaults=True),
         "ceilings": plain(read_ceilings(results, environment.machine), defaults=True),
-        "noise": for_header(kept_noise(results, environment.machine)),
+        "noise": for_header(noise),
     }
 
 
@@ -147,11 +170,14 @@ def _run(run_cases: Callable[..., object], store: RunStore, *, is_new: bool) -> 
     """Run the cases; a run that ends before they do says how it is taken up again."""
     from rich.console import Console
 
+    from capsbench.measure.environment import describe_machine, machine_class
     from capsbench.runner.progress import ConsoleProgress
 
+    here = describe_machine()
+    machine = machine_class(here) if store.header().get("anonymous") else here
     try:
         with store.writing(), ConsoleProgress(Console(stderr=True)) as progress:
-            run_cases(store=store, listener=progress)
+            run_cases(store=store, listener=progress, machine=machine)
     except BadInput:
         if is_new:  # an older one may hold checkpoints, or be another process's
             store.discard_empty()
@@ -211,8 +237,9 @@ def _print(records: Sequence[Record], store: RunStore, results: Path, ledger: Le
         seed_study=is_seed_study(header),
         histories=read_histories(records, store.artifacts),
         published=published,
+        most=ROWS,
     )
-    print_report(tables, screen)
+    print_report(tables, screen, ROWS)
     print_notes([problem] if problem else [], screen)
     screen.print(str(store.folder), soft_wrap=True)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from capsbench.cli.options import HistoryOption, ResultsOption, RunArgument
+from capsbench.cli.options import ROWS, HistoryOption, ResultsOption, RowsOption, RunArgument, rows_of
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def show(
     phase: PhaseOption = None,
     sort: SortOption = "share",
     top: TopOption = 10,
+    rows: RowsOption = str(ROWS),
     case: CaseOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
@@ -82,9 +83,10 @@ def show(
         sort=sort,
         phase=phase,
         which="forward" if forward else "train_step",
+        most=rows_of(rows),
     )
     store = open_run(results, run)
-    _print(store.latest_records(case), asked, store, results, read_ledger(ledger_path(results)))
+    _print(store.stored_records(case), asked, store, results, read_ledger(ledger_path(results)))
 
 
 def _print(records: Sequence[Record], asked: Sections, store: RunStore, results: Path, ledger: Ledger) -> None:
@@ -95,9 +97,9 @@ def _print(records: Sequence[Record], asked: Sections, store: RunStore, results:
     if not records:
         print_notes([f"no case of {store.run_id} has ended yet."], screen)
     else:
-        print_report(whole_report(records, asked, store, ceilings, ledger), screen)
+        print_report(whole_report(records, asked, store, ceilings, ledger), screen, asked.most)
     for table in section_tables(records, asked, ceilings, ledger):
-        print_table(table, screen)
+        print_table(table, screen, asked.most)
     if store.damaged_lines:
         numbers = ", ".join(map(str, store.damaged_lines))
         print_notes([f"damaged lines of records.jsonl were skipped: {numbers}"], screen)
@@ -133,6 +135,7 @@ def whole_report(
         seed_study=is_seed_study(header),
         histories=read_histories(records, store.artifacts),
         published=published_tables(records, ledger, header),
+        most=asked.most,
     )
 
 

@@ -3,8 +3,9 @@
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from math import log2
 from pathlib import Path
 
 import psutil
@@ -56,6 +57,25 @@ def describe_environment(folder: Path | None = None) -> Environment:
     return Environment(
         machine=describe_machine(), python=python, packages=installed_versions(), commit=describe_commit(folder)
     )
+
+
+def without_identity(environment: Environment) -> Environment:
+    """What of an environment a comparison needs, and no more: docs/privacy.md says why that."""
+    return replace(environment, machine=machine_class(environment.machine), commit=None)
+
+
+def machine_class(machine: Machine) -> Machine:
+    """The kind of machine: its processor's model and cores, memory as the nearest power of two, system without release.
+
+    Memory to the byte and a kernel's release tell one machine from others of its kind, and move no number of ours.
+    """
+    memory_bytes = 2 ** round(log2(max(1, machine.memory_bytes)))
+    return replace(machine, memory_bytes=memory_bytes, system=machine.system.partition(" ")[0])
+
+
+def told_as(machine: Machine, other: Machine) -> Machine:
+    """A machine as precisely as another is told: only its kind where that one's is."""
+    return machine_class(machine) if other == machine_class(other) else machine
 
 
 def describe_machine() -> Machine:

@@ -1,13 +1,16 @@
 """Two runs side by side: which cases are the same work, and what of it changed. Lower is better in everything here."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from itertools import islice
 from statistics import fmean
 from typing import Final, Literal
 
 from capsbench.record.noise import Noise
-from capsbench.record.schema import CaseKey, Fingerprint, Metric, Record
+from capsbench.record.packed import exact_or_sampled, samples_of
+from capsbench.record.schema import CaseKey, Direction, Fingerprint, Metric, Record
 from capsbench.record.skim import OP_CALLS
+from capsbench.record.stored import StoredRecord
 from capsbench.stats.verdict import (
     MARGIN,
     Difference,
@@ -17,7 +20,7 @@ from capsbench.stats.verdict import (
     difference,
     holm,
     samples_needed,
-    shift,
+    shifts,
 )
 
 Kind = Literal["exact", "time", "bytes", "error", "status"]
@@ -30,6 +33,7 @@ ERROR_MARGIN: Final = 0.002
 _BYTES_MARGIN: Final = {"peak_bytes": 0.2, "allocated_bytes": 0.005}
 _TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
 _ERROR: Final = "error_rate"
+_TOGETHER: Final = 4_096  # numbers whose shifts are reckoned with at a time
 # What training came to; of those only error rates are compared, over seeds.
 OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
 
@@ -63,9 +67,9 @@ class Change:
         new: likewise in B.
         seen: what the verdict was reached from; None where numbers were compared exactly.
         verdict: the outcome.
-        needed: samples a side, or seeds, that would decide what is undecided; None where that cannot be said.
         text: of a status, both words.
         margin: of a time, what share of it counted for nothing.
+        rows: how many were tested together.
     """
 
     pair: Pair
@@ -75,9 +79,16 @@ class Change:
     new: float | None
     seen: Shift | Difference | None
     verdict: Word
-    needed: int | None = None
     text: str = ""
     margin: float | None = None
+    rows: int = 0
+
+    @property
+    def needed(self) -> int | None:
+        """Samples a side, or seeds, that would decide what is undecided; None where that cannot be said."""
+        if self.verdict != "undecided" or self.seen is None or not self.rows:
+            return None
+        return samples_needed(self.seen, ERROR_MARGIN if self.margin is None else self.margin, self.rows)
 
     @property
     def ratio(self) -> float | None:
@@ -85,6 +96,19 @@ class Change:
         if isinstance(self.seen, Shift):
             return self.seen.ratio
         return self.new / self.base if self.base and self.new is not None else None
+
+
+@dataclass(slots=True)
+class Unchanged:
+    """Exact numbers that are the same in A and in B, of which there are too many in large runs to keep each.
+
+    Attributes:
+        count: how many there are.
+        seeds: of their cases.
+    """
+
+    count: int = 0
+    seeds: set[int] = field(default_factory=set)
 
 
 def pair_cases(base: Iterable[Record], new: Iterable[Record]) -> Pairing:
@@ -115,7 +139,12 @@ def setting(case: CaseKey, fingerprint: Fingerprint) -> tuple[object, ...]:
 
 
 def compare(
-    pairs: Sequence[Pair], *, margin: float = MARGIN, noise: Sequence[Noise] = (), interleaved: bool = False
+    pairs: Sequence[Pair],
+    *,
+    margin: float = MARGIN,
+    noise: Sequence[Noise] = (),
+    interleaved: bool = False,
+    unchanged: Unchanged | None = None,
 ) -> tuple[Change, ...]:
     """Everything that can be compared, case by case.
 
@@ -124,16 +153,18 @@ def compare(
         margin: what share of a time counts for nothing, where no noise asks for more.
         noise: of the machines that the sides were measured on, as far as it is known; the largest floor counts.
         interleaved: whether the processes of both sides took turns, which has a floor of its own.
+        unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    changes = [change for pair in pairs for change in _of_pair(pair)]
+    found = (change for pair in pairs for change in _of_pair(pair))
+    changes = list(_shifted(found if unchanged is None else _counting(found, unchanged)))
     changes += _errors(pairs)
-    tested = [change for change in changes if change.kind in {"time", "error"} and change.seen is not None]
-    corrected = holm([change.seen.p_value for change in tested if change.seen is not None])
-    margins = [_margin(change, margin, noise, interleaved=interleaved) for change in tested]
-    decided = {
-        id(c): _decided(c, p, allowed, len(tested)) for c, p, allowed in zip(tested, corrected, margins, strict=True)
-    }
-    return tuple(decided.get(id(change), change) for change in changes)
+    places = [place for place, change in enumerate(changes) if change.seen is not None]
+    corrected = holm([change.seen.p_value for change in changes if change.seen is not None])
+    for place, p_value in zip(places, corrected, strict=True):
+        change = changes[place]
+        allowed = _margin(change, margin, noise, interleaved=interleaved)
+        changes[place] = _decided(change, p_value, allowed, len(places))
+    return tuple(changes)
 
 
 def _by_work(records: Iterable[Record]) -> dict[tuple[object, ...], list[Record]]:
@@ -152,40 +183,74 @@ def _of_pair(pair: Pair) -> Iterator[Change]:
     if ended[0] != ended[1]:
         verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
         yield Change(pair, "status", "status", None, None, None, verdict, text=" → ".join(ended))
-    a, b = numbers(pair.base), numbers(pair.new)
+    a, b = pair.base.metrics, pair.new.metrics
     for name in (name for name in a if name in b and name not in OUTCOMES):
-        if a[name].kind == b[name].kind == "exact":
-            yield _exact(pair, name, a[name], b[name])
+        (kind, base, direction), (other, new, _) = exact_or_sampled(a, name), exact_or_sampled(b, name)
+        if kind == other == "exact":
+            yield _exact(pair, name, base, new, direction)
         elif name in _BYTES_MARGIN:
-            yield _bytes(pair, name, a[name], b[name])
+            yield _bytes(pair, name, base, new)
         elif name in _TIMES:
-            seen = shift(a[name].samples, b[name].samples)
-            if seen is not None:
-                yield Change(pair, name, "time", a[name].value, b[name].value, seen, "undecided")
+            yield Change(pair, name, "time", base, new, None, "undecided")
+    before, after = op_calls(pair.base), op_calls(pair.new)
+    if before is not None and after is not None:
+        yield _exact(pair, OP_CALLS, before, after, "lower")
+
+
+def _counting(changes: Iterable[Change], unchanged: Unchanged) -> Iterator[Change]:
+    for change in changes:
+        if change.kind == "exact" and change.verdict == "same":
+            unchanged.count += 1
+            unchanged.seeds.add(change.pair.base.case.seed)
+        else:
+            yield change
+
+
+def _shifted(changes: Iterator[Change]) -> Iterator[Change]:
+    """The changes, those of times with what is seen of them; times that cannot be compared are left out."""
+    while some := list(islice(changes, _TOGETHER)):
+        seen = iter(shifts([_samples(change) for change in some if change.kind == "time"]))
+        for change in some:
+            if change.kind != "time":
+                yield change
+            elif (found := next(seen)) is not None:
+                yield Change(change.pair, change.metric, "time", change.base, change.new, found, "undecided")
+
+
+def _samples(change: Change) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    base, new = _sides(change.pair)
+    return samples_of(base.metrics, change.metric), samples_of(new.metrics, change.metric)
 
 
 def numbers(record: Record) -> Mapping[str, Metric]:
     """A record's metrics, and how many calls its profiled step made."""
-    if not record.ops:
+    calls = op_calls(record)
+    if calls is None:
         return record.metrics
-    calls = sum(event.calls for event in record.ops)
     return {**record.metrics, OP_CALLS: Metric(value=calls, unit="1", direction="lower", kind="exact")}
 
 
-def _exact(pair: Pair, name: str, base: Metric, new: Metric) -> Change:
+def op_calls(record: Record) -> int | None:
+    """How many calls its profiled step made; None where no step was profiled."""
+    if isinstance(record, StoredRecord):
+        return record.op_calls()
+    return sum(event.calls for event in record.ops) if record.ops else None
+
+
+def _exact(pair: Pair, name: str, base: float, new: float, direction: Direction) -> Change:
     verdict: Word = "same"
-    if base.value != new.value:
-        lower = (new.value < base.value) == (base.direction == "lower")
-        verdict = "changed" if base.direction == "none" else "better" if lower else "worse"
-    return Change(pair, name, "exact", base.value, new.value, None, verdict)
+    if base != new:
+        lower = (new < base) == (direction == "lower")
+        verdict = "changed" if direction == "none" else "better" if lower else "worse"
+    return Change(pair, name, "exact", base, new, None, verdict)
 
 
-def _bytes(pair: Pair, name: str, base: Metric, new: Metric) -> Change:
+def _bytes(pair: Pair, name: str, base: float, new: float) -> Change:
     """Bytes that do not repeat exactly: beyond what was ever seen without a change they are another number."""
     verdict: Word = "same"
-    if max(base.value, new.value) > min(base.value, new.value) * (1.0 + _BYTES_MARGIN[name]):
-        verdict = "better" if new.value < base.value else "worse"
-    return Change(pair, name, "bytes", base.value, new.value, None, verdict)
+    if max(base, new) > min(base, new) * (1.0 + _BYTES_MARGIN[name]):
+        verdict = "better" if new < base else "worse"
+    return Change(pair, name, "bytes", base, new, None, verdict)
 
 
 def _errors(pairs: Sequence[Pair]) -> Iterator[Change]:
@@ -216,5 +281,6 @@ def _margin(change: Change, margin: float, noise: Sequence[Noise], *, interleave
 def _decided(change: Change, corrected: float, margin: float, rows: int) -> Change:
     assert change.seen is not None  # noqa: S101 - only such changes are tested
     verdict = decide(change.seen, corrected, margin)
-    needed = samples_needed(change.seen, margin, rows) if verdict == "undecided" else None
-    return replace(change, verdict=verdict, needed=needed, margin=margin if change.kind == "time" else None)
+    known = margin if change.kind == "time" else None
+    values = (change.pair, change.metric, change.kind, change.base, change.new, change.seen, verdict)
+    return Change(*values, margin=known, rows=rows)

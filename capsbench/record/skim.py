@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar, get_args
 
 from pydantic import TypeAdapter
 
-from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Record
+from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Record, Status
 
 _T = TypeVar("_T")
 
@@ -28,6 +28,10 @@ _STATUS = re.compile(rb'"allocator":' + _TEXT + rb'\},"status":"(\w+)",')
 _TAIL = re.compile(rb'"fingerprint":\{"network":%s,"protocol":%s,"environment":%s\}\}\n?\Z' % (_TEXT, _TEXT, _TEXT))
 _HEAD_BYTES = 4096
 _FINGERPRINT, _METRICS, _OPS, _OPS_END = b'"fingerprint":{', b',"metrics":{', b'},"ops":[', b'],"step_profile_seconds":'
+_PARITY, _DATA = b',"parity":', b'],"data":{'
+_ENDED, _REASON, _NO_FORWARD = b'},"status":"', b'","reason":', b',"forward_profile":null,'
+_NO_ROUTING, _NO_VALUES = b',"routing":[', b',"distributions":[],"routing":['
+_ENDS: dict[bytes, Status] = {each.encode(): each for each in get_args(Status)}
 _CALLS = re.compile(rb'"calls":(-?\d+)')
 _KEY = re.compile(rb"[{,]" + _TEXT + rb"\Z")
 
@@ -47,6 +51,60 @@ class Glimpse:
     status: str
     fingerprint: Fingerprint
     metric: Metric | None
+
+
+class Parts(NamedTuple):
+    """A record but for its profiled steps and layers, cut out of its line; what is bytes is JSON.
+
+    `lacks` names those of the fields left out that are empty.
+    """
+
+    schema: int
+    run: str
+    case: bytes
+    status: Status
+    reason: bytes
+    checks: bytes
+    metrics: bytes
+    tail: bytes
+    lacks: frozenset[str]
+
+
+def parts(line: bytes) -> Parts | None:
+    """The parts of a line, unread; None where it is of another make or of a newer schema."""
+    head = _HEAD.match(line, 0, _HEAD_BYTES)
+    if head is None or int(head[1]) > SCHEMA:
+        return None
+    ended = line.find(_ENDED, head.end(), _HEAD_BYTES)
+    begun = ended + len(_ENDED)
+    status = _ENDS.get(line[begun : line.find(b'"', begun, begun + 64)])
+    if ended < 0 or status is None:
+        return None
+    reason = begun + len(status) + len(_REASON)
+    parity, metrics = line.find(_PARITY, reason), line.find(_METRICS, reason)
+    ops, data = line.find(_OPS, metrics), line.rfind(_DATA)
+    if not (reason < parity < metrics < ops < data) or not line.startswith(_REASON, reason - len(_REASON)):
+        return None
+    return Parts(
+        int(head[1]),
+        _run(head[2]),
+        line[head.end() : ended + 1],
+        status,
+        line[reason:parity],
+        b"{" + line[parity + 1 : metrics] + b"}",
+        line[metrics + len(_METRICS) - 1 : ops + 1],
+        b"{" + line[data + len(b"],") :],
+        _lacks(line, ops, data),
+    )
+
+
+def _lacks(line: bytes, ops: int, data: int) -> frozenset[str]:
+    found = []
+    if line.startswith(b"]", ops + len(_OPS)):
+        found += ["ops", *(["forward_profile"] if line.find(_NO_FORWARD, ops, data) >= 0 else [])]
+    if line.endswith(_NO_ROUTING, ops, data):
+        found += ["routing", *(["distributions"] if line.endswith(_NO_VALUES, ops, data) else [])]
+    return _names(tuple(found))
 
 
 def outcome(line: bytes) -> tuple[str, str] | None:
@@ -79,6 +137,13 @@ def glimpse(line: bytes, metric: str) -> Glimpse | None:
     except ValueError:
         return None
     return Glimpse(case, status[2].decode(), fingerprint, found)
+
+
+def op_calls(line: bytes) -> int | None:
+    """The calls of all ops of the profiled step; None where it was not profiled, or the line is of another make."""
+    begin = line.find(_METRICS)
+    found = _calls(line, line.find(_OPS, begin)) if begin >= 0 else None
+    return None if found is None else int(found.value)
 
 
 def of_record(record: Record, metric: str) -> Glimpse:
@@ -134,6 +199,16 @@ def _of_calls(calls: int) -> Metric:
 
 def _text(inside: bytes) -> str:
     return str(json.loads(b'"' + inside + b'"'))
+
+
+@cache
+def _names(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(names)
+
+
+@lru_cache(maxsize=64)
+def _run(inside: bytes) -> str:
+    return _text(inside)
 
 
 @lru_cache(maxsize=64)

@@ -4,12 +4,13 @@ Lines are appended and synced as cases end, so that a crash loses at most the ca
 crash tore is skipped by readers and never joined to the next one.
 """
 
+import gc
 import json
 import math
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -20,16 +21,19 @@ from pydantic import TypeAdapter, ValidationError
 
 from capsbench.dataset.atomic import sync_folder, whole_file
 from capsbench.errors import BadInput, Unwritten, unknown_name
+from capsbench.measure.privacy import scrubbed
 from capsbench.network.text import json_schema, plain
 from capsbench.record import skim
 from capsbench.record.log import append_line, holding_room
-from capsbench.record.schema import SCHEMA, Record
+from capsbench.record.schema import SCHEMA, CaseKey, Record
 from capsbench.record.skim import Glimpse
+from capsbench.record.stored import Place, Shelf
 from capsbench.record.turn import alone_in
 
 LATEST = "latest"
 _RUN_TIME = "%Y%m%dT%H%M%SZ"
 _MOST_SET_BACK = timedelta(days=1)
+_BUFFER_BYTES = 1 << 20  # lines of some ten kilobytes
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
@@ -107,11 +111,45 @@ class RunStore:
         Raises:
             BadInput: cases have ended, but none is like the glob.
         """
-        latest = {record.case.id: record for record in self.records()}
-        chosen = tuple(record for record in latest.values() if glob is None or record.case.is_like(glob))
+        return self._latest(self.records(), glob)
+
+    def stored_records(self, glob: str | None = None) -> tuple[Record, ...]:
+        """As `latest_records`, of any number of cases: of a line ops and layers are read when they are asked for.
+
+        A line that is found to be damaged only then is counted in `damaged_lines` from then on.
+        """
+        with _uncollected():
+            return self._latest(self._stored(glob), glob)
+
+    def _latest(self, records: Iterable[Record | CaseKey], glob: str | None) -> tuple[Record, ...]:
+        """The last of each case; of cases that are known not to be like the glob the key is enough."""
+        latest = {each.id if isinstance(each, CaseKey) else each.case.id: each for each in records}
+        found = (each for each in latest.values() if not isinstance(each, CaseKey))
+        chosen = tuple(record for record in found if glob is None or record.case.is_like(glob))
         if latest and not chosen:
             raise BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {next(iter(latest))!r}", "--case")
         return chosen
+
+    def _stored(self, glob: str | None) -> Iterator[Record | CaseKey]:
+        path = self._records_path()
+        self.damaged_lines = ()
+        if not path.is_file():
+            return
+        shelf = Shelf(path, lambda line: decode(line, str(path)), self._found_damaged)
+        damaged: list[int] = []
+        at = 0
+        for number, line in self._lines(blank=True):
+            found = shelf.record(line, Place(number, at, len(line)), glob)
+            at += len(line)
+            if found is None and not line.isspace():
+                found = decode(line, f"{path}:{number}")
+                damaged += [number] if found is None else []
+            if found is not None:
+                yield found
+        self.damaged_lines = tuple(damaged)
+
+    def _found_damaged(self, number: int) -> None:
+        self.damaged_lines = tuple(sorted({*self.damaged_lines, number}))
 
     def glimpses(self, metric: str) -> Iterator[Glimpse]:
         """What every record says of one metric, in the order written and without the rest of it.
@@ -169,10 +207,11 @@ class RunStore:
     def _records_path(self) -> Path:
         return self.folder / "records.jsonl"
 
-    def _lines(self) -> Iterator[tuple[int, bytes]]:
+    def _lines(self, *, blank: bool = False) -> Iterator[tuple[int, bytes]]:
+        """The lines with their numbers, from 1; without those that hold nothing, unless these are asked for."""
         if self._records_path().is_file():
-            with self._records_path().open("rb") as file:
-                yield from ((number, line) for number, line in enumerate(file, 1) if not line.isspace())
+            with self._records_path().open("rb", buffering=_BUFFER_BYTES) as file:
+                yield from ((number, line) for number, line in enumerate(file, 1) if blank or not line.isspace())
 
 
 def create(results: Path, header: dict[str, Any]) -> RunStore:
@@ -180,14 +219,14 @@ def create(results: Path, header: dict[str, Any]) -> RunStore:
 
     Args:
         results: the folder above `runs`; made where it is missing.
-        header: plain data for run.json; the run's id is added.
+        header: plain data for run.json; the run's id is added, and what names a person or a host taken out.
 
     Raises:
         BadInput: the folder cannot be made or written.
     """
     run_id = f"{_start(results):{_RUN_TIME}}-{secrets.token_hex(3)}"
     temporary = results / "runs" / f".{run_id}.tmp"
-    text = json.dumps({"run": run_id, **_strict(header)}, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({"run": run_id, **_strict(scrubbed(header))}, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         temporary.mkdir(parents=True)
         with whole_file(temporary / "run.json") as file:
@@ -281,6 +320,18 @@ def _strict(value: object) -> Any:  # noqa: ANN401 - plain data of any shape
     if isinstance(value, dict):
         return {_strict(str(key)): _strict(item) for key, item in value.items()}
     return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Looks for no cycles of garbage: of a million objects that stay, each look takes longer than the one before."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _outcome(line: bytes, where: str) -> tuple[str, str] | None:

@@ -1,13 +1,15 @@
 """The table "Measured beside published", and the claims in full with their sources and caveats."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from capsbench.record.claims import Claim, Ledger
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.correspondence import Comparison, compare, concerns, transform_words, transforms_of
+from capsbench.report.rows import Field, table_of_items
 from capsbench.report.seed import ACCURACY_CLAIMS, is_seed_study
-from capsbench.report.table import Cell, Column, Table, share, text_cell
+from capsbench.report.table import Cell, Column, Table, text_cell
 
 _NOTES = (
     "published: with its standard deviation, where it has one; (q): read where it is quoted, not in its source.",
@@ -30,25 +32,25 @@ def published_tables(records: Sequence[Record], ledger: Ledger, header: Mapping[
     found = tuple(compare(claims, records, transforms_of(header)))
     if not found:
         return ()
-    columns = (
-        Column("claim", "key", "left"),
-        Column("network", "key", "left", shared="{}"),
-        Column("data set", "key", "left", shared="{}"),
-        Column("backend:mode", "key", "left", shared="{}"),
-        Column("published", group="numbers"),
-        Column("here", group="numbers"),
-        Column("interval", group="numbers"),
-        Column("seeds", group="numbers", shared="seeds {}"),
-        Column("why", "value", "left"),
-        Column("verdict", "status", "left"),
+    fields: tuple[Field[Comparison], ...] = (
+        Field(Column("claim", "key", "left"), lambda each: text_cell(f"{each.claim.id}, {_metric(each.claim)}")),
+        Field(Column("network", "key", "left", shared="{}"), lambda each: text_cell(each.records[0].case.network)),
+        Field(Column("data set", "key", "left", shared="{}"), lambda each: text_cell(each.records[0].case.dataset)),
+        Field(Column("backend:mode", "key", "left", shared="{}"), lambda each: text_cell(each.realization)),
+        Field(Column("published", group="numbers"), partial(_published_cell, ledger)),
+        Field(Column("here", group="numbers"), lambda each: Cell(_measured(each.claim, each.value), each.value)),
+        Field(Column("interval", group="numbers"), _interval_cell),
+        Field(Column("seeds", group="numbers", shared="seeds {}"), _seeds_cell),
+        Field(Column("why", "value", "left"), lambda each: text_cell(each.why)),
+        Field(Column("verdict", "status", "left"), lambda each: text_cell(each.verdict)),
     )
-    rows = tuple(_cells(comparison, ledger) for comparison in found)
-    return (share(Table("Measured beside published", columns, rows, notes=_NOTES)),)
+    return (table_of_items("Measured beside published", fields, found, _NOTES),)
 
 
 def claims_table(records: Sequence[Record], ledger: Ledger) -> Iterator[Table]:
     """The claims on the networks and data sets of a run in full, whatever it measured; no table without any."""
-    concerned = [claim for claim in ledger.claims if any(concerns(claim, record) for record in records)]
+    firsts = {(record.case.network, record.case.dataset): record for record in records}.values()
+    concerned = [claim for claim in ledger.claims if any(concerns(claim, record) for record in firsts)]
     rows = tuple(
         (text_cell(name if not number else ""), text_cell(part), text_cell(text))
         for claim in concerned
@@ -59,23 +61,21 @@ def claims_table(records: Sequence[Record], ledger: Ledger) -> Iterator[Table]:
         yield Table("Published claims", columns, rows)
 
 
-def _cells(comparison: Comparison, ledger: Ledger) -> tuple[Cell, ...]:
-    claim, case = comparison.claim, comparison.records[0].case
+def _published_cell(ledger: Ledger, comparison: Comparison) -> Cell:
+    claim = comparison.claim
+    return Cell(_published(claim, quoted=ledger.source(claim).quoted), claim.value)
+
+
+def _interval_cell(comparison: Comparison) -> Cell:
+    if comparison.interval is None:
+        return Cell(fmt.NOTHING)
+    text = "{:.2f}–{:.2f} %".format(*comparison.interval)
+    return Cell(text, text)
+
+
+def _seeds_cell(comparison: Comparison) -> Cell:
     seeds = len({record.case.seed for record in comparison.records})
-    low, high = comparison.interval or (0.0, 0.0)
-    interval = f"{low:.2f}–{high:.2f} %" if comparison.interval else fmt.NOTHING
-    return (
-        text_cell(f"{claim.id}, {_metric(claim)}"),
-        text_cell(case.network),
-        text_cell(case.dataset),
-        text_cell(comparison.realization),
-        Cell(_published(claim, quoted=ledger.source(claim).quoted), claim.value),
-        Cell(_measured(claim, comparison.value), comparison.value),
-        Cell(interval, interval if comparison.interval else None),
-        Cell(fmt.NOTHING if claim.metric == "parameters" else fmt.count(seeds), seeds),
-        text_cell(comparison.why),
-        text_cell(comparison.verdict),
-    )
+    return Cell(fmt.NOTHING if comparison.claim.metric == "parameters" else fmt.count(seeds), seeds)
 
 
 def _full(claim: Claim, ledger: Ledger) -> Iterator[tuple[str, str, str]]:

@@ -2,17 +2,20 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from typing import Final
 
-from capsbench.record.compare import Change, Kind, Pairing
+from capsbench.record.compare import Change, Kind, Pairing, Unchanged, Word
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.table import Cell, Column, Table, cell, share, text_cell
+from capsbench.report.rows import Field, table_of_items
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
 from capsbench.stats.verdict import Difference
 
-_WORDS: Final = ("worse", "better", "changed", "undecided", "same")
+_WORDS: Final[tuple[Word, ...]] = ("worse", "better", "changed", "undecided", "same")
 _KINDS: Final[Mapping[Kind, str]] = {
     "status": "how cases end",
     "exact": "repeat exactly",
@@ -32,42 +35,48 @@ _VERDICT: Final = (
 )
 
 
-def comparison_tables(changes: Sequence[Change], *, everything: bool, margin: float) -> tuple[Table, ...]:
+def comparison_tables(
+    changes: Sequence[Change],
+    *,
+    everything: bool,
+    margin: float,
+    most: int | None = None,
+    unchanged: Unchanged | None = None,
+) -> tuple[Table, ...]:
     """One table, or none where there is nothing to show.
 
     Args:
         changes: of all cases.
         everything: show what is the same, too.
         margin: what share of a time counted for nothing, where no noise asked for more.
+        most: rows that will be shown; of more the worse come first, and then by the other verdicts. None for all.
+        unchanged: what was left out of the changes.
     """
     shown = [change for change in changes if everything or change.verdict != "same"]
     if not shown:
         return ()
-    several_seeds = len({change.pair.base.case.seed for change in changes}) > 1
-    seed = (Column("seed", "key"),) if several_seeds else ()
-    columns = (
-        *(field.column for field in (*KEYS, *SETTINGS)),
-        *seed,
-        Column("metric", "key", "left"),
-        Column("A", group="numbers"),
-        Column("B", group="numbers"),
-        Column("ratio", group="ratio"),
-        Column("its\ninterval", group="ratio"),
-        Column("verdict", "status", "left"),
-    )
-    rows = tuple(tuple(_cells(change, with_seed=several_seeds)) for change in shown)
-    return (share(Table("A and B", columns, rows, notes=(_RATIO, _VERDICT, _margins(shown, margin)))),)
+    seeds = {change.pair.base.case.seed for change in changes} | (unchanged.seeds if unchanged else set())
+    several_seeds = len(seeds) > 1
+    fields = (*_CASE_FIELDS, *([_SEED] if several_seeds else []), *_FIELDS)
+    if most is not None and len(shown) > most:
+        shown.sort(key=lambda change: _WORDS.index(change.verdict))
+    notes = (_RATIO, _VERDICT, _margins(shown, margin))
+    return (table_of_items("A and B", fields, shown, notes, urgent=_is_worse, what="worse"),)
 
 
-def verdict_table(changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str]) -> Table:
+def verdict_table(
+    changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str], unchanged: Unchanged | None = None
+) -> Table:
     """How many numbers came out how, by how they were compared; for whoever reads no console.
 
     Args:
         changes: of all cases.
         runs: ids of A and B.
         said: sentences that go with it.
+        unchanged: what was left out of the changes.
     """
-    counts = Counter((change.verdict, change.kind) for change in changes)
+    counts = Counter[tuple[Word, Kind]]((change.verdict, change.kind) for change in changes)
+    counts["same", "exact"] += unchanged.count if unchanged else 0
     columns = (Column("verdict", "key", "left"), *(Column(name) for name in _KINDS.values()))
     rows = tuple(
         (text_cell(word), *(cell(counts[word, kind], fmt.count) for kind in _KINDS))
@@ -78,9 +87,10 @@ def verdict_table(changes: Sequence[Change], runs: tuple[str, ...], said: Sequen
     return Table("Verdicts on B", columns, rows, context=names, notes=tuple(said))
 
 
-def summary(changes: Sequence[Change], pairing: Pairing) -> Iterator[str]:
+def summary(changes: Sequence[Change], pairing: Pairing, unchanged: Unchanged | None = None) -> Iterator[str]:
     """In sentences: how many numbers came out how, and which cases stand alone."""
-    counts = Counter(change.verdict for change in changes)
+    counts = Counter[Word](change.verdict for change in changes)
+    counts["same"] += unchanged.count if unchanged else 0
     told = ", ".join(f"{counts[word]:,} {word}" for word in _WORDS if counts[word])
     cases = "1 case" if len(pairing.pairs) == 1 else f"{len(pairing.pairs):,} cases"
     yield f"{cases} in both runs; numbers: {told or 'none that can be compared'}"
@@ -91,8 +101,19 @@ def summary(changes: Sequence[Change], pairing: Pairing) -> Iterator[str]:
             yield f"only in {name}: {named}{more}"
 
 
-def apart(pairing: Pairing) -> Iterator[str]:
-    """A sentence for each pair that had other images or another training, so that its error rates say nothing."""
+def apart(pairing: Pairing, most: int | None = None) -> Iterator[str]:
+    """A sentence for each pair that had other images or another training, so that its error rates say nothing.
+
+    Of more than `most` the others are counted.
+    """
+    found = _apart(pairing)
+    yield from islice(found, most)
+    more = sum(1 for _ in found)
+    if more:
+        yield f"{more:,} more cases had other images or another training"
+
+
+def _apart(pairing: Pairing) -> Iterator[str]:
     for pair in pairing.pairs:
         base, new = pair.base, pair.new
         splits = sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
@@ -153,23 +174,33 @@ def _margins(changes: Sequence[Change], margin: float) -> str:
     return f"margin: within {fmt.percent(margin)} % a time is the same{more}."
 
 
-def _cells(change: Change, *, with_seed: bool) -> Iterator[Cell]:
-    record = change.pair.base
-    yield from (field.cell(record) for field in (*KEYS, *SETTINGS))
-    if with_seed:
-        yield text_cell("all") if change.kind == "error" else cell(record.case.seed, fmt.count)
-    yield text_cell(change.metric)
+def _is_worse(change: Change) -> bool:
+    return change.verdict == "worse"
+
+
+def _side(change: Change, *, is_new: bool) -> Cell:
+    value = change.new if is_new else change.base
     if change.kind == "status":
-        before, after = change.text.split(" → ")
-        yield from (text_cell(before), text_cell(after), Cell(fmt.NOTHING), Cell(fmt.NOTHING))
-    else:
-        write = _writer(record, change)
-        unit = "share" if change.kind == "error" else fmt.UNITS.get(write, "")
-        yield from (Cell(write(value), value, unit) for value in (change.base, change.new))
-        yield Cell(_ratio(change.ratio), change.ratio)
-        yield _interval(change)
-    needed = f" ({change.needed:,})" if change.needed is not None else ""
-    yield Cell(f"{change.verdict}{needed}", change.verdict)
+        return text_cell(change.text.split(" → ")[is_new])
+    write = _writer(change.pair.base, change)
+    return Cell(write(value), value, "share" if change.kind == "error" else fmt.UNITS.get(write, ""))
+
+
+def _ratio_cell(change: Change) -> Cell:
+    return Cell(fmt.NOTHING) if change.kind == "status" else Cell(_ratio(change.ratio), change.ratio)
+
+
+def _verdict_cell(change: Change) -> Cell:
+    needed = change.needed
+    return Cell(change.verdict if needed is None else f"{change.verdict} ({needed:,})", change.verdict)
+
+
+def _seed(change: Change) -> Cell:
+    return text_cell("all") if change.kind == "error" else cell(change.pair.base.case.seed, fmt.count)
+
+
+def _of_base(field: Field[Record], change: Change) -> Cell:
+    return field.cell(change.pair.base)
 
 
 def _writer(record: Record, change: Change) -> Callable[[float | None], str]:
@@ -190,3 +221,15 @@ def _interval(change: Change) -> Cell:
     if isinstance(seen, Difference):
         return Cell(f"{100 * seen.low:+.2f}–{100 * seen.high:+.2f} %") if seen.count > 1 else Cell(fmt.NOTHING)
     return Cell(f"{seen.low:.3f}–{seen.high:.3f}")
+
+
+_CASE_FIELDS: Final = tuple(Field(each.column, partial(_of_base, each)) for each in (*KEYS, *SETTINGS))
+_SEED: Final = Field(Column("seed", "key"), _seed)
+_FIELDS: Final[tuple[Field[Change], ...]] = (
+    Field(Column("metric", "key", "left"), lambda change: text_cell(change.metric)),
+    Field(Column("A", group="numbers"), partial(_side, is_new=False), mixed=True),
+    Field(Column("B", group="numbers"), partial(_side, is_new=True), mixed=True),
+    Field(Column("ratio", group="ratio"), _ratio_cell),
+    Field(Column("its\ninterval", group="ratio"), _interval),
+    Field(Column("verdict", "status", "left"), _verdict_cell),
+)

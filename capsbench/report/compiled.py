@@ -1,13 +1,16 @@
 """Modes that compile, beside the others of their backend: what that costs, and after how many steps it has paid."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from functools import partial
 from math import ceil, isfinite
 from typing import Final
 
 from capsbench.record.schema import CaseKey, Record
 from capsbench.report import format as fmt
-from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, share, text_cell
+from capsbench.report.fields import KEYS, SETTINGS
+from capsbench.report.rows import Field, table_of_items
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 COMPILED: Final = "Compiled"
 """The canonical op of a kernel that a compiler made of several ops."""
@@ -28,15 +31,13 @@ def is_compiled(record: Record) -> bool:
 
 def compiles(record: Record) -> bool:
     """Whether its first step compiles, or looks for what another process has compiled."""
-    return is_compiled(record) or record.case.mode == _BY_LAYER
+    return record.case.mode == _BY_LAYER or is_compiled(record)
 
 
 def compiled_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     """One table with a row for each compiled mode and each other mode of its backend; none without compiled modes."""
-    rows = tuple(_row(record, other) for record, other in _pairs(records))
-    if not rows:
-        return ()
-    return (share(Table("Compiled modes", _COLUMNS, rows, notes=_NOTES)),)
+    pairs = [_Pair(record, other) for record, other in _pairs(records)]
+    return (table_of_items("Compiled modes", _FIELDS, pairs, _NOTES),) if pairs else ()
 
 
 def pays_off_after(first: float, step: float, other_first: float, other_step: float) -> float | None:
@@ -58,61 +59,35 @@ def _pairs(records: Sequence[Record]) -> Iterator[tuple[Record, Record | None]]:
 
     Of several seeds the first is taken: they do the same work.
     """
-    cases: dict[CaseKey, dict[str, Record]] = {}
+    cases: dict[tuple[object, ...], dict[str, Record]] = {}
     for record in records:
         if "train_step_seconds" in record.metrics:
-            cases.setdefault(replace(record.case, id="", mode="", seed=0), {}).setdefault(record.case.mode, record)
+            cases.setdefault(_work(record.case), {}).setdefault(record.case.mode, record)
     for modes in cases.values():
-        others: list[Record | None] = [record for record in modes.values() if not compiles(record)]
-        for record in modes.values():
-            if compiles(record):
-                yield from ((record, other) for other in others or [None])
+        compiled = {mode: record for mode, record in modes.items() if compiles(record)}
+        others: list[Record | None] = [record for mode, record in modes.items() if mode not in compiled]
+        for record in compiled.values():
+            yield from ((record, other) for other in others or [None])
 
 
-_COLUMNS: Final = (
-    Column("network", "key", "left"),
-    Column("backend:mode", "key", "left"),
-    Column("batch", "key", shared="batch {}"),
-    Column("iters", "key", shared="routing iterations {}"),
-    *SETTING_COLUMNS,
-    Column("compiling", group="compiled", shared="compiling {}"),
-    Column("first\nstep", group="compiled"),
-    Column("later\nsteps", group="compiled"),
-    Column("against", "key", "left"),
-    Column("first\nstep", group="other"),
-    Column("later\nsteps", group="other"),
-    Column("speed-up", group="verdict"),
-    Column("pays off\nafter steps", group="verdict"),
-)
+def _work(case: CaseKey) -> tuple[object, ...]:
+    """What a case does, whatever its mode and seed."""
+    what = (case.network, case.dataset, case.backend, case.batch, case.routing_iterations)
+    return (*what, case.device, case.threads, case.devices, case.precision, case.allocator)
+
+
 _NOTES: Final = (
     "compiling: of forward pass and train step together; the first step's is in its time.",
     "pays off: steps after the first until the time that compiling took is made up.",
 )
 
 
-def _row(record: Record, other: Record | None) -> tuple[Cell, ...]:
-    case, compiling = record.case, _seconds(record, "compile_seconds")
-    first, step = _seconds(record, "first_step_seconds"), _seconds(record, "train_step_seconds")
-    other_first, other_step = _seconds(other, "first_step_seconds"), _seconds(other, "train_step_seconds")
-    return (
-        text_cell(case.network),
-        text_cell(case.realization),
-        cell(case.batch, fmt.count),
-        text_cell(case.routing_iterations),
-        text_cell(case.dataset),
-        text_cell(case.device),
-        cell(case.threads, fmt.count),
-        text_cell(case.precision),
-        text_cell(case.allocator),
-        cell(compiling, fmt.seconds),
-        cell(first, fmt.seconds),
-        cell(step, fmt.seconds),
-        text_cell(None if other is None else other.case.mode),
-        cell(other_first, fmt.seconds),
-        cell(other_step, fmt.seconds),
-        _speed_up(step, other_step),
-        _pays_off(first, step, other_first, other_step),
-    )
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A case that compiles, and one that differs in its mode only, if there is one."""
+
+    record: Record
+    other: Record | None
 
 
 def _seconds(record: Record | None, name: str) -> float | None:
@@ -136,3 +111,32 @@ def _pays_off(first: float | None, step: float | None, other_first: float | None
 
 def _finite(value: float | None) -> bool:
     return value is not None and isfinite(value)
+
+
+def _of(field: Field[Record], pair: _Pair) -> Cell:
+    return field.cell(pair.record)
+
+
+def _times(pair: _Pair) -> tuple[float | None, float | None, float | None, float | None]:
+    """First and later steps, and those of the other mode."""
+    first, step = _seconds(pair.record, "first_step_seconds"), _seconds(pair.record, "train_step_seconds")
+    return first, step, _seconds(pair.other, "first_step_seconds"), _seconds(pair.other, "train_step_seconds")
+
+
+_FIELDS: Final = (
+    *(Field(each.column, partial(_of, each)) for each in (*KEYS, *SETTINGS)),
+    Field(
+        Column("compiling", group="compiled", shared="compiling {}"),
+        lambda pair: cell(_seconds(pair.record, "compile_seconds"), fmt.seconds),
+    ),
+    Field(Column("first\nstep", group="compiled"), lambda pair: cell(_times(pair)[0], fmt.seconds)),
+    Field(Column("later\nsteps", group="compiled"), lambda pair: cell(_times(pair)[1], fmt.seconds)),
+    Field(Column("against", "key", "left"), lambda pair: text_cell(pair.other and pair.other.case.mode)),
+    Field(Column("first\nstep", group="other"), lambda pair: cell(_times(pair)[2], fmt.seconds)),
+    Field(Column("later\nsteps", group="other"), lambda pair: cell(_times(pair)[3], fmt.seconds)),
+    Field(
+        Column("speed-up", group="verdict"),
+        lambda pair: _speed_up(_seconds(pair.record, "train_step_seconds"), _seconds(pair.other, "train_step_seconds")),
+    ),
+    Field(Column("pays off\nafter steps", group="verdict"), lambda pair: _pays_off(*_times(pair))),
+)

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from capsbench.report.rows import shortened
 from capsbench.report.table import Cell, Column, Table, cut
 from capsbench.report.tables import Report
 
@@ -28,19 +29,21 @@ def console(file: IO[str] | None = None, width: int | None = None) -> Console:
     return Console(file=file, width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
 
 
-def print_report(report: Report, screen: Console) -> None:
-    """Print the tables of a run and the notes that they refer to."""
-    for table in report.tables:
-        print_table(table, screen)
-    if report.notes or report.general:
+def print_report(report: Report, screen: Console, rows: int | None = None) -> None:
+    """Print the tables of a run and the notes that they refer to; so many rows of each, None for all."""
+    for table in report.each():
+        print_table(table, screen, rows)
+    notes = [(number, text) for number, text in enumerate(report.notes, 1) if number in report.referred]
+    if notes or report.general:
         screen.print(Text("Notes", style="bold"))
-        print_notes([f"({number}) {text}" for number, text in enumerate(report.notes, 1)], screen)
+        print_notes([f"({number}) {text}" for number, text in notes], screen)
         print_notes([f"every case that ran: {text}" for text in report.general], screen)
         screen.print()
 
 
-def print_table(table: Table, screen: Console) -> None:
-    """Print one table, in as many blocks as the width asks for."""
+def print_table(table: Table, screen: Console, rows: int | None = None) -> None:
+    """Print one table, in as many blocks as the width asks for; so many of its rows, None for all."""
+    table = shortened(table, rows)
     screen.print(Text(table.title, style="bold"))
     for line in _filled(table.context, screen.width):
         screen.print(Text(line, style="dim"), soft_wrap=True)

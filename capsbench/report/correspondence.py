@@ -5,7 +5,7 @@ own, the verdict is `not comparable`, with the reasons.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Final, Literal
@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from capsbench.dataset import protocols
 from capsbench.dataset.transform import Transform
 from capsbench.record.claims import TIMES, Claim
+from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.stats.interval import wilson_interval
@@ -104,12 +105,38 @@ def compare(claims: Sequence[Claim], records: Sequence[Record], transforms: Tran
         records: of a run.
         transforms: how that run prepared its images.
     """
+    alike: dict[tuple[str, str], list[int]] = {}
+    for number, record in enumerate(records):
+        alike.setdefault((record.case.network, record.case.dataset), []).append(number)
+    known: dict[tuple[object, ...], list[_Measured]] = {}
     for claim in claims:
-        measured = [record for record in records if concerns(claim, record) and math.isfinite(_value(claim, record))]
-        groups: dict[tuple[object, ...], list[Record]] = {}
-        for record in measured:
+        concerned = [key for key, numbers in alike.items() if concerns(claim, records[numbers[0]])]
+        # Of claims on one metric of one network the same is measured.
+        key = (claim.metric, claim.unit, *concerned)
+        if key not in known:
+            chosen = (records[number] for number in sorted(number for each in concerned for number in alike[each]))
+            known[key] = list(_measured(claim, chosen))
+        yield from _merged(claim, [_comparison(claim, each, transforms) for each in known[key]])
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What the records of one realization measured of a metric: the mean, and what holds it."""
+
+    records: tuple[Record, ...]
+    value: float
+    interval: tuple[float, float] | None
+
+
+def _measured(claim: Claim, records: Iterable[Record]) -> Iterator[_Measured]:
+    """Each realization that measured what a claim is on."""
+    groups: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        if math.isfinite(_value(claim, record)):
             groups.setdefault(_group(claim, record), []).append(record)
-        yield from _merged(claim, [_comparison(claim, tuple(group), transforms) for group in groups.values()])
+    for group in groups.values():
+        value = fmean(_value(claim, record) for record in group)
+        yield _Measured(tuple(group), value, _interval(claim, group))
 
 
 def _merged(claim: Claim, found: Sequence[Comparison]) -> Iterator[Comparison]:
@@ -128,9 +155,8 @@ def _merged(claim: Claim, found: Sequence[Comparison]) -> Iterator[Comparison]:
         yield replace(same[0], records=records, value=value, interval=_interval(claim, records))
 
 
-def _comparison(claim: Claim, records: tuple[Record, ...], transforms: Transforms) -> Comparison:
-    value = fmean(_value(claim, record) for record in records)
-    interval = _interval(claim, records)
+def _comparison(claim: Claim, measured: _Measured, transforms: Transforms) -> Comparison:
+    records, value, interval = measured.records, measured.value, measured.interval
     reasons = list(_differences(claim, records, transforms))
     if reasons:
         verdict, why = _not_comparable(reasons)
@@ -227,21 +253,23 @@ def _times(iterations: int | None) -> str:
 
 def _value(claim: Claim, record: Record) -> float:
     """What a record measured of a claim's metric, in the claim's unit; NaN where it did not."""
-    metric = record.metrics.get(claim.metric)
-    if metric is None:
+    value = value_of(record.metrics, claim.metric)
+    if value is None:
         return math.nan
-    return 100 * metric.value if claim.unit == "%" else float(metric.value)
+    return 100 * value if claim.unit == "%" else float(value)
 
 
 def _interval(claim: Claim, records: Sequence[Record]) -> tuple[float, float] | None:
     """Wilson's of each seed's share of the test images, from the lowest end to the highest."""
     if claim.unit != "%" or any("test" not in record.data for record in records):
         return None
-    found = []
+    shares: dict[int, list[float]] = {}
     for record in records:
-        images = record.data["test"].count
-        found.append(wilson_interval(record.metrics[claim.metric].value * images, images))
-    return 100 * min(each.low for each in found), 100 * max(each.high for each in found)
+        shares.setdefault(record.data["test"].count, []).append(value_of(record.metrics, claim.metric) or 0.0)
+    # Of as many images a larger share has the higher ends.
+    ends = [(min(held), max(held), images) for images, held in shares.items()]
+    low = min(wilson_interval(least * images, images).low for least, _, images in ends)
+    return 100 * low, 100 * max(wilson_interval(most * images, images).high for _, most, images in ends)
 
 
 def _group(claim: Claim, record: Record) -> tuple[object, ...]:

@@ -1,31 +1,18 @@
 """What the layers of the trained networks give out over the test split: size, spread, sparsity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from capsbench.measure.distribution import QUANTILES, SPARSE_BELOW, Distribution
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import realization_names
-from capsbench.report.table import Cell, Column, Table, cell, share, text_cell
+from capsbench.report.rows import Field, table_of_items
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 _SHOWN: Final = (0.05, 0.5, 0.95)
-_COLUMNS: Final = (
-    Column("layer", "key", "left"),
-    Column("quantity", "key", "left"),
-    Column("data set", "key", "left", shared="{}"),
-    Column("backend:mode", "key", "left", shared="{}"),
-    Column("batch", "key", shared="batch {}"),
-    Column("iters", "key", shared="routing iterations {}"),
-    Column("seed", "key", shared="seed {}"),
-    Column("images", "key", shared="{} images"),
-    Column("mean", group="size"),
-    Column("deviation", group="size"),
-    *(Column(f"{100 * quantile:g} %", group="size") for quantile in _SHOWN),
-    Column(f"% below\n{SPARSE_BELOW}", group="sparsity"),
-    Column("Hoyer", group="sparsity"),
-    Column("dead %", group="sparsity"),
-)
 _NOTES: Final = (
     f"5 %, 50 %, 95 %: quantiles. below {SPARSE_BELOW}: share of values of a smaller magnitude.",
     "Hoyer: 1 where one value of an image is not zero, 0 where all are alike.",
@@ -42,26 +29,45 @@ def distribution_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     return tuple(_table(network, cases) for network, cases in networks.items())
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """What a layer gives out, in one case."""
+
+    name: str
+    record: Record
+    told: Distribution
+
+
 def _table(network: str, records: Sequence[Record]) -> Table:
     names = realization_names(records)
-    found = [(name, record, told) for name, record in zip(names, records, strict=True) for told in record.distributions]
-    layers = list(dict.fromkeys(told.layer for _, _, told in found))
-    place = {layer: number for number, layer in enumerate(layers)}
-    found.sort(key=lambda row: (place[row[2].layer], row[2].quantity))
-    rows = tuple(tuple(_cells(name, record, told)) for name, record, told in found)
-    return share(Table(f"Activations and poses: {fmt.label(network)}", _COLUMNS, rows, notes=_NOTES))
+    found = [
+        _Row(name, record, told) for name, record in zip(names, records, strict=True) for told in record.distributions
+    ]
+    place = {layer: number for number, layer in enumerate(dict.fromkeys(row.told.layer for row in found))}
+    found.sort(key=lambda row: (place[row.told.layer], row.told.quantity))
+    return table_of_items(f"Activations and poses: {fmt.label(network)}", _FIELDS, found, _NOTES)
 
 
-def _cells(name: str, record: Record, told: Distribution) -> Iterator[Cell]:
-    case = record.case
-    yield from map(text_cell, (told.layer, told.quantity, case.dataset, name))
-    yield cell(case.batch, fmt.count)
-    yield text_cell(case.routing_iterations)
-    yield cell(case.seed, fmt.count)
-    yield cell(told.images, fmt.count)
-    quantiles = dict(zip(QUANTILES, told.quantiles, strict=False))
-    for value in (told.mean, told.deviation, *map(quantiles.get, _SHOWN)):
-        yield cell(value, fmt.plain_number)
-    yield cell(told.sparse_share, fmt.percent)
-    yield cell(told.hoyer, fmt.plain_number)
-    yield cell(told.dead_share, fmt.percent)
+def _quantile(row: _Row, *, share: float) -> Cell:
+    return cell(dict(zip(QUANTILES, row.told.quantiles, strict=False)).get(share), fmt.plain_number)
+
+
+_FIELDS: Final[tuple[Field[_Row], ...]] = (
+    Field(Column("layer", "key", "left"), lambda row: text_cell(row.told.layer)),
+    Field(Column("quantity", "key", "left"), lambda row: text_cell(row.told.quantity)),
+    Field(Column("data set", "key", "left", shared="{}"), lambda row: text_cell(row.record.case.dataset)),
+    Field(Column("backend:mode", "key", "left", shared="{}"), lambda row: text_cell(row.name)),
+    Field(Column("batch", "key", shared="batch {}"), lambda row: cell(row.record.case.batch, fmt.count)),
+    Field(
+        Column("iters", "key", shared="routing iterations {}"),
+        lambda row: text_cell(row.record.case.routing_iterations),
+    ),
+    Field(Column("seed", "key", shared="seed {}"), lambda row: cell(row.record.case.seed, fmt.count)),
+    Field(Column("images", "key", shared="{} images"), lambda row: cell(row.told.images, fmt.count)),
+    Field(Column("mean", group="size"), lambda row: cell(row.told.mean, fmt.plain_number)),
+    Field(Column("deviation", group="size"), lambda row: cell(row.told.deviation, fmt.plain_number)),
+    *(Field(Column(f"{100 * each:g} %", group="size"), partial(_quantile, share=each)) for each in _SHOWN),
+    Field(Column(f"% below\n{SPARSE_BELOW}", group="sparsity"), lambda row: cell(row.told.sparse_share, fmt.percent)),
+    Field(Column("Hoyer", group="sparsity"), lambda row: cell(row.told.hoyer, fmt.plain_number)),
+    Field(Column("dead %", group="sparsity"), lambda row: cell(row.told.dead_share, fmt.percent)),
+)

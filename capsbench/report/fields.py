@@ -1,21 +1,17 @@
 """Columns that tables with a row a case share: which case it is, and its metrics."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
+from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, share, text_cell
+from capsbench.report.rows import Field, table_of_items
+from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A column and where its cells come from."""
-
-    column: Column
-    cell: Callable[[Record], Cell]
-
-
+@lru_cache(maxsize=4096)
 def exact_cell(value: int) -> Cell:
     """A whole number."""
     return cell(value, fmt.count)
@@ -23,17 +19,21 @@ def exact_cell(value: int) -> Cell:
 
 def metric_cell(record: Record, name: str, text: Callable[[float | None], str]) -> Cell:
     """A metric as `text` writes it; a dash where the case has none of the name."""
-    metric = record.metrics.get(name)
-    return cell(None if metric is None else metric.value, text)
+    return cell(value_of(record.metrics, name), text)
 
 
-def table_of(title: str, fields: Sequence[Field], records: Sequence[Record], notes: tuple[str, ...] = ()) -> Table:
+def table_of(
+    title: str, fields: Sequence[Field[Record]], records: Sequence[Record], notes: tuple[str, ...] = ()
+) -> Table:
     """A row for each record; what all rows agree on goes into the context."""
-    rows = tuple(tuple(field.cell(record) for field in fields) for record in records)
-    return share(Table(title, tuple(field.column for field in fields), rows, notes=notes))
+    return table_of_items(title, fields, records, notes, urgent=_failed, what="of cases that failed")
 
 
-KEYS = (
+def _failed(record: Record) -> bool:
+    return record.status != "ok"
+
+
+KEYS: Final[tuple[Field[Record], ...]] = (
     Field(Column("network", "key", "left"), lambda r: text_cell(r.case.network)),
     Field(Column("backend:mode", "key", "left"), lambda r: text_cell(r.case.realization)),
     Field(Column("batch", "key", shared="batch {}"), lambda r: exact_cell(r.case.batch)),
@@ -46,5 +46,5 @@ _SETTING_CELLS: tuple[Callable[[Record], Cell], ...] = (
     lambda r: text_cell(r.case.precision),
     lambda r: text_cell(r.case.allocator),
 )
-SETTINGS = tuple(map(Field, SETTING_COLUMNS, _SETTING_CELLS))
-SEED = Field(Column("seed", "key", shared="seed {}"), lambda r: exact_cell(r.case.seed))
+SETTINGS: Final[tuple[Field[Record], ...]] = tuple(map(Field, SETTING_COLUMNS, _SETTING_CELLS))
+SEED: Final[Field[Record]] = Field(Column("seed", "key", shared="seed {}"), lambda r: exact_cell(r.case.seed))

@@ -94,7 +94,10 @@ def interval(bounds: tuple[float, float] | None, units: Sequence[Unit]) -> str:
 
 def label(text: object) -> str:
     """Text from elsewhere on one line, with everything that does not print written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+    told = str(text)
+    if told.isprintable():
+        return told
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in told)
 
 
 def common_unit(largest: float, units: Sequence[Unit]) -> Unit:

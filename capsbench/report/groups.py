@@ -1,12 +1,14 @@
 """Cases that do the same work: which records stand side by side in one table, and what each is called there."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from capsbench.measure.optable import StepProfile
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
+
+T = TypeVar("T")
 
 Which = Literal["train_step", "forward"]
 
@@ -43,6 +45,12 @@ def groups(records: Sequence[Record]) -> tuple[Group, ...]:
         case = record.case
         found.setdefault((case.network, case.dataset, case.batch, case.routing_iterations), []).append(record)
     return tuple(Group(tuple(group), realization_names(group)) for group in found.values())
+
+
+def by_group(records: Sequence[Record], tables: Callable[[Sequence[Record]], Iterable[T]]) -> Iterator[T]:
+    """The tables of one group after the other, made when they are asked for."""
+    for group in groups(records):
+        yield from tables(group.records)
 
 
 def sides(group: Group, has: Callable[[Record], object]) -> tuple[Side, ...]:

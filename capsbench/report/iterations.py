@@ -1,19 +1,21 @@
 """Routing iterations: what each costs within one step, and what one more costs from case to case."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from functools import partial
 from math import isfinite
 from typing import Final
 
 import numpy as np
 
 from capsbench.measure.optable import OpEvent, Phase
-from capsbench.record.schema import CaseKey, Record
+from capsbench.record.schema import Record
 from capsbench.report import format as fmt
+from capsbench.report.fields import KEYS, SETTINGS
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
 from capsbench.report.notes import profile_notes
 from capsbench.report.parts import OTHER_PHASES_LINE, TOTAL, Key, closing_lines, columns, parts
-from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, share, text_cell
+from capsbench.report.rows import Field, table_of_items
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 OUTSIDE: Final = "outside routing"
 
@@ -37,10 +39,22 @@ def iteration_tables(
         phase: the only one whose costs are sorted by iteration; None for all.
         which: step that the costs are of; the slopes are always of both.
     """
-    found = _by_work(records)
-    sloped = {key.network for key, cases in found.items() if len(_counts(cases)) > 1}
-    costs = (table for group in groups(records) for table in _costs(group, phase, which, sloped))
-    return (*costs, *([_slope_table(found)] if sloped else []))
+    return (*cost_tables(records, phase=phase, which=which), *slope_tables(records))
+
+
+def cost_tables(
+    records: Sequence[Record], *, phase: Phase | None = None, which: Which = "train_step"
+) -> Iterator[Table]:
+    """What each routing iteration costs, as in `iteration_tables`."""
+    sloped = {cases[0].case.network for cases in _by_work(records).values() if len(_counts(cases)) > 1}
+    yield from (table for group in groups(records) for table in _costs(group, phase, which, sloped))
+
+
+def slope_tables(records: Sequence[Record]) -> Iterator[Table]:
+    """What one more iteration costs; one table, or none where no case has two counts."""
+    found = [cases for cases in _by_work(records).values() if len(_counts(cases)) > 1]
+    if found:
+        yield table_of_items("One more routing iteration", _FIELDS, found, (_SLOPE_NOTE,))
 
 
 def slope(points: Sequence[tuple[int, float]]) -> float | None:
@@ -78,12 +92,15 @@ def _costs(group: Group, phase: Phase | None, which: Which, sloped: set[str]) ->
     )
 
 
-def _by_work(records: Sequence[Record]) -> dict[CaseKey, list[Record]]:
+def _by_work(records: Sequence[Record]) -> dict[tuple[object, ...], list[Record]]:
     """The cases that route, by everything but their iteration count and seed."""
-    found: dict[CaseKey, list[Record]] = {}
+    found: dict[tuple[object, ...], list[Record]] = {}
     for record in records:
-        if record.case.routing_iterations is not None:
-            found.setdefault(replace(record.case, id="", seed=0, routing_iterations=None), []).append(record)
+        case = record.case
+        if case.routing_iterations is not None:
+            what = (case.network, case.dataset, case.backend, case.mode, case.batch)
+            setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
+            found.setdefault((*what, *setting), []).append(record)
     return found
 
 
@@ -92,40 +109,31 @@ def _counts(records: Sequence[Record]) -> list[int]:
     return sorted({record.case.routing_iterations or 0 for record in records})
 
 
-def _slope_table(found: dict[CaseKey, list[Record]]) -> Table:
-    columns = (
-        Column("network", "key", "left"),
-        Column("backend:mode", "key", "left"),
-        Column("batch", "key", shared="batch {}"),
-        *SETTING_COLUMNS,
-        Column("iterations", "key", "left", shared="iterations {}"),
-        Column("points", "key", shared="points {}"),
-        *(Column(header) for header, _, _ in _SLOPES),
-    )
-    rows = tuple(_slope_row(key, cases) for key, cases in found.items() if len(_counts(cases)) > 1)
-    note = "least-squares slope over all cases that differ in their iteration count and seed only."
-    return share(Table("One more routing iteration", columns, rows, notes=(note,)))
+def _slope_cell(cases: Sequence[Record], *, metric: str, text: Callable[[float | None], str]) -> Cell:
+    return cell(slope(_points(cases, metric)), text)
 
 
-def _slope_row(key: CaseKey, cases: Sequence[Record]) -> tuple[Cell, ...]:
-    slopes = ((slope(_points(cases, metric)), text) for _, metric, text in _SLOPES)
-    points = max(len(_points(cases, metric)) for _, metric, _ in _SLOPES)
-    return (
-        text_cell(key.network),
-        text_cell(key.realization),
-        cell(key.batch, fmt.count),
-        text_cell(key.dataset),
-        text_cell(key.device),
-        cell(key.threads, fmt.count),
-        text_cell(key.precision),
-        text_cell(key.allocator),
-        text_cell(", ".join(map(str, _counts(cases)))),
-        cell(points, fmt.count),
-        *(cell(value, text) for value, text in slopes),
-    )
+def _most_points(cases: Sequence[Record]) -> Cell:
+    return cell(max(len(_points(cases, metric)) for _, metric, _ in _SLOPES), fmt.count)
+
+
+def _of_first(field: Field[Record], cases: Sequence[Record]) -> Cell:
+    return field.cell(cases[0])
 
 
 def _points(cases: Sequence[Record], metric: str) -> list[tuple[int, float]]:
     """Iteration count and value of each case that has the metric."""
     held = ((record.case.routing_iterations or 0, record.metrics.get(metric)) for record in cases)
     return [(count, metric.value) for count, metric in held if metric is not None]
+
+
+_SLOPE_NOTE: Final = "least-squares slope over all cases that differ in their iteration count and seed only."
+_FIELDS: Final = (
+    *(Field(each.column, partial(_of_first, each)) for each in (*KEYS[:-1], *SETTINGS)),
+    Field(
+        Column("iterations", "key", "left", shared="iterations {}"),
+        lambda cases: text_cell(", ".join(map(str, _counts(cases)))),
+    ),
+    Field(Column("points", "key", shared="points {}"), _most_points),
+    *(Field(Column(head), partial(_slope_cell, metric=metric, text=text)) for head, metric, text in _SLOPES),
+)

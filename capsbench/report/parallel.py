@@ -5,7 +5,8 @@ from typing import Final
 
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SEED, SETTINGS, Field, exact_cell, metric_cell, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cell, table_of
+from capsbench.report.rows import Field
 from capsbench.report.table import Cell, Column, Table, cell
 
 _EFFICIENCY: Final = "scaling_efficiency"
@@ -56,7 +57,7 @@ def _is_rounding(record: Record) -> bool:
     return found is not None and found.passed and found.drift is not None
 
 
-_FIELDS: Final = (
+_FIELDS: Final[tuple[Field[Record], ...]] = (
     Field(Column("devices", "key"), lambda r: exact_cell(r.case.devices)),
     Field(Column("images\n/s", group="speed"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
     Field(

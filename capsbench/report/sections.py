@@ -1,7 +1,8 @@
 """From what a person asks to see of a run to tables."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from capsbench.measure.optable import Phase
 from capsbench.record.ceilings import DeviceCeilings
@@ -9,12 +10,13 @@ from capsbench.record.claims import Ledger
 from capsbench.record.schema import Record
 from capsbench.report.claims import claims_table
 from capsbench.report.distributions import distribution_tables
-from capsbench.report.groups import Which
-from capsbench.report.iterations import iteration_tables
+from capsbench.report.groups import Which, by_group
+from capsbench.report.iterations import cost_tables, slope_tables
 from capsbench.report.ops import By, Sort, op_tables
 from capsbench.report.peak import peak_tables
 from capsbench.report.roofline import roofline_tables
 from capsbench.report.routing import routing_tables
+from capsbench.report.rows import few
 from capsbench.report.table import Table
 
 
@@ -33,6 +35,7 @@ class Sections:
         sort: order of ops and layers.
         phase: the only one of the step that is taken apart.
         which: a train step or an evaluation.
+        most: rows that will be shown of a table, which `few` makes tables of a kind of; None for all.
     """
 
     ops: bool = False
@@ -45,6 +48,7 @@ class Sections:
     sort: Sort = "share"
     phase: Phase | None = None
     which: Which = "train_step"
+    most: int | None = None
 
 
 def section_tables(
@@ -62,17 +66,22 @@ def section_tables(
         ledger: the published numbers, for the claims.
     """
     top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
+
+    def each(make: Callable[[Sequence[Record]], Iterable[Table]]) -> Iterator[Table]:
+        return few(by_group(records, make), asked.most)
+
     if asked.ops:
         by: By = "phase" if phase is None and which == "train_step" else "op"
-        yield from op_tables(records, by=by, top=top, sort=sort, phase=phase, which=which)
+        yield from each(partial(op_tables, by=by, top=top, sort=sort, phase=phase, which=which))
     if asked.layers:
-        yield from op_tables(records, by="layer", top=top, sort=sort, phase=phase, which=which)
-        yield from roofline_tables(records, ceilings, which=which)
+        yield from each(partial(op_tables, by="layer", top=top, sort=sort, phase=phase, which=which))
+        yield from each(partial(roofline_tables, ceilings=ceilings, which=which))
     if asked.iterations:
-        yield from iteration_tables(records, phase=phase, which=which)
-        yield from routing_tables(records)
+        yield from few(cost_tables(records, phase=phase, which=which), asked.most)
+        yield from slope_tables(records)
+        yield from each(routing_tables)
     if asked.peak:
-        yield from peak_tables(records, top=top, which=which)
+        yield from each(partial(peak_tables, top=top, which=which))
     if asked.histograms:
         yield from distribution_tables(records)
     if asked.claims and ledger is not None:

@@ -1,13 +1,16 @@
 """Accuracy over seeds: the mean of cases that differ in their seed only, and how sure it is."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Final
 
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.table import Cell, Column, Table, cell, share
+from capsbench.report.rows import Field, table_of_items
+from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.stats.student import mean_interval
 
 _INTERVAL: Final = (
@@ -17,6 +20,15 @@ _INTERVAL: Final = (
 _FEW: Final = (
     "seeds without an accuracy did not come to their end; if the others were the lucky ones, the mean is too high."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """Cases that differ in their seed only: the first, how many there are, accuracies by seed."""
+
+    first: Record
+    count: int
+    values: dict[int, float]
 
 
 def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
@@ -30,17 +42,16 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     if not whole:
         return ()
     seeds = sorted({record.case.seed for group in whole for record in group})
-    columns = (
-        *(field.column for field in (*KEYS, *SETTINGS)),
-        Column("seeds"),
-        Column("mean %"),
-        Column("its 95 %\ninterval"),
-        *(Column(f"seed\n{seed}") for seed in seeds),
+    fields = (
+        *(Field(each.column, partial(_of_first, each)) for each in (*KEYS, *SETTINGS)),
+        Field(Column("seeds"), _trained),
+        Field(Column("mean %"), lambda row: cell(fmean(row.values.values()), fmt.percent)),
+        Field(Column("its 95 %\ninterval"), lambda row: _interval(list(row.values.values()), row.first)),
+        *(Field(Column(f"seed\n{seed}"), partial(_of_seed, seed)) for seed in seeds),
     )
-    rows = tuple(tuple(_cells(group, seeds)) for group in whole)
     some_failed = any("accuracy" not in record.metrics for group in whole for record in group)
     notes = (_INTERVAL, *([_FEW] if some_failed else []), *_left_out(groups))
-    return (share(Table("Accuracy over seeds", columns, rows, notes=notes)),)
+    return (table_of_items("Accuracy over seeds", fields, [_row(group) for group in whole], notes),)
 
 
 def _groups(records: Sequence[Record]) -> list[list[Record]]:
@@ -54,15 +65,22 @@ def _groups(records: Sequence[Record]) -> list[list[Record]]:
     return [group for group in groups.values() if any("accuracy" in record.metrics for record in group)]
 
 
-def _cells(group: Sequence[Record], seeds: Sequence[int]) -> Iterator[Cell]:
-    first = group[0]
-    yield from (field.cell(first) for field in (*KEYS, *SETTINGS))
-    by_seed = {record.case.seed: record.metrics["accuracy"].value for record in group if "accuracy" in record.metrics}
-    values = list(by_seed.values())
-    yield Cell(f"{len(values)}" if len(values) == len(group) else f"{len(values)} of {len(group)}", len(values))
-    yield cell(fmean(values), fmt.percent)
-    yield _interval(values, first)
-    yield from (cell(by_seed.get(seed), fmt.percent) for seed in seeds)
+def _row(group: Sequence[Record]) -> _Row:
+    values = {record.case.seed: record.metrics["accuracy"].value for record in group if "accuracy" in record.metrics}
+    return _Row(group[0], len(group), values)
+
+
+def _of_first(field: Field[Record], row: _Row) -> Cell:
+    return field.cell(row.first)
+
+
+def _trained(row: _Row) -> Cell:
+    count = len(row.values)
+    return Cell(f"{count}" if count == row.count else f"{count} of {row.count}", count)
+
+
+def _of_seed(seed: int, row: _Row) -> Cell:
+    return cell(row.values.get(seed), fmt.percent)
 
 
 def _interval(values: Sequence[float], record: Record) -> Cell:

@@ -1,7 +1,8 @@
 """A table as data: columns, cells, what all rows share, and what must be known to read it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final, Literal
 
 from capsbench.report.format import NOTHING, UNITS, label
@@ -45,6 +46,9 @@ class Column:
     shared: str = ""
 
 
+Row = tuple[Cell, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """What is printed.
@@ -52,7 +56,7 @@ class Table:
     Attributes:
         title: what it is about.
         columns: from left to right.
-        rows: as many cells each as there are columns.
+        rows: as many cells each as there are columns; `rows.MadeRows` makes them when they are read.
         context: what holds for every row.
         notes: what must be known to read the numbers.
         closing_rows: how many of the last rows are set apart by a line, such as a total.
@@ -60,7 +64,7 @@ class Table:
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: Sequence[Row]
     context: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     closing_rows: int = 0
@@ -81,7 +85,8 @@ def cell(value: float | None, write: Callable[[float | None], str]) -> Cell:
     return Cell(write(value), value, UNITS.get(write, ""))
 
 
-def text_cell(value: object) -> Cell:
+@lru_cache(maxsize=4096, typed=True)
+def text_cell(value: Hashable) -> Cell:
     """A cell for a name or another word from elsewhere; what does not print is escaped."""
     return Cell(NOTHING) if value is None else Cell(label(value), value if isinstance(value, int | str) else None)
 

@@ -1,18 +1,22 @@
 """The tables of a run: accuracy, cost, and what must be known to believe them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from capsbench.record.ceilings import DeviceCeilings
-from capsbench.record.schema import Metric, Record
+from capsbench.record.packed import sample_count
+from capsbench.record.schema import Metric, Record, SplitFacts
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
-from capsbench.report.fields import KEYS, SEED, SETTINGS, Field, exact_cell, metric_cell, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cell, table_of
+from capsbench.report.groups import by_group
 from capsbench.report.matched import Histories, matched_tables
 from capsbench.report.ops import Sort, op_tables
 from capsbench.report.parallel import parallel_tables
 from capsbench.report.roofline import best_ceilings
+from capsbench.report.rows import Field, few
 from capsbench.report.seed import seed_table
 from capsbench.report.seeds import seeds_tables
 from capsbench.report.table import Cell, Column, Table, cell
@@ -24,14 +28,21 @@ class Report:
     """The tables of a run, and the notes that the bracketed numbers in their status columns refer to.
 
     Attributes:
-        tables: in the order printed.
+        each: makes the tables in the order printed, one at a time.
         notes: numbered from 1.
         general: notes that hold for every case that ran.
+        referred: the numbers that the cells made so far refer to.
     """
 
-    tables: tuple[Table, ...]
+    each: Callable[[], Iterator[Table]]
     notes: tuple[str, ...]
     general: tuple[str, ...]
+    referred: AbstractSet[int]
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """All of them."""
+        return tuple(self.each())
 
 
 def report(
@@ -43,6 +54,7 @@ def report(
     seed_study: bool = False,
     histories: Histories | None = None,
     published: Sequence[Table] = (),
+    most: int | None = None,
 ) -> Report:
     """The tables that a run ends with, cases in the order of their axes.
 
@@ -54,22 +66,25 @@ def report(
         seed_study: whether the run's suites include `seed`, whose claims then have a table.
         histories: the epochs of cases with familiar images, by id.
         published: the tables that set published numbers beside those of the run.
+        most: rows that will be shown of a table, which `few` makes op tables of; None for all.
     """
     ordered = sorted(records, key=_order)
     notes = _Notes(ordered)
-    tables = (
-        accuracy_table(ordered, notes.status),
-        *seeds_tables(ordered),
-        *matched_tables(ordered, histories or {}),
-        *target_tables(ordered, notes.status),
-        cost_table(ordered, notes.status, ceilings),
-        *parallel_tables(ordered),
-        *compiled_tables(ordered),
-        *op_tables(ordered, top=top, sort=sort),
-        *published,
-        *([seed_table(ordered)] if seed_study else []),
-    )
-    return Report(tables, notes.numbered, notes.general)
+
+    def each() -> Iterator[Table]:
+        yield accuracy_table(ordered, notes.status)
+        yield from seeds_tables(ordered)
+        yield from matched_tables(ordered, histories or {})
+        yield from target_tables(ordered, notes.status)
+        yield cost_table(ordered, notes.status, ceilings)
+        yield from parallel_tables(ordered)
+        yield from compiled_tables(ordered)
+        yield from few(by_group(ordered, partial(op_tables, top=top, sort=sort)), most)
+        yield from published
+        if seed_study:
+            yield seed_table(ordered)
+
+    return Report(each, notes.numbered, notes.general, notes.referred)
 
 
 def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
@@ -82,7 +97,7 @@ def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) 
         Field(Column("accuracy %"), lambda r: metric_cell(r, "accuracy", fmt.percent)),
         Field(Column("error %"), lambda r: metric_cell(r, "error_rate", fmt.percent)),
         *(Field(Column(f"{name} %"), partial(_accuracy_cell, name=f"{name}_accuracy")) for name in more),
-        Field(Column("epochs", shared="epochs {}"), lambda r: _samples(r.metrics.get("epoch_seconds"))),
+        Field(Column("epochs", shared="epochs {}"), lambda r: _samples(r, "epoch_seconds")),
         Field(Column("trained on", shared="trained on {}"), lambda r: _split(r, "train")),
         Field(Column("tested on", shared="tested on {}"), lambda r: _split(r, "test")),
         Field(Column("status", "status", "left"), status),
@@ -94,7 +109,7 @@ def cost_table(
     records: Sequence[Record], status: Callable[[Record], Cell], ceilings: Sequence[DeviceCeilings] = ()
 ) -> Table:
     """What the networks cost, a row a case; beside the ceilings of the machine, where they are known."""
-    peak = (Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
+    peak: tuple[Field[Record], ...] = (Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
     has_peak = any(known.ceilings.fma_flops_per_second for known in ceilings)
     has_mixed = any("mixed_forward_relative_error" in record.metrics for record in records)
     fields = (
@@ -125,7 +140,7 @@ _MIXED_NOTE = "mixed: the same errors in mixed precision itself, measured and no
 _PEAK_NOTE = "% of FMA: FLOPs of the equations a second, of the multiply-adds this machine can do (`capsbench doctor`)."
 
 
-def _cost_fields() -> tuple[Field, ...]:
+def _cost_fields() -> tuple[Field[Record], ...]:
     step = "train_step_seconds"
     return (
         Field(Column("params", group="size"), lambda r: metric_cell(r, "parameters", fmt.count)),
@@ -136,13 +151,13 @@ def _cost_fields() -> tuple[Field, ...]:
         Field(Column("train\nstep", group="time"), lambda r: metric_cell(r, step, fmt.seconds)),
         Field(Column("its\ninterval", group="time"), lambda r: _interval(r.metrics.get(step))),
         Field(Column("images\n/s", group="time"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
-        Field(Column("rounds", group="time", shared="rounds {}"), lambda r: _samples(r.metrics.get(step))),
+        Field(Column("rounds", group="time", shared="rounds {}"), lambda r: _samples(r, step)),
         Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
         Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
     )
 
 
-_MIXED_FIELDS = tuple(
+_MIXED_FIELDS: tuple[Field[Record], ...] = tuple(
     Field(Column(f"mixed\n{way}", group="parity"), partial(_mixed_cell, name=f"mixed_{way}_relative_error"))
     for way in ("forward", "gradient")
 )
@@ -165,9 +180,10 @@ def _interval(metric: Metric | None) -> Cell:
     return Cell(text, text if bounds else None)
 
 
-def _samples(metric: Metric | None) -> Cell:
+def _samples(record: Record, name: str) -> Cell:
     """How many samples: one an epoch, or one a round."""
-    return exact_cell(len(metric.samples)) if metric and metric.samples else Cell(fmt.NOTHING)
+    count = sample_count(record.metrics, name)
+    return exact_cell(count) if count else Cell(fmt.NOTHING)
 
 
 def _parity(record: Record, name: str) -> Cell:
@@ -187,7 +203,11 @@ def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
 
 
 def _split(record: Record, name: str) -> Cell:
-    facts = record.data.get(name)
+    return _facts(record.data.get(name))
+
+
+@lru_cache(maxsize=256)
+def _facts(facts: SplitFacts | None) -> Cell:
     if facts is None:
         return Cell(fmt.NOTHING)
     used, full = fmt.count(facts.count), fmt.count(facts.full_count)
@@ -198,19 +218,27 @@ class _Notes:
     """Numbers what is to be said of single cases; what is to be said of all that ran needs no number."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        said = {record.case.id: tuple(dict.fromkeys(_said(record))) for record in records}
-        ran = [set(said[record.case.id]) for record in records if record.status == "ok"]
+        said = {_notable(record): record for record in records}
+        self._said = {key: tuple(dict.fromkeys(_said(record))) for key, record in said.items()}
+        ran = [set(texts) for (status, _, _), texts in self._said.items() if status == "ok"]
         everywhere = set.intersection(*ran) if ran else set()
-        texts = dict.fromkeys(text for texts in said.values() for text in texts)
-        self._said = said
+        texts = dict.fromkeys(text for texts in self._said.values() for text in texts)
         self.general = tuple(text for text in texts if text in everywhere)
         self.numbered = tuple(text for text in texts if text not in everywhere)
         self._number = {text: number for number, text in enumerate(self.numbered, 1)}
+        self.referred: set[int] = set()
 
     def status(self, record: Record) -> Cell:
         """The status of a case, with the numbers of its notes."""
-        numbers = [str(self._number[text]) for text in self._said[record.case.id] if text in self._number]
-        return Cell(f"{record.status} ({','.join(numbers)})" if numbers else record.status, record.status)
+        numbers = [self._number[text] for text in self._said[_notable(record)] if text in self._number]
+        self.referred.update(numbers)
+        told = f"{record.status} ({','.join(map(str, numbers))})" if numbers else record.status
+        return Cell(told, record.status)
+
+
+def _notable(record: Record) -> tuple[str, str, tuple[str, ...]]:
+    """What the notes of a record follow from; thousands of records have it in common."""
+    return record.status, record.reason, record.notes
 
 
 def _said(record: Record) -> Iterable[str]:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SEED, SETTINGS, Field, metric_cell, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, metric_cell, table_of
+from capsbench.report.rows import Field
 from capsbench.report.table import Cell, Column, Table
 
 _NOTE = "time: train steps, preparation of batches and evaluations, to the end of the first that reached the target."

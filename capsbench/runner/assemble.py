@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from capsbench.measure.clock import Sample, Timing, kept
 from capsbench.measure.environment import Machine
+from capsbench.measure.privacy import scrub
 from capsbench.network.text import plain
 from capsbench.record.schema import Direction, Fingerprint, Metric, Record, SplitFacts, Status
 from capsbench.stats.interval import median_interval
@@ -67,7 +68,7 @@ class Draft:
     def take(self, received: Received) -> None:
         """Add what a worker left behind."""
         self.parts.extend(received.parts)
-        self.end, self.stderr = received.done, received.stderr
+        self.end, self.stderr = received.done, scrub(received.stderr)
 
     def rounds(self) -> tuple[RoundPart, ...]:
         """The timing rounds so far."""
@@ -90,7 +91,7 @@ def assemble(draft: Draft, run: str, machine: Machine) -> Record:
         run=run,
         case=case.key(),
         status=_status(draft.end),
-        reason=draft.end.reason,
+        reason=scrub(draft.end.reason),
         parity=next((part.parity for part in parts if isinstance(part, ParityPart)), None),
         data_parallel=next((part.data_parallel for part in parts if isinstance(part, DataParallelPart)), None),
         metrics={**metrics, **timing_metrics(rounds, case.batch), **scaling_metrics(draft)},
@@ -104,7 +105,7 @@ def assemble(draft: Draft, run: str, machine: Machine) -> Record:
         distributions=_first(parts, DistributionsPart, lambda part: part.distributions),
         routing=_first(parts, DistributionsPart, lambda part: part.routing),
         data=draft.data.splits,
-        notes=tuple(_notes(draft, rounds)),
+        notes=tuple(map(scrub, _notes(draft, rounds))),
         fingerprint=_fingerprint(draft, machine),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
-from capsbench.measure.environment import describe_machine
+from capsbench.measure.environment import Machine, describe_machine
 from capsbench.record.schema import Record
 from capsbench.runner.assemble import Draft
 from capsbench.runner.group import GroupRun, Keeper, Watcher, comparable_groups, describe_data, run_group
@@ -35,6 +35,7 @@ def run_cases(
     store: Store,
     listener: Listener,
     rounds: int | None = None,
+    machine: Machine | None = None,
 ) -> tuple[Record, ...]:
     """Run every case that the store does not know as finished; a case that fails is a record like the others.
 
@@ -45,6 +46,7 @@ def run_cases(
         store: takes each record as soon as its case has ended.
         listener: hears how far the run is.
         rounds: timing rounds a case, in place of the suite's.
+        machine: what fingerprints are taken of; this one by default.
 
     Returns:
         The records of the cases that ran, in the order in which they ended.
@@ -56,7 +58,7 @@ def run_cases(
     """
     waiting = still_to_run(cases, store)
     place = Place(data_root=_text(data_root), cache=_text(cache))
-    run = GroupRun(place, store, listener, describe_machine(), rounds)
+    run = GroupRun(place, store, listener, machine or describe_machine(), rounds)
     listener.started(len(waiting))
     records: list[Record] = []
     with ending_on_signals():

@@ -24,6 +24,7 @@ from capsbench.network.variation import vary
 from capsbench.record.schema import CaseKey
 from capsbench.suite.schema import LimitChoice, Measure, OwnChoice, Suite, TimeChoice, TrainChoice
 
+_ENCODER = json.JSONEncoder(sort_keys=True)
 _Realization = tuple[str, str, tuple[Measure, ...]]
 
 
@@ -101,8 +102,7 @@ class Case:
 
 def content_hash(value: object) -> str:
     """Hash of plain data or dataclasses, all fields written out, 16 hexadecimal digits."""
-    text = json.dumps(plain(value, defaults=True), sort_keys=True)
-    return sha256(text.encode()).hexdigest()[:16]
+    return sha256(_json(plain(value, defaults=True))).hexdigest()[:16]
 
 
 def expand(
@@ -122,12 +122,11 @@ def expand(
     chosen = {use: _mode(use, modes, path) for use in (*dict(suite.realizations()), *suite.uses())}
     placed = {backend: (devices or {}).get(backend, suite.device) for backend, _ in chosen.values()}
     return tuple(
-        _case(
-            suite, use, network, (batch, devices), seed, (*chosen[mode], measure), choice.train, placed[chosen[mode][0]]
-        )
+        _case(suite, fixed, (batch, several), seed, (*chosen[mode], measure), placed[chosen[mode][0]])
         for use in _uses(suite, path)
         for network, choice in _networks(suite, path, use)
-        for batch, devices, seed, (mode, measure) in product(
+        for fixed in (_Fixed.of(suite, use, *network, choice.train),)
+        for batch, several, seed, (mode, measure) in product(
             _batches(choice.batch, suite, path), suite.device_counts(), suite.seeds, choice.realizations
         )
     )
@@ -220,22 +219,38 @@ def _load(name: str, path: Path) -> Network:
     return zoo.load(name)
 
 
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """What all cases of a network and a data set share, and the beginning of the text that their ids are hashes of."""
+
+    network: Network
+    dataset: DataUse
+    train: TrainChoice
+    iterations: int | None
+    text: bytes
+
+    @classmethod
+    def of(cls, suite: Suite, dataset: DataUse, network: Network, digest: str, train: TrainChoice) -> "_Fixed":
+        protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
+        return cls(network, dataset, train, routing_iterations(network), b"[" + _json(protocol) + b", ")
+
+
 def _case(
-    suite: Suite,
-    dataset: DataUse,
-    named: tuple[Network, str],
-    sizes: tuple[int, int],
-    seed: int,
-    realization: _Realization,
-    train: TrainChoice,
-    device: str,
+    suite: Suite, fixed: _Fixed, sizes: tuple[int, int], seed: int, realization: _Realization, device: str
 ) -> Case:
-    (network, digest), (backend, mode, measure), (batch, devices) = named, realization, sizes
-    case = Case(
-        id="",
+    (backend, mode, measure), (batch, devices) = realization, sizes
+    iterations = "" if fixed.iterations is None else f".i{fixed.iterations}"
+    parallel = f".d{devices}" if devices > 1 else ""
+    label = f"{fixed.network.name}.{fixed.dataset.name}.{backend}-{mode}.b{batch}{parallel}{iterations}.s{seed}"
+    setting = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
+    several = (devices,) if devices > 1 else ()
+    # The same as content_hash of both together, with what cases share written out once.
+    digest = sha256(fixed.text + _json((*setting, *several)) + b"]").hexdigest()[:8]
+    return Case(
+        id=f"{label}-{digest}",
         suite=suite.name,
-        network=network,
-        dataset=dataset,
+        network=fixed.network,
+        dataset=fixed.dataset,
         backend=backend,
         mode=mode,
         device=device,
@@ -246,14 +261,11 @@ def _case(
         precision=suite.precision,
         allocator=suite.allocator,
         measure=measure,
-        train=train,
+        train=fixed.train,
         time=suite.time,
         limits=suite.limits,
     )
-    iterations = "" if case.routing_iterations is None else f".i{case.routing_iterations}"
-    parallel = f".d{devices}" if devices > 1 else ""
-    label = f"{network.name}.{dataset.name}.{backend}-{mode}.b{batch}{parallel}{iterations}.s{seed}"
-    protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
-    setting = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
-    several = (devices,) if devices > 1 else ()
-    return replace(case, id=f"{label}-{content_hash((protocol, (*setting, *several)))[:8]}")
+
+
+def _json(value: object) -> bytes:
+    return _ENCODER.encode(value).encode()

@@ -10,6 +10,7 @@ from typing import Final
 from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput
 from capsbench.measure.environment import describe_environment
+from capsbench.measure.privacy import tilde
 from capsbench.network.text import parse, plain
 from capsbench.record.ceilings import read_ceilings
 from capsbench.record.noise import for_header, kept_noise
@@ -34,7 +35,7 @@ class Kept:
         """Keep a record, and what was asked of the revision; of several of one case the last one counts."""
         self.store.append(replace(record, run=self.store.run_id))
         inside = self.repository.relative(cell.path)
-        asked = {"suite": plain(cell.suite), "path": str(cell.path.resolve() if inside is None else inside)}
+        asked = {"suite": plain(cell.suite), "path": tilde(str(cell.path.resolve()) if inside is None else str(inside))}
         with whole_file(self.store.artifacts(record.case.id) / _CELL) as file:
             file.write(json.dumps(asked, indent=1).encode())
 
@@ -87,6 +88,6 @@ def read_cell(store: RunStore, record: Record, repository: Repository) -> tuple[
     path = store.artifacts(record.case.id) / _CELL
     try:
         asked = json.loads(path.read_bytes())
-        return repository.root / asked["path"], parse(json.dumps(asked["suite"]), Suite, str(path))
+        return repository.root / Path(asked["path"]).expanduser(), parse(json.dumps(asked["suite"]), Suite, str(path))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BadInput(f"cannot read what was run: {error}", str(path)) from None

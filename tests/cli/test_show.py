@@ -251,3 +251,16 @@ def test_a_history_of_nothing_is_refused(arguments, says, results, capsys):
     assert (code, out) == (64, "")
     assert says in err
     assert err.count("\n") == 1
+
+
+def test_a_long_run_shows_some_rows(samples, tmp_path, capsys):
+    """As many as are asked for, with how many more there are; all of them with all; other words are refused."""
+    made, _ = samples
+    stored(tmp_path, [made.record(made.case(seed=seed)) for seed in range(45)], HEADER)
+    assert "… 5 more rows; --case GLOB chooses" in show(capsys, tmp_path)[1]
+    assert "… 43 more rows" in show(capsys, tmp_path, "--rows", "2")[1]
+    assert "more rows" not in show(capsys, tmp_path, "--rows", "all")[1]
+    for wrong in ("0", "-1", "some", "1e3"):
+        code, _, error = show(capsys, tmp_path, "--rows", wrong)
+        assert code == 64
+        assert "--rows" in error

@@ -42,6 +42,7 @@ class FakeBackend:
         "killed": "SIGKILL in a train step",
         "exit": "sys.exit(3) in a train step",
         "raise": "RuntimeError in a train step",
+        "telling": "RuntimeError in a train step, with everything that it knows of its process",
         "hang": "a train step never ends, nor does the process that it starts (its id goes to $FAKE_PID_FILE)",
         "native-hang": "a train step never returns from native code, and holds the interpreter",
         "garbage": "bytes that are no message on the message pipe, in a train step",
@@ -230,6 +231,12 @@ def _out_of_memory():
     raise MemoryError("fake: cannot allocate 12 GiB")
 
 
+def _tell():
+    print(dict(os.environ), flush=True)
+    host, user, token = map(os.environ.get, ("HOSTNAME", "USER", "HF_TOKEN"))
+    raise RuntimeError(f"no kernel in {Path.home() / 'kernels'} on {host} for {user}, {token}")
+
+
 def _raise():
     raise RuntimeError("fake: no such\nkernel")
 
@@ -288,6 +295,7 @@ def _message_pipe():
 _MISBEHAVIOUR = {
     "oom": _out_of_memory,
     "raise": _raise,
+    "telling": _tell,
     "crash": os.abort,
     "killed": _kill,
     "exit": lambda: sys.exit(3),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sample_records import EVENTS, case, exact, metrics, noise_recording, record, sampled
 
 from capsbench.measure.environment import Machine
-from capsbench.record.compare import OP_CALLS, Pair, compare, pair_cases
+from capsbench.record.compare import OP_CALLS, Pair, Unchanged, compare, pair_cases
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Fingerprint
 from capsbench.report.comparison import comparison_tables, noise_notes
@@ -197,3 +197,16 @@ def test_every_case_is_somewhere(of_a, of_b):
 def test_neutral_numbers_are_as_assumed():
     """The records these tests are made of hold what they are said to hold."""
     assert all(metrics()[name].direction == "none" for name in NEUTRAL)
+
+
+def test_exact_numbers_that_are_the_same_can_be_counted_only():
+    """What is left of the changes is as it was, and the counts add up."""
+    base = [record(case(seed=seed)) for seed in (0, 1)]
+    new = [record(case(seed=0)), record(case(seed=1), metrics=metrics(1.3))]
+    pairs = pair_cases(base, new).pairs
+    unchanged = Unchanged()
+    some, everything = compare(pairs, unchanged=unchanged), compare(pairs)
+    same = [change for change in everything if change.kind == "exact" and change.verdict == "same"]
+    assert unchanged.count == len(same) > 0
+    assert unchanged.seeds == {0, 1}
+    assert some == tuple(change for change in everything if change not in same)

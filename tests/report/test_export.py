@@ -12,7 +12,7 @@ from printing import approved
 from sample_records import case, metrics, record
 
 from capsbench.errors import BadInput
-from capsbench.report.export import WRITERS, comma, latex, markdown, plainjson
+from capsbench.report.export import comma, latex, markdown, plainjson, write
 from capsbench.report.table import Cell, Column, Table
 from capsbench.report.tables import report
 
@@ -86,7 +86,7 @@ def test_times_and_bytes_have_their_unit():
 @pytest.mark.parametrize("kind", ["md", "latex"])
 def test_what_people_read(kind):
     """Golden: the tables of a run for GitHub and for LaTeX."""
-    text = WRITERS[kind](sample()[:2])
+    text = write(kind, sample()[:2])
     assert approved(f"export_{kind}", text) == text
 
 

@@ -9,7 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import mannwhitneyu
 
-from capsbench.stats.verdict import ALPHA, Shift, _ways, decide, difference, holm, samples_needed, shift
+from capsbench.stats.verdict import (
+    ALPHA,
+    Shift,
+    _decides,
+    _ways,
+    decide,
+    difference,
+    holm,
+    least_samples,
+    samples_needed,
+    shift,
+    shifts,
+)
 
 TIMES = st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=8)
 
@@ -163,3 +175,20 @@ def test_a_dead_zone_is_known():
     apart = shift(np.linspace(1.0, 1.02, needed), np.linspace(2.0, 2.02, needed))
     assert decide(apart, apart.p_value, 0.05) == "worse"
     assert exp(0.0) < apart.low
+
+
+@given(st.lists(st.tuples(TIMES, TIMES), max_size=6))
+def test_many_shifts_are_those_of_each_alone(pairs):
+    """Whatever else is reckoned with together, in the order given."""
+    assert shifts(pairs) == [shift(*pair) for pair in pairs]
+
+
+@pytest.mark.parametrize("scatter", [0.001, 0.02, 0.1, 0.3])
+@pytest.mark.parametrize("ratio", [1.0, 1.02, 1.049, 1.06, 1.2])
+@pytest.mark.parametrize("rows", [1, 2_000])
+def test_no_fewer_samples_would_decide(scatter, ratio, rows):
+    """What is needed is the first count of all that decides, as if each had been tried."""
+    found = Shift(ratio, ratio, ratio, 0.5, scatter, 3, sure=True)
+    edge, size = np.log(1.05), abs(np.log(ratio))
+    tried = (n for n in range(max(least_samples(rows), 4), 1_001) if _decides(n, size, edge, scatter, rows))
+    assert samples_needed(found, 0.05, rows) == next(tried, None)

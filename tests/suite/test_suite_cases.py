@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
-from capsbench.suite.cases import comparable_group, expand, select
+from capsbench.network.text import plain
+from capsbench.suite import cases as cases_module
+from capsbench.suite.cases import comparable_group, content_hash, expand, select
 from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, NetworkChoice, Suite, TrainChoice
 
 MODES = {"numpy": ("float64",), "torch": ("eager", "tiled"), "tensorflow": ("graph", "tiled")}
@@ -123,6 +125,26 @@ def test_ids_follow_what_defines_a_case():
     assert listed == case
     assert limited.id != case.id
     assert case.id.startswith("em-tiny.mnist.torch-eager.b8.i2.s0-")
+
+
+def test_an_id_ends_in_the_hash_of_everything_that_defines_the_case():
+    """What cases share is written out once, and the hash is that of all of it."""
+    [case] = expand(suite_of(), PATH, MODES)
+    protocol = (content_hash(case.network), plain((case.dataset, case.train, case.time, case.limits), defaults=True))
+    sizes = (case.backend, case.mode, case.device, case.batch, case.seed, case.threads, case.precision, case.allocator)
+    assert case.id.endswith(f"-{content_hash((protocol, (*sizes, case.measure)))[:8]}")
+
+
+def test_more_seeds_write_no_network_or_data_set_out_again(monkeypatch):
+    """Networks, data sets and trainings become plain data once, however many cases have them."""
+    counts = []
+    written = []
+    monkeypatch.setattr(cases_module, "plain", lambda *a, **k: written.append(a) or plain(*a, **k))
+    for seeds in (1, 50):
+        written.clear()
+        assert len(expand(suite_of(seeds=tuple(range(seeds))), PATH, MODES)) == seeds
+        counts.append(len(written))
+    assert counts[0] == counts[1]
 
 
 def test_every_data_set_is_checked():

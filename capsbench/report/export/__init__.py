@@ -1,6 +1,9 @@
-"""Tables for papers, pages and spreadsheets: one module a format, all with `write(tables) -> text`."""
+"""Tables for papers, pages and spreadsheets: one module a format, all with `pieces(tables)`, which make up its text.
 
-from collections.abc import Callable, Mapping, Sequence
+Tables are taken one at a time and no more is held of one than its format asks for, however many rows it has.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Literal
 
 from capsbench.report.export import comma, latex, markdown, plainjson
@@ -8,9 +11,14 @@ from capsbench.report.table import Table
 
 Format = Literal["csv", "json", "md", "latex"]
 
-WRITERS: Final[Mapping[Format, Callable[[Sequence[Table]], str]]] = {
-    "csv": comma.write,
-    "json": plainjson.write,
-    "md": markdown.write,
-    "latex": latex.write,
+PIECES: Final[Mapping[Format, Callable[[Iterable[Table]], Iterator[str]]]] = {
+    "csv": comma.pieces,
+    "json": plainjson.pieces,
+    "md": markdown.pieces,
+    "latex": latex.pieces,
 }
+
+
+def write(format_: Format, tables: Iterable[Table]) -> str:
+    """The whole text."""
+    return "".join(PIECES[format_](tables))

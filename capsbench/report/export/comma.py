@@ -6,10 +6,11 @@ A column of numbers with a unit is followed by one of the exact values, whose he
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from capsbench.errors import BadInput
+from capsbench.report.rows import MadeRows
 from capsbench.report.table import Cell, Column, Table
 
 TITLE: Final = "# "
@@ -17,8 +18,10 @@ TITLE: Final = "# "
 CONTEXT: Final = "#: "
 NOTE: Final = "#. "
 
+_PIECE: Final = 1 << 16
 
-def write(tables: Sequence[Table]) -> str:
+
+def pieces(tables: Iterable[Table]) -> Iterator[str]:
     """The tables, an empty line between two of them."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -31,9 +34,23 @@ def write(tables: Sequence[Table]) -> str:
         writer.writerow(_beside(heads, [f"{head} [{unit}]" for head, unit in zip(heads, units, strict=True)], units))
         for row in table.rows:
             writer.writerow(_beside([each.text for each in row], [_exact(each) for each in row], units))
+            if text.tell() > _PIECE:
+                yield _taken(text)
         writer.writerows([[CONTEXT + each] for each in table.context])
         writer.writerows([[NOTE + each] for each in table.notes])
-    return text.getvalue()
+        yield _taken(text)
+
+
+def write(tables: Iterable[Table]) -> str:
+    """The whole text."""
+    return "".join(pieces(tables))
+
+
+def _taken(text: io.StringIO) -> str:
+    told = text.getvalue()
+    text.seek(0)
+    text.truncate()
+    return told
 
 
 def read(text: str) -> tuple[Table, ...]:
@@ -55,8 +72,12 @@ def read(text: str) -> tuple[Table, ...]:
 
 def _unit(table: Table, index: int) -> str | None:
     """What the numbers of a column are in; None where texts say all."""
-    units = {row[index].unit for row in table.rows if row[index].value is not None} - {""}
-    return "/".join(sorted(units)) or None
+    rows = table.rows
+    if isinstance(rows, MadeRows):
+        units = rows.units(index)
+    else:
+        units = {row[index].unit for row in rows if row[index].value is not None}
+    return "/".join(sorted(units - {""})) or None
 
 
 def _head(column: Column) -> str:

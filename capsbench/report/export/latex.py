@@ -4,7 +4,8 @@ A table wider than a column of text is cut as on a narrow console, one longer th
 float of its own.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import ceil
 from typing import Final
 
@@ -43,6 +44,8 @@ _ESCAPES: Final[Mapping[str, str]] = {
     "`": r"\textasciigrave{}",
 }
 
+_TRANSLATION: Final = str.maketrans(dict(_ESCAPES))
+
 # Of a page of the class article, 345 points wide, in a font of 8 points; of its height.
 _WIDTH: Final = 80
 _GAP: Final = 2
@@ -51,22 +54,30 @@ _FLOATS: Final = 16
 _EM_A_CHARACTER: Final = 0.5
 
 
-def write(tables: Sequence[Table]) -> str:
+def pieces(tables: Iterable[Table]) -> Iterator[str]:
     """The tables, each a float of its own, or several, with its notes below."""
-    head = "% \\usepackage{booktabs}\n% \\usepackage[T1]{fontenc}\n% \\usepackage{textcomp}\n"
-    floats = [part for table in tables for part in _floats(table)]
-    # LaTeX holds a few dozen floats back at most; whoever exports more has no text between them.
-    runs = ["\n".join(floats[at : at + _FLOATS]) for at in range(0, len(floats), _FLOATS)]
-    return head + "\n\\clearpage\n".join(runs) + "\n"
+    yield "% \\usepackage{booktabs}\n% \\usepackage[T1]{fontenc}\n% \\usepackage{textcomp}\n"
+    for number, part in enumerate(part for table in tables for part in _floats(table)):
+        # LaTeX holds a few dozen floats back at most; whoever exports more has no text between them.
+        between = "" if number == 0 else "\n" if number % _FLOATS else "\n\\clearpage\n"
+        yield between + part
+    yield "\n"
+
+
+def write(tables: Iterable[Table]) -> str:
+    """The whole text."""
+    return "".join(pieces(tables))
 
 
 def escape(text: str) -> str:
     """A text that stands for itself; a letter that is not ASCII, and no sign known here, becomes a question mark."""
-    return "".join(_ESCAPES.get(c, c if c.isascii() else "?") for c in " ".join(text.split()))
+    told = " ".join(text.split()).translate(_TRANSLATION)
+    return told if told.isascii() else "".join(c if c.isascii() else "?" for c in told)
 
 
 def _floats(table: Table) -> Iterator[str]:
     """A float for each part; the notes are in the last."""
+    table = replace(table, rows=tuple(table.rows))  # all of its parts look at them
     widths = column_widths(table, _WIDTH)
     parts = [
         (block, rows) for block in cut(table, widths, _WIDTH, _GAP) for rows in _pages(_folded(table, block, widths))

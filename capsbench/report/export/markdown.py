@@ -1,7 +1,8 @@
 """Tables as GitHub shows them in Markdown; no name can become markup or a link."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
 from capsbench.report.table import Table
@@ -11,11 +12,19 @@ _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&@$^=-])")
 _LINK: Final = re.compile(r"(://|www\.)")
 
 
-def write(tables: Sequence[Table]) -> str:
+def pieces(tables: Iterable[Table]) -> Iterator[str]:
     """The tables, each below its title."""
-    return "\n".join(line for table in tables for line in _lines(table))
+    lines = (line for table in tables for line in _lines(table))
+    yield next(lines, "")
+    yield from (f"\n{line}" for line in lines)
 
 
+def write(tables: Iterable[Table]) -> str:
+    """The whole text."""
+    return "".join(pieces(tables))
+
+
+@lru_cache(maxsize=4096)
 def escape(text: str) -> str:
     """A text that stands for itself, on one line."""
     told = _MARKUP.sub(r"\\\1", " ".join(text.split()))

@@ -2,21 +2,51 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.errors import BadInput
 from capsbench.network.text import plain
-from capsbench.report.table import Table
+from capsbench.report.table import Cell, Table
+
+_ENCODER: Final = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
+_NO_ROWS, _ROWS = '"rows": []', '"rows": ['
+_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def write(tables: Sequence[Table]) -> str:
+def pieces(tables: Iterable[Table]) -> Iterator[str]:
     """One object with the key `tables`; a value that is not finite is null, and its text says what it is."""
-    told = [_strict(plain(each, defaults=True)) for each in tables]
-    return json.dumps({"tables": told}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    yield '{\n "tables": ['
+    number = 0
+    for number, table in enumerate(tables, 1):
+        yield ("," if number > 1 else "") + "\n  "
+        yield from _table(table)
+    yield ("\n " if number else "") + "]\n}\n"
+
+
+def write(tables: Iterable[Table]) -> str:
+    """The whole text."""
+    return "".join(pieces(tables))
+
+
+def _table(table: Table) -> Iterator[str]:
+    """As `json.dumps(table, indent=1)` has it, row by row."""
+    text = _ENCODER.encode(plain(replace(table, rows=()), defaults=True)).replace("\n", "\n  ")
+    before, after = text.split(_NO_ROWS, 1) if table.rows else (text, "")
+    yield before
+    for number, row in enumerate(table.rows):
+        yield f"{_ROWS if number == 0 else ','}\n    [{','.join(map(_cell, row))}\n    ]"
+    yield f"\n   ]{after}" if table.rows else after
+
+
+def _cell(cell: Cell) -> str:
+    value = None if isinstance(cell.value, float) and not math.isfinite(cell.value) else cell.value
+    text, told, unit = _text(cell.text), _text(value), _text(cell.unit)
+    return f'\n     {{\n      "text": {text},\n      "value": {told},\n      "unit": {unit}\n     }}'
 
 
 def read(text: str) -> tuple[Table, ...]:
@@ -26,17 +56,10 @@ def read(text: str) -> tuple[Table, ...]:
         BadInput: it wrote no such text.
     """
     try:
-        return _adapter().validate_python(json.loads(text)["tables"])
+        found = _adapter().validate_python(json.loads(text)["tables"])
+        return tuple(replace(table, rows=tuple(map(tuple, table.rows))) for table in found)
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError):
         raise BadInput("this is no JSON of capsbench: an object with the key tables is expected") from None
-
-
-def _strict(value: object) -> Any:  # noqa: ANN401 - plain data of any shape
-    if isinstance(value, dict):
-        return {key: _strict(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @cache

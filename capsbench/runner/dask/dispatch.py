@@ -51,6 +51,7 @@ def run_on_dask(
     store: Store,
     listener: Board,
     rounds: int | None = None,
+    machine: Machine | None = None,
 ) -> tuple[Record, ...]:
     """Run every case that the store does not know as finished on a Dask cluster.
 
@@ -62,6 +63,7 @@ def run_on_dask(
         store: takes each record as soon as its case has ended.
         listener: hears how far the run is.
         rounds: timing rounds a case, in place of the suite's.
+        machine: this one, as precisely as any may be told; described by default.
 
     Returns:
         The records of the cases that ran, in the order in which they came.
@@ -78,7 +80,7 @@ def run_on_dask(
     with ending_on_signals():
         # Hashed once where all workers see the same files; elsewhere each worker says which images it has itself.
         facts = describe_data(where, waiting, listener) if cluster.here else {}
-        sweep = _Sweep(cluster, where, store, listener, rounds, facts, waiting)
+        sweep = _Sweep(cluster, where, store, listener, rounds, facts, waiting, machine or describe_machine())
         with signals_after() as come:
             asyncio.run(sweep.run(come))
     return tuple(sweep.records)
@@ -110,11 +112,12 @@ class _Sweep:
         rounds: int | None,
         facts: Mapping[DataUse, DataFacts],
         cases: Iterable[Case],
+        machine: Machine,
     ) -> None:
         self.records: list[Record] = []
         self._cluster, self._where, self._store, self._board = cluster, where, store, board
         self._rounds, self._facts = rounds, facts
-        self._machine: Machine = describe_machine()
+        self._machine = machine
         self._waiting = [Errand(cases=tuple(group)) for group in comparable_groups(cases)]
         self._running: dict[str, _Errand] = {}
         self._keys: set[str] = set()

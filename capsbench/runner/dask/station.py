@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from capsbench import __version__
 from capsbench.dataset.protocol import DataUse
 from capsbench.errors import BadInput
-from capsbench.measure.environment import Machine, describe_machine
+from capsbench.measure.environment import Machine, describe_machine, told_as
 from capsbench.record.schema import Record
 from capsbench.record.store import RunStore, encode
 from capsbench.runner.assemble import DataFacts, Draft
@@ -97,7 +97,8 @@ def work(token: str) -> None:
 
 
 def _run(desk: Desk) -> None:
-    parcel, machine = desk.parcel, describe_machine()
+    parcel = desk.parcel
+    machine = told_as(describe_machine(), parcel.machine)
     watcher = _Reporter(desk)
     try:
         data = parcel.data or _describe(parcel.place, parcel.cases[0], watcher)

@@ -1,0 +1,140 @@
+"""Rows that are made when they are read: a table of a hundred thousand cases is a list of cases and a few functions."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Final, Generic, TypeVar
+
+from capsbench.report.format import NOTHING
+from capsbench.report.table import Cell, Column, Row, Table
+
+T = TypeVar("T")
+
+_MORE: Final = "--case GLOB chooses, --rows N or all shows more, capsbench export has all."
+
+
+@dataclass(frozen=True, slots=True)
+class Field(Generic[T]):
+    """A column and where its cells come from.
+
+    Attributes:
+        column: the column.
+        cell: of an item.
+        mixed: whether its numbers have several units; else all have that of the first.
+    """
+
+    column: Column
+    cell: Callable[[T], Cell]
+    mixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MadeRows(Sequence[Row], Generic[T]):
+    """A row for each item.
+
+    Attributes:
+        items: what the rows are of.
+        fields: of the columns.
+        urgent: which items a person must see, such as cases that failed, whatever else is left out.
+        what: the urgent items are called.
+    """
+
+    items: Sequence[T]
+    fields: tuple[Field[T], ...]
+    urgent: Callable[[T], bool] = field(default=lambda _: False)
+    what: str = ""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Row]:
+        makers = [each.cell for each in self.fields]
+        for item in self.items:
+            yield tuple([make(item) for make in makers])
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 - of Sequence
+        if isinstance(index, slice):
+            return replace(self, items=self.items[index])
+        item = self.items[index]
+        return tuple([each.cell(item) for each in self.fields])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def of(self, columns: Sequence[int]) -> "MadeRows[T]":
+        """The same rows with some of the columns."""
+        return replace(self, fields=tuple(self.fields[index] for index in columns))
+
+    def units(self, index: int) -> set[str]:
+        """What the numbers of a column are in."""
+        numbers = (told for item in self.items if (told := self.fields[index].cell(item)).value is not None)
+        return {told.unit for told in (numbers if self.fields[index].mixed else islice(numbers, 1))}
+
+    def first(self, count: int) -> "MadeRows[T]":
+        """So many rows in their order, among them urgent ones, which may be up to half of them."""
+        urgent = list(islice((i for i, item in enumerate(self.items) if self.urgent(item)), count // 2))
+        chosen = dict.fromkeys([*urgent, *range(min(count, len(self.items)))])
+        return replace(self, items=[self.items[i] for i in sorted(islice(chosen, count))])
+
+
+def table_of_items(
+    title: str,
+    fields: Sequence[Field[T]],
+    items: Sequence[T],
+    notes: tuple[str, ...] = (),
+    *,
+    urgent: Callable[[T], bool] = lambda _: False,
+    what: str = "",
+) -> Table:
+    """A row for each item; what all rows agree on goes into the context."""
+    rows = MadeRows(items, tuple(fields), urgent, what)
+    kept, context = [], []
+    for index, each in enumerate(rows.fields):
+        told = _agreed(each, items) if each.column.shared else None
+        if told is None:
+            kept.append(index)
+        else:
+            context += [each.column.shared.format(text) for text in told]
+    columns = tuple(rows.fields[index].column for index in kept)
+    return Table(title, columns, rows.of(kept), context=tuple(context), notes=notes)
+
+
+def _agreed(field: Field[T], items: Sequence[T]) -> set[str] | None:
+    """The only text of a column, or none; None where there are several. A row with nothing there contradicts nobody."""
+    told: set[str] = set()
+    for item in items:
+        text = field.cell(item).text
+        if text != NOTHING:
+            told.add(text)
+            if len(told) > 1:
+                return None
+    return told
+
+
+def shortened(table: Table, rows: int | None) -> Table:
+    """A table for a screen: so many of its rows, if these are of cases, and how many more there are; None for all."""
+    made = table.rows
+    if rows is None or not isinstance(made, MadeRows) or len(made) <= rows:
+        return table
+    shown = made.first(rows)
+    urgent = sum(map(made.urgent, made.items)) - sum(map(shown.urgent, shown.items)) if made.what else 0
+    which = f", {urgent:,} of them {made.what}" if urgent else ""
+    told = f"… {len(made) - rows:,} more rows{which}; {_MORE}"
+    return replace(table, rows=tuple(shown), notes=(told, *table.notes))
+
+
+def few(tables: Iterator[Table], most: int | None) -> Iterator[Table]:
+    """The first tables of a kind, a quarter as many as `most` rows; the last says that there are more. None for all."""
+    last = None
+    for table in islice(tables, None if most is None else -(-most // 4)):
+        if last is not None:
+            yield last
+        last = table
+    if last is None:
+        return
+    if most is not None and next(tables, None) is not None:
+        last = replace(last, notes=(*last.notes, f"… more tables like this one; {_MORE}"))
+    yield last
