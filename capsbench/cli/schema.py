@@ -22,7 +22,7 @@ def schema(
     from capsbench.network.network import Network
     from capsbench.network.text import json_schema
     from capsbench.record.claims import Ledger
-    from capsbench.record.store import record_schema
+    from capsbench.record.codec import record_schema
     from capsbench.suite.schema import Suite
 
     if kind not in _KINDS:

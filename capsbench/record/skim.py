@@ -1,6 +1,6 @@
 """A line of records.jsonl read where it is asked, without parsing the ops and layers in it.
 
-It is read as `store.encode` writes it. What is looked for are keys: in a JSON text every quotation mark has a backslash
+It is read as `codec.encode` writes it. What is looked for are keys: in a JSON text every quotation mark has a backslash
 before it, so that `,"metrics":{` is one wherever it stands. A line of another make is told from these functions by
 None, and must be parsed in full.
 """

@@ -6,26 +6,22 @@ crash tore is skipped by readers and never joined to the next one.
 
 import gc
 import json
-import math
 import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from capsbench.dataset.atomic import sync_folder, whole_file
 from capsbench.errors import BadInput, Unwritten, unknown_name
 from capsbench.measure.privacy import scrubbed
-from capsbench.network.text import json_schema, plain
 from capsbench.record import skim
+from capsbench.record.codec import decode, encode, strict
 from capsbench.record.log import append_line, holding_room
-from capsbench.record.schema import SCHEMA, CaseKey, Record
+from capsbench.record.schema import CaseKey, Record
 from capsbench.record.skim import Glimpse
 from capsbench.record.stored import Place, Shelf
 from capsbench.record.turn import alone_in
@@ -34,7 +30,6 @@ LATEST = "latest"
 _RUN_TIME = "%Y%m%dT%H%M%SZ"
 _MOST_SET_BACK = timedelta(days=1)
 _BUFFER_BYTES = 1 << 20  # lines of some ten kilobytes
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
 
 class RunStore:
@@ -226,7 +221,7 @@ def create(results: Path, header: dict[str, Any]) -> RunStore:
     """
     run_id = f"{_start(results):{_RUN_TIME}}-{secrets.token_hex(3)}"
     temporary = results / "runs" / f".{run_id}.tmp"
-    text = json.dumps({"run": run_id, **_strict(scrubbed(header))}, indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps({"run": run_id, **strict(scrubbed(header))}, indent=1, ensure_ascii=False, allow_nan=False)
     try:
         temporary.mkdir(parents=True)
         with whole_file(temporary / "run.json") as file:
@@ -271,57 +266,6 @@ def open_run(results: Path, run: str) -> RunStore:
     raise BadInput(f"{newest} ({len(runs):,} in {results / 'runs'}, the newest are shown)")
 
 
-def encode(record: Record) -> bytes:
-    """The record as one line of strict JSON; what is not finite is written as the text NaN, Infinity, -Infinity."""
-    return json.dumps(_strict(plain(record, defaults=True)), separators=(",", ":"), allow_nan=False).encode() + b"\n"
-
-
-def decode(line: bytes, where: str) -> Record | None:
-    """The record of a line, or None where the line is damaged; what an older schema did not know of is empty.
-
-    Raises:
-        BadInput: a newer capsbench wrote it.
-    """
-    try:
-        data = json.loads(line)
-        schema = data["schema"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-    if isinstance(schema, int) and schema > SCHEMA:
-        raise BadInput(f"a newer capsbench wrote this (schema {schema}, this one knows up to {SCHEMA})", where)
-    try:
-        return _adapter().validate_python(data)
-    except ValidationError:
-        return None
-
-
-def record_schema() -> dict[str, Any]:
-    """The JSON Schema of a line, which also takes the texts that stand for numbers that are not finite."""
-    schema: dict[str, Any] = _with_not_finite(json_schema(Record))
-    return schema
-
-
-def _with_not_finite(spot: object) -> Any:  # noqa: ANN401 - plain data of any shape
-    if isinstance(spot, dict):
-        changed = {key: _with_not_finite(value) for key, value in spot.items()}
-        if changed.get("type") == "number":
-            del changed["type"]
-            changed["anyOf"] = [{"type": "number"}, {"enum": list(_NOT_FINITE)}]
-        return changed
-    return [_with_not_finite(item) for item in spot] if isinstance(spot, list) else spot
-
-
-def _strict(value: object) -> Any:  # noqa: ANN401 - plain data of any shape
-    """Plain data that strict JSON and UTF-8 can hold."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else _NOT_FINITE[1 if value > 0 else 2]
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_strict(str(key)): _strict(item) for key, item in value.items()}
-    return [_strict(item) for item in value] if isinstance(value, list | tuple) else value
-
-
 @contextmanager
 def _uncollected() -> Iterator[None]:
     """Looks for no cycles of garbage: of a million objects that stay, each look takes longer than the one before."""
@@ -364,8 +308,3 @@ def _run_ids(results: Path) -> list[str]:
 
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-@cache
-def _adapter() -> TypeAdapter[Record]:
-    return TypeAdapter(Record)

@@ -1,7 +1,7 @@
 """Records that lie in records.jsonl: what most tables look at is read at once, ops and layers when they are asked for.
 
 Of a line the profiled steps are by far the most, and hardly a table looks at more than a few of them. A line is read as
-`store.encode` writes it; of another make it is read whole.
+`codec.encode` writes it; of another make it is read whole.
 """
 
 import json

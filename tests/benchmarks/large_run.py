@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
 
 from sample_records import EVENTS, FORWARD, UNPROFILED, case, metrics, record, scaled
 
-from capsbench.record.store import RunStore, create, encode
+from capsbench.record.codec import encode
+from capsbench.record.store import RunStore, create
 
 NETWORKS = ("em-68k", "em-ibm", "em-official", "em-paper", "em-seed", "em-tiny", "em-tuned", "em-yl", "dynamic", "vb")
 DATASETS = ("mnist", "toys")

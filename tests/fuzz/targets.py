@@ -22,7 +22,8 @@ from capsbench.network.shapes import bind
 from capsbench.network.text import dump, plain
 from capsbench.record import skim
 from capsbench.record.claims import packaged_path, read_ledger
-from capsbench.record.store import RunStore, decode, encode
+from capsbench.record.codec import decode, encode
+from capsbench.record.store import RunStore
 from capsbench.suite.cases import expand
 from capsbench.suite.schema import load_suite
 from capsbench.worker.checkpoint import UnfitCheckpoint, read_checkpoint

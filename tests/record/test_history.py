@@ -8,9 +8,9 @@ from test_store import SCHEMA_1, record
 
 from capsbench.errors import BadInput
 from capsbench.measure.optable import OpEvent
+from capsbench.record.codec import encode
 from capsbench.record.history import read_history
 from capsbench.record.schema import SCHEMA, Metric
-from capsbench.record.store import encode
 
 EVENT = OpEvent("Mul", "mul", None, "forward", None, 7, 0.1, 1)
 

@@ -9,8 +9,8 @@ from test_store import SCHEMA_1, SCHEMA_2, SCHEMA_3, record, records
 
 from capsbench.measure.optable import OpEvent
 from capsbench.record import skim
+from capsbench.record.codec import decode, encode
 from capsbench.record.schema import SCHEMA, Metric
-from capsbench.record.store import decode, encode
 
 EVENT = OpEvent('M"calls":9', "mul", None, "forward", None, 7, 0.1, 1)
 NUMBER = Metric(value=3, unit="B", direction="lower", kind="exact")

@@ -14,8 +14,9 @@ from capsbench.errors import BadInput
 from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
+from capsbench.record.codec import decode, encode, record_schema
 from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Parity, Record, SplitFacts
-from capsbench.record.store import RunStore, create, decode, encode, open_run, record_schema
+from capsbench.record.store import RunStore, create, open_run
 
 SCHEMA_1 = Path(__file__).parent / "records-schema-1.jsonl"
 SCHEMA_2 = Path(__file__).parent / "records-schema-2.jsonl"

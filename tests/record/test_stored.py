@@ -14,9 +14,10 @@ from sample_records import case, exact, failed, iteration_run, record, run, samp
 
 from capsbench.errors import BadInput
 from capsbench.record import store as store_module
+from capsbench.record.codec import encode
 from capsbench.record.packed import exact_or_sampled, sample_count, samples_of, value_of
 from capsbench.record.schema import Record
-from capsbench.record.store import create, encode
+from capsbench.record.store import create
 from capsbench.record.stored import StoredRecord
 
 HERE = Path(__file__).parent

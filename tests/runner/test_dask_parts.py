@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from capsbench import __version__
 from capsbench.dataset.atomic import whole_file
 from capsbench.measure.environment import describe_machine
-from capsbench.record.store import create, encode
+from capsbench.record.codec import encode
+from capsbench.record.store import create
 from capsbench.runner.assemble import DataFacts, Draft, assemble
 from capsbench.runner.dask import desk as desks
 from capsbench.runner.dask import station

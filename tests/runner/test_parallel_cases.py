@@ -5,7 +5,7 @@ import json
 import pytest
 from recorder import MemoryStore, Recorder
 
-from capsbench.record.store import decode, encode
+from capsbench.record.codec import decode, encode
 from capsbench.runner.group import sides
 from capsbench.runner.schedule import run_cases
 

@@ -9,7 +9,7 @@ from recorder import MemoryStore, Recorder
 
 from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
-from capsbench.record.store import decode, encode
+from capsbench.record.codec import decode, encode
 from capsbench.runner.assemble import DataFacts, Draft
 from capsbench.runner.group import turns
 from capsbench.runner.schedule import run_cases

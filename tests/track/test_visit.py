@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from capsbench.record.store import encode
+from capsbench.record.codec import encode
 from capsbench.suite.schema import load_suite
 from capsbench.track import visit
 from capsbench.track.cells import cells, text_for

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput, Unwritten
+from capsbench.record.codec import decode
 from capsbench.record.schema import Record
-from capsbench.record.store import decode
 from capsbench.runner.dask.parcel import Chunk, Ended, Over, Stage, decode_news
 from capsbench.runner.dask.placing import Errand, Station
 from capsbench.runner.schedule import Listener, Store

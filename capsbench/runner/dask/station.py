@@ -18,8 +18,9 @@ from capsbench import __version__
 from capsbench.dataset.protocol import DataUse
 from capsbench.errors import BadInput
 from capsbench.measure.environment import Machine, describe_machine, told_as
+from capsbench.record.codec import encode
 from capsbench.record.schema import Record
-from capsbench.record.store import RunStore, encode
+from capsbench.record.store import RunStore
 from capsbench.runner.assemble import DataFacts, Draft
 from capsbench.runner.dask.desk import Desk
 from capsbench.runner.dask.parcel import Chunk, Delivery, Ended, Over, Parcel, Stage, decode_parcel
