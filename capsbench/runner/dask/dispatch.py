@@ -136,8 +136,9 @@ class _Sweep:
             async with client_of(self._cluster) as client:
                 try:
                     while self._waiting or self._running:
+                        self._settle()  # first: whose group has ended is seen as idle then
                         stations = await self._look(client)
-                        self._settle(stations)
+                        self._cancel_lost(stations)
                         self._send_out(client, stations)
                         self._consider(stations)
                         await self._pause()
@@ -179,15 +180,19 @@ class _Sweep:
         self._seen = self._seen or bool(stations)
         return sorted(stations, key=lambda station: (len(station.name), station.name))
 
-    def _settle(self, stations: list[Station]) -> None:
-        """See to the groups that have ended, or whose worker has."""
-        addresses = {station.address for station in stations}
+    def _settle(self) -> None:
+        """See to the groups that have ended."""
         for name, sent in list(self._running.items()):
             if sent.task.done():
                 del self._running[name]
                 self._board.worker_free(name)
                 self._take_back(sent)
-            elif sent.station.address not in addresses:
+
+    def _cancel_lost(self, stations: list[Station]) -> None:
+        """End the errands whose worker has left."""
+        addresses = {station.address for station in stations}
+        for sent in self._running.values():
+            if sent.station.address not in addresses:
                 sent.task.cancel()
 
     def _take_back(self, sent: _Errand) -> None:
