@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from itertools import product
+from math import prod
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import ConfigDict
 
@@ -25,6 +26,8 @@ from capsbench.record.schema import CaseKey
 from capsbench.suite.schema import LimitChoice, Measure, OwnChoice, Suite, TimeChoice, TrainChoice
 
 _ENCODER = json.JSONEncoder(sort_keys=True)
+MOST_CASES: Final = 1_000_000
+
 _Realization = tuple[str, str, tuple[Measure, ...]]
 
 
@@ -117,8 +120,9 @@ def expand(
         devices: what the suite's device means for each backend; None takes the suite's word.
 
     Raises:
-        BadInput: an unknown name, or a combination no case can be made of.
+        BadInput: an unknown name, a combination no case can be made of, or more than `MOST_CASES`.
     """
+    _check_count(suite, path)
     chosen = {use: _mode(use, modes, path) for use in (*dict(suite.realizations()), *suite.uses())}
     placed = {backend: (devices or {}).get(backend, suite.device) for backend, _ in chosen.values()}
     return tuple(
@@ -150,6 +154,15 @@ def select(cases: Iterable[Case], glob: str | None) -> tuple[Case, ...]:
 def comparable_group(case: Case) -> tuple[object, ...]:
     """Cases with equal groups differ in backend and mode only: their timing rounds are interleaved."""
     return (case.suite, case.dataset, case.network.name, case.routing_iterations, case.batch, case.seed, case.device)
+
+
+def _check_count(suite: Suite, path: Path) -> None:
+    """A few lines can stand for more cases than any memory holds; they are counted before one is made."""
+    realized = sum(len(choice.batch) * len(choice.realizations) for choice in suite.choices())
+    axes = (suite.datasets(), suite.routing_iterations or (None,), suite.device_counts(), suite.seeds)
+    count = prod(map(len, axes)) * realized
+    if count > MOST_CASES:
+        raise BadInput(f"it stands for up to {count:,} cases, at most {MOST_CASES:,} are run at once", str(path))
 
 
 def _batches(batches: tuple[int, ...], suite: Suite, path: Path) -> tuple[int, ...]:

@@ -182,3 +182,10 @@ def test_devices_are_an_axis():
     assert comparable_group(one) == comparable_group(two)
     with pytest.raises(BadInput, match=r"suite.yaml:devices: a batch of 4 is too small for 8 devices: each needs"):
         expand(suite_of(batch=(16, 4), devices=(1, 8)), PATH, MODES)
+
+
+def test_a_suite_of_too_many_cases_is_refused_before_they_are_made(monkeypatch):
+    """A few lines that stand for billions of cases are one sentence, and no case is made for it."""
+    monkeypatch.setattr(cases_module, "_case", None)
+    with pytest.raises(BadInput, match=r"it stands for up to 8,000,000,000 cases, at most 1,000,000 are run at once"):
+        expand(suite_of(batch=tuple(range(1, 80_001)), seeds=tuple(range(100_000))), PATH, MODES)
