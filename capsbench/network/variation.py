@@ -4,7 +4,6 @@
 conv_caps1.
 """
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from pydantic import JsonValue
 
 from capsbench.errors import BadInput, unknown_name
 from capsbench.network.network import Network, check_structure
-from capsbench.network.text import parse, plain
+from capsbench.network.text import of_plain, plain
 
 
 def vary(network: Network, name: str, changes: Mapping[str, JsonValue]) -> Network:
@@ -30,7 +29,7 @@ def vary(network: Network, name: str, changes: Mapping[str, JsonValue]) -> Netwo
     for path, value in changes.items():
         _assign(data, path, value)
     try:
-        varied = parse(json.dumps(data), Network, "")
+        varied = of_plain(data, Network, "")
     except BadInput as error:
         where = error.where or ""
         raise BadInput(str(error).removeprefix(f"{where}: "), where.rpartition(":")[2]) from None

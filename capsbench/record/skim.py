@@ -73,7 +73,7 @@ class Parts(NamedTuple):
 def parts(line: bytes) -> Parts | None:
     """The parts of a line, unread; None where it is of another make or of a newer schema."""
     head = _HEAD.match(line, 0, _HEAD_BYTES)
-    if head is None or int(head[1]) > SCHEMA:
+    if head is None or int(head[1]) > SCHEMA or _is_spliced(line):
         return None
     ended = line.find(_ENDED, head.end(), _HEAD_BYTES)
     begun = ended + len(_ENDED)
@@ -107,11 +107,16 @@ def _lacks(line: bytes, ops: int, data: int) -> frozenset[str]:
     return _names(tuple(found))
 
 
+def _is_spliced(line: bytes) -> bool:
+    """Whether a line holds ends of two records; what such a line says is for the parser of whole lines to decide."""
+    return line.count(b',"status":"') > 1
+
+
 def outcome(line: bytes) -> tuple[str, str] | None:
     """Case id and status, from the two ends of a line."""
     head = _HEAD.match(line, 0, _HEAD_BYTES)
     status = _STATUS.search(line, head.end(), _HEAD_BYTES) if head else None
-    if head is None or status is None or int(head[1]) > SCHEMA or _tail(line) is None:
+    if head is None or status is None or int(head[1]) > SCHEMA or _tail(line) is None or _is_spliced(line):
         return None
     try:
         return json.loads(b'"' + head[3] + b'"'), status[2].decode()
@@ -124,7 +129,7 @@ def glimpse(line: bytes, metric: str) -> Glimpse | None:
     head = _HEAD.match(line, 0, _HEAD_BYTES)
     status = _STATUS.search(line, head.end(), _HEAD_BYTES) if head else None
     tail = _tail(line)
-    if head is None or status is None or tail is None or int(head[1]) > SCHEMA:
+    if head is None or status is None or tail is None or int(head[1]) > SCHEMA or _is_spliced(line):
         return None
     begin = line.find(_METRICS, status.end())
     end = line.find(_OPS, begin) if begin >= 0 else -1
