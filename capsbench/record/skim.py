@@ -109,7 +109,7 @@ def _lacks(line: bytes, ops: int, data: int) -> frozenset[str]:
 
 def _is_spliced(line: bytes) -> bool:
     """Whether a line holds ends of two records; what such a line says is for the parser of whole lines to decide."""
-    return line.count(b',"status":"') > 1
+    return line.count(b'"id":"') > 1 or line.count(b',"status":"') > 1
 
 
 def outcome(line: bytes) -> tuple[str, str] | None:
