@@ -5,9 +5,9 @@ from math import comb, exp
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
+from scipy.stats import mannwhitneyu, ttest_1samp
 
 from capsbench.stats.verdict import (
     ALPHA,
@@ -192,3 +192,11 @@ def test_no_fewer_samples_would_decide(scatter, ratio, rows):
     edge, size = np.log(1.05), abs(np.log(ratio))
     tried = (n for n in range(max(least_samples(rows), 4), 1_001) if _decides(n, size, edge, scatter, rows))
     assert samples_needed(found, 0.05, rows) == next(tried, None)
+
+
+@given(gaps=st.lists(st.floats(-1.0, 1.0).map(lambda gap: round(gap, 6)), min_size=2, max_size=30))
+def test_paired_p_values_are_those_of_scipy(gaps):
+    """The paired t test says what SciPy's says, down to the tails that corrected tables are decided in."""
+    assume(max(gaps) - min(gaps) > 1e-5)
+    found = difference([0.0] * len(gaps), gaps)
+    assert found.p_value == pytest.approx(float(ttest_1samp(gaps, 0.0).pvalue), rel=1e-6, abs=1e-12)
