@@ -36,14 +36,14 @@ def t_quantile(freedom: int, confidence: float = CONFIDENCE) -> float:
     if freedom < 1 or not 0.0 <= confidence < 1.0:
         raise ValueError(f"no quantile for {freedom} degrees of freedom and a confidence of {confidence}")
     low, high = 0.0, 1.0
-    while coverage(high, freedom) < confidence:
+    while _coverage(high, freedom) < confidence:
         low, high = high, 2.0 * high
     while low < (middle := 0.5 * (low + high)) < high:
-        low, high = (middle, high) if coverage(middle, freedom) < confidence else (low, middle)
+        low, high = (middle, high) if _coverage(middle, freedom) < confidence else (low, middle)
     return high
 
 
-def coverage(t: float, freedom: int) -> float:
+def _coverage(t: float, freedom: int) -> float:
     """P(-t < T < t) for whole degrees of freedom, a finite sum (Abramowitz, Stegun 1964, 26.7.3 and 26.7.4)."""
     angle = atan(t / sqrt(freedom))
     odd = freedom % 2

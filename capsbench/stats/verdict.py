@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsbench.stats.interval import Interval
-from capsbench.stats.student import coverage, mean_interval, t_quantile
+from capsbench.stats.student import mean_interval, t_quantile
 
 Samples = npt.NDArray[np.float64]
 Verdict = Literal["better", "worse", "same", "undecided"]
@@ -250,9 +250,12 @@ def _tied_p_value(base: Sequence[float], new: Sequence[float]) -> float:
 
 
 def _paired_p_value(gaps: Sequence[float]) -> float:
+    from scipy.special import stdtr  # noqa: PLC0415 - takes time to import
+
     if len(gaps) < 2 or max(gaps) == min(gaps):  # no scatter is no evidence: seeds of one run may all be alike
         return 1.0
-    return 1.0 - coverage(abs(fmean(gaps)) / (stdev(gaps) / sqrt(len(gaps))), len(gaps) - 1)
+    t = fmean(gaps) / (stdev(gaps) / sqrt(len(gaps)))
+    return float(2.0 * stdtr(len(gaps) - 1, -abs(t)))
 
 
 @cache
