@@ -15,7 +15,6 @@ from capsbench.errors import BadInput
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from capsbench.record.schema import Record
     from capsbench.suite.cases import Case
 
 EXIT_UNAVAILABLE = 69
@@ -60,7 +59,7 @@ def is_elsewhere(cluster: str | None) -> bool:
 
 
 @contextmanager
-def executing(cluster: str | None, cases: Sequence[Case]) -> Iterator[Callable[..., tuple[Record, ...]]]:
+def executing(cluster: str | None, cases: Sequence[Case]) -> Iterator[Callable[..., None]]:
     """What runs cases, with the arguments of `schedule.run_cases`, while the block runs.
 
     Raises:

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Protocol
 
 from capsbench.measure.environment import Machine, describe_machine
-from capsbench.record.schema import Record
 from capsbench.runner.assemble import Draft
 from capsbench.runner.group import GroupRun, Keeper, Watcher, comparable_groups, describe_data, run_group
 from capsbench.runner.interrupt import ending_on_signals
@@ -36,7 +35,7 @@ def run_cases(
     listener: Listener,
     rounds: int | None = None,
     machine: Machine | None = None,
-) -> tuple[Record, ...]:
+) -> None:
     """Run every case that the store does not know as finished; a case that fails is a record like the others.
 
     Args:
@@ -48,9 +47,6 @@ def run_cases(
         rounds: timing rounds a case, in place of the suite's.
         machine: what fingerprints are taken of; this one by default.
 
-    Returns:
-        The records of the cases that ran, in the order in which they ended.
-
     Raises:
         BadInput: a data set is missing or broken; nothing has run then.
         Unwritten: the store takes no more records.
@@ -60,12 +56,11 @@ def run_cases(
     place = Place(data_root=_text(data_root), cache=_text(cache))
     run = GroupRun(place, store, listener, machine or describe_machine(), rounds)
     listener.started(len(waiting))
-    records: list[Record] = []
     with ending_on_signals():
         facts = describe_data(place, waiting, listener)
         for group in comparable_groups(waiting):
-            records.extend(run_group(run, [Draft(case, facts[case.dataset]) for case in group]))
-    return tuple(records)
+            for _record in run_group(run, [Draft(case, facts[case.dataset]) for case in group]):
+                pass  # the store has it; a sweep may have more of them than memory holds
 
 
 def still_to_run(cases: Iterable[Case], store: Store) -> list[Case]:

@@ -43,7 +43,8 @@ def pid_file(tmp_path, monkeypatch):
 
 def run_one(case, root, tmp_path):
     store = MemoryStore(tmp_path / "artifacts")
-    (record,) = run_cases([case], data_root=root, cache=tmp_path, store=store, listener=Recorder())
+    run_cases([case], data_root=root, cache=tmp_path, store=store, listener=Recorder())
+    (record,) = store.records
     return record
 
 
@@ -90,7 +91,8 @@ def test_a_worker_that_cannot_start_fails_its_case(make_case, mnist_root, tmp_pa
         return real(*arguments, **options)
 
     monkeypatch.setattr(launch.subprocess, "Popen", fork)
-    first, second = run_cases(cases, data_root=mnist_root, cache=tmp_path, store=store, listener=Recorder())
+    run_cases(cases, data_root=mnist_root, cache=tmp_path, store=store, listener=Recorder())
+    first, second = store.records
     assert (first.status, first.reason) == (
         "crash",
         "no worker could be started: Resource temporarily unavailable",

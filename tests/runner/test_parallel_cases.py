@@ -16,7 +16,8 @@ def run(mnist_root, tmp_path):
 
     def run(case):
         store, listener = MemoryStore(tmp_path / "artifacts"), Recorder()
-        (record,) = run_cases([case], data_root=mnist_root, cache=tmp_path, store=store, listener=listener)
+        run_cases([case], data_root=mnist_root, cache=tmp_path, store=store, listener=listener)
+        (record,) = store.records
         return record, listener, store.artifacts(case.id)
 
     return run

@@ -18,7 +18,6 @@ from uuid import uuid4
 from capsbench.dataset.protocol import DataUse
 from capsbench.errors import Unavailable
 from capsbench.measure.environment import Machine, describe_machine
-from capsbench.record.schema import Record
 from capsbench.runner.assemble import DataFacts, Draft, assemble
 from capsbench.runner.dask.clusters import Reached, client_of
 from capsbench.runner.dask.courier import Lost, Refused, carry, key_of
@@ -52,7 +51,7 @@ def run_on_dask(
     listener: Board,
     rounds: int | None = None,
     machine: Machine | None = None,
-) -> tuple[Record, ...]:
+) -> None:
     """Run every case that the store does not know as finished on a Dask cluster.
 
     Args:
@@ -64,9 +63,6 @@ def run_on_dask(
         listener: hears how far the run is.
         rounds: timing rounds a case, in place of the suite's.
         machine: this one, as precisely as any may be told; described by default.
-
-    Returns:
-        The records of the cases that ran, in the order in which they came.
 
     Raises:
         BadInput: the cluster is here, and a data set is missing or broken; nothing has run then.
@@ -83,7 +79,6 @@ def run_on_dask(
         sweep = _Sweep(cluster, where, store, listener, rounds, facts, waiting, machine or describe_machine())
         with signals_after() as come:
             asyncio.run(sweep.run(come))
-    return tuple(sweep.records)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +92,7 @@ class _Errand:
 
 
 class _Sweep:
-    """A run on a cluster.
-
-    Attributes:
-        records: that have come.
-    """
+    """A run on a cluster."""
 
     def __init__(
         self,
@@ -114,7 +105,6 @@ class _Sweep:
         cases: Iterable[Case],
         machine: Machine,
     ) -> None:
-        self.records: list[Record] = []
         self._cluster, self._where, self._store, self._board = cluster, where, store, board
         self._rounds, self._facts = rounds, facts
         self._machine = machine
@@ -196,7 +186,6 @@ class _Sweep:
                 sent.task.cancel()
 
     def _take_back(self, sent: _Errand) -> None:
-        self.records.extend(sent.inbox.records)
         left, lost = sent.inbox.left(), sent.errand.lost
         try:
             sent.task.result()
@@ -256,7 +245,6 @@ class _Sweep:
             draft = Draft(case, DataFacts(), end=Done(status=status, reason=reason))
             record = assemble(draft, self._store.run_id, self._machine)
             self._store.append(record)
-            self.records.append(record)
             self._board.finished(record)
 
     async def _pause(self) -> None:

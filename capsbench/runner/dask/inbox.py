@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput, Unwritten
 from capsbench.record.codec import decode
-from capsbench.record.schema import Record
 from capsbench.runner.dask.parcel import Chunk, Ended, Over, Stage, decode_news
 from capsbench.runner.dask.placing import Errand, Station
 from capsbench.runner.schedule import Listener, Store
@@ -39,14 +38,9 @@ class Garbled(Exception):  # noqa: N818 - an answer that is none, which costs it
 
 
 class Inbox:
-    """Takes what one group at one station sends.
-
-    Attributes:
-        records: of the cases that have ended.
-    """
+    """Takes what one group at one station sends."""
 
     def __init__(self, errand: Errand, station: Station, store: Store, board: Board) -> None:
-        self.records: list[Record] = []
         self._cases = {case.id: case for case in errand.cases}
         self._station, self._store, self._board = station, store, board
         self._files: dict[tuple[str, str], bytearray] = {}
@@ -105,6 +99,5 @@ class Inbox:
         if case.id in self._unwritten:
             record = replace(record, notes=(*record.notes, self._unwritten[case.id]))
         self._store.append(record)
-        self.records.append(record)
         del self._cases[case.id]
         self._board.finished(record)
