@@ -155,8 +155,7 @@ def compare(
         interleaved: whether the processes of both sides took turns, which has a floor of its own.
         unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    found = (change for pair in pairs for change in _of_pair(pair))
-    changes = list(_shifted(found if unchanged is None else _counting(found, unchanged)))
+    changes = list(_shifted(change for pair in pairs for change in _of_pair(pair, unchanged)))
     changes += _errors(pairs)
     places = [place for place, change in enumerate(changes) if change.seen is not None]
     corrected = holm([change.seen.p_value for change in changes if change.seen is not None])
@@ -178,32 +177,37 @@ def _setting(record: Record) -> tuple[object, ...]:
     return setting(record.case, record.fingerprint)
 
 
-def _of_pair(pair: Pair) -> Iterator[Change]:
+def _of_pair(pair: Pair, unchanged: Unchanged | None) -> Iterator[Change]:
     ended = pair.base.status, pair.new.status
     if ended[0] != ended[1]:
         verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
         yield Change(pair, "status", "status", None, None, None, verdict, text=" → ".join(ended))
-    a, b = pair.base.metrics, pair.new.metrics
-    for name in (name for name in a if name in b and name not in OUTCOMES):
-        (kind, base, direction), (other, new, _) = exact_or_sampled(a, name), exact_or_sampled(b, name)
-        if kind == other == "exact":
-            yield _exact(pair, name, base, new, direction)
+    same = 0
+    for name, kind, base, new, direction in _common(pair):
+        if kind == "exact":
+            if base == new and unchanged is not None:
+                same += 1
+            else:
+                yield _exact(pair, name, base, new, direction)
         elif name in _BYTES_MARGIN:
             yield _bytes(pair, name, base, new)
         elif name in _TIMES:
             yield Change(pair, name, "time", base, new, None, "undecided")
+    if unchanged is not None and same:
+        unchanged.count += same
+        unchanged.seeds.add(pair.base.case.seed)
+
+
+def _common(pair: Pair) -> Iterator[tuple[str, str, float, float, Direction]]:
+    """The numbers that both have: name, kind (exact where both are), values, direction."""
+    a, b = pair.base.metrics, pair.new.metrics
+    for name in a:
+        if name in b and name not in OUTCOMES:
+            (kind, base, direction), (other, new, _) = exact_or_sampled(a, name), exact_or_sampled(b, name)
+            yield name, kind if kind == other else "sampled", base, new, direction
     before, after = op_calls(pair.base), op_calls(pair.new)
     if before is not None and after is not None:
-        yield _exact(pair, OP_CALLS, before, after, "lower")
-
-
-def _counting(changes: Iterable[Change], unchanged: Unchanged) -> Iterator[Change]:
-    for change in changes:
-        if change.kind == "exact" and change.verdict == "same":
-            unchanged.count += 1
-            unchanged.seeds.add(change.pair.base.case.seed)
-        else:
-            yield change
+        yield OP_CALLS, "exact", before, after, "lower"
 
 
 def _shifted(changes: Iterator[Change]) -> Iterator[Change]:

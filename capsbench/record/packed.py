@@ -5,12 +5,12 @@ So those are an array, and everything else is kept once for all records that agr
 """
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from capsbench.record.schema import Direction, Metric
 
@@ -20,13 +20,12 @@ _MOST: Final = 2**53
 _FIELDS: Final = ("kind", "value", "unit", "direction", "samples", "interval", "contended")
 """Of a metric, in the order in which they are written."""
 
-_Layout = tuple[Any, ...]
-"""All that metrics are but for their numbers, `_PER_METRIC` of it for each."""
-_PER_METRIC: Final = 7
+Layout = tuple[tuple[str, str, Direction, Literal["exact", "sampled"], str, int, int | None], ...]
+"""All that metrics are but for their numbers: name, unit, direction, kind, type of the value, samples, ends."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """A metric without its numbers, and where among the numbers these lie: value, contended, interval, samples."""
 
     at: int
@@ -40,17 +39,24 @@ class _Place:
 
 
 class PackedMetrics(Mapping[str, Metric]):
-    """What a dictionary of metrics holds."""
+    """What a dictionary of metrics holds.
 
-    __slots__ = ("_numbers", "_places")
+    Args:
+        places: of the metrics, from `Layouts`.
+        numbers: of many records.
+        first: of this one's.
+    """
 
-    def __init__(self, places: Mapping[str, _Place], numbers: "array[float]") -> None:
+    __slots__ = ("_first", "_numbers", "_places")
+
+    def __init__(self, places: Mapping[str, Place], numbers: "Sequence[float]", first: int) -> None:
         self._places = places
         self._numbers = numbers
+        self._first = first
 
     def __getitem__(self, name: str) -> Metric:
         place, numbers = self._places[name], self._numbers
-        at = place.at
+        at = self._first + place.at
         return Metric(
             value=self.value(place),
             unit=place.unit,
@@ -61,18 +67,19 @@ class PackedMetrics(Mapping[str, Metric]):
             contended=int(numbers[at + 1]),
         )
 
-    def place(self, name: str) -> _Place | None:
+    def place(self, name: str) -> Place | None:
         """Where a metric lies, and what it is in; None where there is none of the name."""
         return self._places.get(name)
 
-    def value(self, place: _Place) -> float | int:
+    def value(self, place: Place) -> float | int:
         """The value that lies there."""
-        value = self._numbers[place.at]
+        value = self._numbers[self._first + place.at]
         return int(value) if place.is_whole else value
 
-    def samples(self, place: _Place) -> tuple[float, ...]:
+    def samples(self, place: Place) -> tuple[float, ...]:
         """The samples that lie there."""
-        return tuple(self._numbers[place.end - place.sample_count : place.end])
+        end = self._first + place.end
+        return tuple(self._numbers[end - place.sample_count : end])
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
@@ -118,53 +125,95 @@ def sample_count(metrics: Mapping[str, Metric], name: str) -> int:
     return len(metrics[name].samples) if name in metrics else 0
 
 
-def pack(found: Mapping[str, Mapping[str, Any]], layouts: dict[_Layout, Mapping[str, _Place]]) -> PackedMetrics | None:
-    """Metrics out of JSON.
+class Layouts:
+    """The layouts of many records, each kept once.
 
     Args:
-        found: by name, as a line of records.jsonl has them.
-        layouts: what is known of other records, and added to.
+        known: layouts, which are numbered in their order.
 
-    Returns:
-        None where they are not as capsbench writes them, or hold numbers that an array cannot: they must be read whole.
+    Raises:
+        ValueError: what is known is no layout.
     """
-    numbers: list[Any] = []
-    layout: list[Any] = []
-    try:
-        for name, told in found.items():
-            if tuple(told) != _FIELDS:
-                return None
-            kind, value, unit, direction, samples, interval, contended = told.values()
-            if abs(value) > _MOST:
-                return None
-            layout += name, unit, direction, kind, type(value), len(samples), interval and len(interval)
-            numbers += value, contended
-            if interval:
-                numbers += interval
-            numbers += samples
-        key = tuple(layout)
-        places = layouts.get(key)
-        if places is None:
-            places = layouts[key] = _places(key)
-        packed = array("d", numbers)
-    except (TypeError, KeyError, AttributeError, OverflowError, ValidationError):
-        return None
-    return PackedMetrics(places, packed)
+
+    def __init__(self, known: Iterable[Layout] = ()) -> None:
+        self._numbers: dict[Layout, int] = {}
+        self._places: list[Mapping[str, Place]] = []
+        self._sizes: list[int] = []
+        for layout in known:
+            self._add(layout)
+
+    @property
+    def all(self) -> tuple[Layout, ...]:
+        """By their numbers."""
+        return tuple(self._numbers)
+
+    def places(self, number: int) -> Mapping[str, Place]:
+        """Where the metrics of a layout lie."""
+        return self._places[number]
+
+    def size(self, number: int) -> int:
+        """How many numbers a record of a layout has."""
+        return self._sizes[number]
+
+    def pack(self, found: Mapping[str, Mapping[str, Any]], numbers: "array[float]") -> int | None:
+        """Add the numbers of metrics to those of others.
+
+        Args:
+            found: the metrics by name, as a line of records.jsonl has them.
+            numbers: are added to.
+
+        Returns:
+            The number of their layout; None, and nothing is added, where they are not as capsbench writes them, or hold
+            numbers that an array cannot: they must be read whole.
+        """
+        told: list[Any] = []
+        layout: list[Any] = []
+        try:
+            for name, each in found.items():
+                if tuple(each) != _FIELDS:
+                    return None
+                kind, value, unit, direction, samples, interval, contended = each.values()
+                if abs(value) > _MOST:
+                    return None
+                number = type(value).__name__
+                layout.append((name, unit, direction, kind, number, len(samples), interval and len(interval)))
+                told += value, contended
+                if interval:
+                    told += interval
+                told += samples
+            packed = array("d", told)
+            key = tuple(layout)
+            known = self._numbers.get(key)
+            index = self._add(key) if known is None else known
+        except (TypeError, KeyError, AttributeError, OverflowError, ValueError):
+            return None
+        numbers += packed
+        return index
+
+    def _add(self, layout: Layout) -> int:
+        places, size = _places(layout)
+        self._places.append(places)
+        self._sizes.append(size)
+        return self._numbers.setdefault(layout, len(self._numbers))
 
 
-def _places(layout: _Layout) -> Mapping[str, _Place]:
+def _places(layout: Layout) -> tuple[Mapping[str, Place], int]:
+    """Where metrics lie, and how many numbers they have.
+
+    Raises:
+        ValueError: not as capsbench writes metrics.
+    """
     places = {}
     at = 0
-    told = iter(layout)
-    for name, unit, direction, kind, number, samples, ends in zip(*[told] * _PER_METRIC, strict=True):
+    for name, unit, direction, kind, number, samples, ends in layout:
         # Everything but numbers is checked here, once; that those are numbers, an array checks.
         kept = _adapter().validate_python({"value": 0.0, "unit": unit, "direction": direction, "kind": kind})
-        if number not in {int, float} or ends not in {None, 2}:
-            raise TypeError(name)
+        if number not in {"int", "float"} or ends not in {None, 2} or samples < 0:
+            raise ValueError(name)
         end = at + 2 + (ends or 0) + samples
-        places[name] = _Place(at, end, number is int, ends is not None, samples, kept.unit, kept.direction, kept.kind)
+        places[name] = Place(at, end, number == "int", ends is not None, samples, kept.unit, kept.direction, kept.kind)
         at = end
-    return places
+    return places, at
 
 
 @cache

@@ -13,18 +13,22 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from capsbench.dataset.atomic import sync_folder, whole_file
 from capsbench.errors import BadInput, Unwritten, unknown_name
 from capsbench.measure.privacy import scrubbed
 from capsbench.record import skim
+from capsbench.record.catalog import Place, Row
 from capsbench.record.codec import decode, encode, strict
+from capsbench.record.kept_catalog import catalog_of, kept_catalog
 from capsbench.record.log import append_line, holding_room
-from capsbench.record.schema import CaseKey, Record
+from capsbench.record.schema import Record
 from capsbench.record.skim import Glimpse
-from capsbench.record.stored import Place, Shelf
+from capsbench.record.stored import Shelf
 from capsbench.record.turn import alone_in
+
+_T = TypeVar("_T", bound=Record | Row)
 
 LATEST = "latest"
 _RUN_TIME = "%Y%m%dT%H%M%SZ"
@@ -113,35 +117,32 @@ class RunStore:
 
         A line that is found to be damaged only then is counted in `damaged_lines` from then on.
         """
+        self.damaged_lines = ()
+        if not self._records_path().is_file():
+            return ()
+        shelf = self._shelf()
         with _uncollected():
-            return self._latest(self._stored(glob), glob)
+            chosen = self._latest(self._known(shelf), glob)
+            return tuple(each if isinstance(each, Record) else shelf.record(each) for each in chosen)
 
-    def _latest(self, records: Iterable[Record | CaseKey], glob: str | None) -> tuple[Record, ...]:
-        """The last of each case; of cases that are known not to be like the glob the key is enough."""
-        latest = {each.id if isinstance(each, CaseKey) else each.case.id: each for each in records}
-        found = (each for each in latest.values() if not isinstance(each, CaseKey))
-        chosen = tuple(record for record in found if glob is None or record.case.is_like(glob))
+    def _known(self, shelf: Shelf) -> Iterator[Record | Row]:
+        """What is known of each line, read whole where it is of another make."""
+        damaged: list[int] = []
+        for row in catalog_of(self._records_path()).rows():
+            found = shelf.read(row) if isinstance(row, Place) else row
+            if found is not None:
+                yield found
+            elif isinstance(row, Place):
+                damaged.append(row.number)
+        self.damaged_lines = tuple(damaged)
+
+    def _latest(self, records: Iterable[_T], glob: str | None) -> tuple[_T, ...]:
+        """The last of each case, of records or of what is known of them."""
+        latest = {each.case.id: each for each in records}
+        chosen = tuple(each for each in latest.values() if glob is None or each.case.is_like(glob))
         if latest and not chosen:
             raise BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {next(iter(latest))!r}", "--case")
         return chosen
-
-    def _stored(self, glob: str | None) -> Iterator[Record | CaseKey]:
-        path = self._records_path()
-        self.damaged_lines = ()
-        if not path.is_file():
-            return
-        shelf = Shelf(path, lambda line: decode(line, str(path)), self._found_damaged)
-        damaged: list[int] = []
-        at = 0
-        for number, line in self._lines(blank=True):
-            found = shelf.record(line, Place(number, at, len(line)), glob)
-            at += len(line)
-            if found is None and not line.isspace():
-                found = decode(line, f"{path}:{number}")
-                damaged += [number] if found is None else []
-            if found is not None:
-                yield found
-        self.damaged_lines = tuple(damaged)
 
     def _found_damaged(self, number: int) -> None:
         self.damaged_lines = tuple(sorted({*self.damaged_lines, number}))
@@ -174,9 +175,22 @@ class RunStore:
 
     def finished(self) -> set[str]:
         """Ids of the cases that need not run again: their last record's status is not `crash`."""
-        where = str(self._records_path())
-        status = dict(filter(None, (_outcome(line, f"{where}:{number}") for number, line in self._lines())))
+        status = dict(self._outcomes())
         return {case for case, ended in status.items() if ended != "crash"}
+
+    def _outcomes(self) -> Iterator[tuple[str, str]]:
+        """Case id and status of each line that is not damaged."""
+        path = self._records_path()
+        catalog = kept_catalog(path) if path.is_file() else None
+        if catalog is None:
+            yield from filter(None, (_outcome(line, f"{path}:{number}") for number, line in self._lines()))
+            return
+        shelf = self._shelf()
+        for row in catalog.rows():
+            if isinstance(row, Row):
+                yield row.case.id, row.kind.status
+            elif (record := shelf.read(row)) is not None:
+                yield record.case.id, record.status
 
     def artifacts(self, case_id: str) -> Path:
         """The folder for a case's larger files; it is created.
@@ -198,6 +212,10 @@ class RunStore:
         """Remove the folder of a run in which no case has ended."""
         if not self._records_path().exists():
             shutil.rmtree(self.folder)
+
+    def _shelf(self) -> Shelf:
+        path = self._records_path()
+        return Shelf(path, lambda line, number: decode(line, f"{path}:{number}"), self._found_damaged)
 
     def _records_path(self) -> Path:
         return self.folder / "records.jsonl"

@@ -9,9 +9,12 @@ import gzip
 import json
 import struct
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import pydantic_core
 
 from capsbench import plugins
 from capsbench.dataset.idx import read_idx
@@ -20,7 +23,8 @@ from capsbench.errors import BadInput
 from capsbench.network import zoo
 from capsbench.network.shapes import bind
 from capsbench.network.text import dump, plain
-from capsbench.record import skim
+from capsbench.record import kept_catalog, skim
+from capsbench.record.catalog import Catalog, Covered
 from capsbench.record.claims import packaged_path, read_ledger
 from capsbench.record.codec import decode, encode
 from capsbench.record.store import RunStore
@@ -83,6 +87,7 @@ def targets():
             Target(
                 "header", _header, lambda: [b'{"run": "a", "environment": {"machine": {}}, "ceilings": []}'], json_words
             ),
+            Target("catalog", _catalog, _catalog_seeds, json_words),
             Target("message", _message, _message_seeds, json_words),
             Target("checkpoint", _checkpoint, _checkpoint_seeds, (*json_words, struct.pack("<Q", 2**63))),
             Target("plugin", _plugin, _plugin_seeds, (b"[capsbench.backends]\n", b"=", b":", b".", b"\0", b"..")),
@@ -134,6 +139,7 @@ def _record(data, folder):
     store = RunStore(folder)
     with contextlib.suppress(BadInput):
         list(store.records())
+        list(map(plain, store.stored_records()))
         store.finished()
         list(store.glimpses("error_rate"))
         store.metric_names()
@@ -142,6 +148,23 @@ def _record(data, folder):
             record, outcome = decode(line, "line"), skim.outcome(line)
             if record is not None and outcome is not None:
                 assert outcome == (record.case.id, record.status)
+
+
+def _catalog(data, folder):
+    """Columns and numbers with sound checksums, so that what they say is looked at; nothing of it may lead astray."""
+    columns, _, numbers = data.partition(b"\n")
+    folder = folder / "run"
+    folder.mkdir(exist_ok=True)
+    with _file(_LINE, folder, "records.jsonl").open("rb") as file:
+        stamp = kept_catalog._stamp(file)
+    covered = Covered(1, len(_LINE), zlib.crc32(_LINE))
+    kept_catalog._write(folder / ".records.catalog", stamp, covered, columns, numbers)
+    store = RunStore(folder)
+    for record in store.stored_records():
+        dict(record.metrics)
+        record.op_calls()
+        list(record.ops)
+    store.finished()
 
 
 def _header(data, folder):
@@ -202,6 +225,15 @@ def _record_seeds():
     lines = [line + b"\n" for text in old for line in text.splitlines()]
     now = [encode(record) for line in lines if (record := decode(line, "seed")) is not None]
     return [*lines, *now, b"".join(now[:3])]
+
+
+_LINE = encode(decode((ROOT / "tests" / "record" / "records-schema-3.jsonl").read_bytes().splitlines()[0], "seed"))
+
+
+def _catalog_seeds():
+    made = Catalog()
+    made.add(_LINE)
+    return [pydantic_core.to_json(made.all_columns(), inf_nan_mode="strings") + b"\n" + made.numbers.tobytes()]
 
 
 def _message_seeds():
