@@ -35,13 +35,20 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What many records have in common; `lacks` names those of the fields left out that are empty."""
+    """What many records have in common.
+
+    Attributes:
+        schema: as in `Record`, and so are those that are not told of here.
+        lacks: which of the fields left out are empty.
+        op_names: of the profiled step.
+    """
 
     schema: int
     run: str
     status: Status
     reason: str
     lacks: frozenset[str]
+    op_names: frozenset[str]
     data: dict[str, SplitFacts]
     notes: tuple[str, ...]
     fingerprint: Fingerprint
@@ -166,19 +173,19 @@ class Catalog:
         try:
             case: CaseKey = _adapter(CaseKey).validate_json(parts.case)
             checks: Checks = _adapter(Checks).validate_json(parts.checks)
-            kind = self._kind(parts)
+            kind = self._kind(parts, skim.op_names(line))
             layout = self._layouts.pack(pydantic_core.from_json(parts.metrics), self.numbers)
         except ValueError:  # no JSON, no UTF-8, or not of the fields' types
             return None
         return None if layout is None else (case, checks, skim.op_calls(line), kind, layout)
 
-    def _kind(self, parts: skim.Parts) -> int:
-        key = (parts.schema, parts.run, parts.status, parts.reason, parts.lacks, parts.tail)
+    def _kind(self, parts: skim.Parts, op_names: frozenset[str]) -> int:
+        key = (parts.schema, parts.run, parts.status, parts.reason, parts.lacks, op_names, parts.tail)
         found = self._kinds.get(key)
         if found is None:
             reason: str = _adapter(str).validate_json(parts.reason)
             tail: _Tail = _adapter(_Tail).validate_json(parts.tail)
-            told = (tail.data, tail.notes, tail.fingerprint)
+            told = (op_names, tail.data, tail.notes, tail.fingerprint)
             kind = Kind(parts.schema, parts.run, parts.status, reason, parts.lacks, *told)
             found = self._kinds[key] = len(self.columns.kinds)
             self.columns.kinds.append(kind)

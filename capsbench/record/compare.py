@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import Final, Literal
 
 from capsbench.record.noise import Noise
-from capsbench.record.packed import exact_or_sampled, samples_of
+from capsbench.record.packed import exact_or_sampled, samples_of, value_of
 from capsbench.record.schema import CaseKey, Direction, Fingerprint, Metric, Record
 from capsbench.record.skim import OP_CALLS
-from capsbench.record.stored import StoredRecord
+from capsbench.record.stored import op_calls
 from capsbench.stats.verdict import (
     MARGIN,
     Difference,
@@ -234,13 +234,6 @@ def numbers(record: Record) -> Mapping[str, Metric]:
     return {**record.metrics, OP_CALLS: Metric(value=calls, unit="1", direction="lower", kind="exact")}
 
 
-def op_calls(record: Record) -> int | None:
-    """How many calls its profiled step made; None where no step was profiled."""
-    if isinstance(record, StoredRecord):
-        return record.op_calls()
-    return sum(event.calls for event in record.ops) if record.ops else None
-
-
 def _exact(pair: Pair, name: str, base: float, new: float, direction: Direction) -> Change:
     verdict: Word = "same"
     if base != new:
@@ -265,8 +258,14 @@ def _errors(pairs: Sequence[Pair]) -> Iterator[Change]:
         if alike and _ERROR in pair.base.metrics and _ERROR in pair.new.metrics:
             groups.setdefault(_setting(pair.base), []).append(pair)
     for group in groups.values():
-        base, new = ([side.metrics[_ERROR].value for side in sides] for sides in zip(*map(_sides, group), strict=True))
+        base, new = ([_error(side) for side in sides] for sides in zip(*map(_sides, group), strict=True))
         yield Change(group[0], _ERROR, "error", fmean(base), fmean(new), difference(base, new), "undecided")
+
+
+def _error(record: Record) -> float:
+    found = value_of(record.metrics, _ERROR)
+    assert found is not None  # noqa: S101 - only such pairs are grouped
+    return found
 
 
 def _sides(pair: Pair) -> tuple[Record, Record]:

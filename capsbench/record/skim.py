@@ -33,6 +33,7 @@ _ENDED, _REASON, _NO_FORWARD = b'},"status":"', b'","reason":', b',"forward_prof
 _NO_ROUTING, _NO_VALUES = b',"routing":[', b',"distributions":[],"routing":['
 _ENDS: dict[bytes, Status] = {each.encode(): each for each in get_args(Status)}
 _CALLS = re.compile(rb'"calls":(-?\d+)')
+_OP = re.compile(rb'\{"op":' + _TEXT)
 _KEY = re.compile(rb"[{,]" + _TEXT + rb"\Z")
 
 
@@ -151,6 +152,13 @@ def op_calls(line: bytes) -> int | None:
     return None if found is None else int(found.value)
 
 
+def op_names(line: bytes) -> frozenset[str]:
+    """The canonical ops of the profiled step; none where it was not profiled, or the line is of another make."""
+    begin = line.find(_METRICS)
+    start = line.find(_OPS, begin) if begin >= 0 else -1
+    return _op_names(frozenset(_OP.findall(line, start, line.find(_OPS_END, start)))) if start >= 0 else frozenset()
+
+
 def of_record(record: Record, metric: str) -> Glimpse:
     """What a whole record says of a metric."""
     found = record.metrics.get(metric)
@@ -204,6 +212,11 @@ def _of_calls(calls: int) -> Metric:
 
 def _text(inside: bytes) -> str:
     return str(json.loads(b'"' + inside + b'"'))
+
+
+@lru_cache(maxsize=1024)
+def _op_names(names: frozenset[bytes]) -> frozenset[str]:
+    return frozenset(map(_text, names))
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Final
 from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
-from capsbench.record.catalog import Checks, Place, Row
+from capsbench.record.catalog import Place, Row
 from capsbench.record.schema import DataParallel, Parity, Record
 
 Decode = Callable[[bytes, int], Record | None]
@@ -49,10 +49,7 @@ class Shelf:
         put(found, "data", kind.data)
         put(found, "notes", kind.notes)
         put(found, "fingerprint", kind.fingerprint)
-        put(found, "_lacks", kind.lacks)
-        put(found, "_checks", row.checks)
-        put(found, "_op_calls", row.op_calls)
-        put(found, "_place", row.place)
+        put(found, "row", row)
         put(found, "_shelf", self)
         return found
 
@@ -84,39 +81,35 @@ class StoredRecord(Record):
     """A record whose line is read whole when its ops or layers are asked for; made by `Shelf.record`.
 
     Where the line turns out to be damaged then, there are none.
+
+    Attributes:
+        row: what the catalog says of the line.
     """
 
-    __slots__ = ("_checks", "_lacks", "_op_calls", "_place", "_shelf")
+    __slots__ = ("_shelf", "row")
 
-    _lacks: frozenset[str]
-    _checks: Checks
-    _op_calls: int | None
-    _place: Place
+    row: Row
     _shelf: Shelf
 
     def whole(self) -> Record:
         """The record as an ordinary one; without ops and layers where its line is damaged."""
-        found = self._shelf.whole(self._place)
+        found = self._shelf.whole(self.row.place)
         return found or Record(run=self.run, case=self.case, status=self.status, fingerprint=self.fingerprint)
-
-    def op_calls(self) -> int | None:
-        """The calls of all ops of the profiled step; None where it was not profiled."""
-        return self._op_calls
 
     @property
     def parity(self) -> Parity | None:
         """As in `Record`."""
-        return self._checks.parity
+        return self.row.checks.parity
 
     @property
     def data_parallel(self) -> DataParallel | None:
         """As in `Record`."""
-        return self._checks.data_parallel
+        return self.row.checks.data_parallel
 
     @property
     def ops(self) -> tuple[OpEvent, ...]:
         """As in `Record`."""
-        return () if "ops" in self._lacks else self.whole().ops
+        return () if "ops" in self.row.kind.lacks else self.whole().ops
 
     @property
     def step_profile_seconds(self) -> float | None:
@@ -141,7 +134,7 @@ class StoredRecord(Record):
     @property
     def forward_profile(self) -> StepProfile | None:
         """As in `Record`."""
-        return None if "forward_profile" in self._lacks else self.whole().forward_profile
+        return None if "forward_profile" in self.row.kind.lacks else self.whole().forward_profile
 
     @property
     def equations(self) -> tuple[LayerCost, ...]:
@@ -151,9 +144,21 @@ class StoredRecord(Record):
     @property
     def distributions(self) -> tuple[Distribution, ...]:
         """As in `Record`."""
-        return () if "distributions" in self._lacks else self.whole().distributions
+        return () if "distributions" in self.row.kind.lacks else self.whole().distributions
 
     @property
     def routing(self) -> tuple[RoutingIteration, ...]:
         """As in `Record`."""
-        return () if "routing" in self._lacks else self.whole().routing
+        return () if "routing" in self.row.kind.lacks else self.whole().routing
+
+
+def op_calls(record: Record) -> int | None:
+    """How many calls its profiled step made; None where no step was profiled."""
+    if isinstance(record, StoredRecord):
+        return record.row.op_calls
+    return sum(event.calls for event in record.ops) if record.ops else None
+
+
+def op_names(record: Record) -> frozenset[str]:
+    """The canonical ops of its profiled step."""
+    return record.row.kind.op_names if isinstance(record, StoredRecord) else frozenset(each.op for each in record.ops)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import Final
 
 from capsbench.record.compare import Change, Kind, Pairing, Unchanged, Word
@@ -11,7 +12,7 @@ from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.rows import Field, table_of_items
+from capsbench.report.rows import Field, table_of_items, within
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 from capsbench.stats.verdict import Difference
 
@@ -199,10 +200,6 @@ def _seed(change: Change) -> Cell:
     return text_cell("all") if change.kind == "error" else cell(change.pair.base.case.seed, fmt.count)
 
 
-def _of_base(field: Field[Record], change: Change) -> Cell:
-    return field.cell(change.pair.base)
-
-
 def _writer(record: Record, change: Change) -> Callable[[float | None], str]:
     if change.kind == "error":
         return lambda part: f"{fmt.percent(part)} %"
@@ -223,7 +220,7 @@ def _interval(change: Change) -> Cell:
     return Cell(f"{seen.low:.3f}–{seen.high:.3f}")
 
 
-_CASE_FIELDS: Final = tuple(Field(each.column, partial(_of_base, each)) for each in (*KEYS, *SETTINGS))
+_CASE_FIELDS: Final[tuple[Field[Change], ...]] = within((*KEYS, *SETTINGS), attrgetter("pair.base"))
 _SEED: Final = Field(Column("seed", "key"), _seed)
 _FIELDS: Final[tuple[Field[Change], ...]] = (
     Field(Column("metric", "key", "left"), lambda change: text_cell(change.metric)),

@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import ceil, isfinite
+from operator import attrgetter
 from typing import Final
 
 from capsbench.record.schema import CaseKey, Record
+from capsbench.record.stored import op_names
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.rows import Field, table_of_items
+from capsbench.report.rows import Field, table_of_items, within
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 COMPILED: Final = "Compiled"
@@ -26,7 +27,7 @@ _NEVER: Final = "never"
 def is_compiled(record: Record) -> bool:
     """Whether a compiler made the step: its ops or their note say so, or its mode is known to."""
     noted = any(note.startswith(COMPILED_NOTE) for note in record.notes)
-    return noted or record.case.mode in _MODES or any(event.op == COMPILED for event in record.ops)
+    return noted or record.case.mode in _MODES or COMPILED in op_names(record)
 
 
 def compiles(record: Record) -> bool:
@@ -113,18 +114,14 @@ def _finite(value: float | None) -> bool:
     return value is not None and isfinite(value)
 
 
-def _of(field: Field[Record], pair: _Pair) -> Cell:
-    return field.cell(pair.record)
-
-
 def _times(pair: _Pair) -> tuple[float | None, float | None, float | None, float | None]:
     """First and later steps, and those of the other mode."""
     first, step = _seconds(pair.record, "first_step_seconds"), _seconds(pair.record, "train_step_seconds")
     return first, step, _seconds(pair.other, "first_step_seconds"), _seconds(pair.other, "train_step_seconds")
 
 
-_FIELDS: Final = (
-    *(Field(each.column, partial(_of, each)) for each in (*KEYS, *SETTINGS)),
+_FIELDS: Final[tuple[Field[_Pair], ...]] = (
+    *within((*KEYS, *SETTINGS), attrgetter("record")),
     Field(
         Column("compiling", group="compiled", shared="compiling {}"),
         lambda pair: cell(_seconds(pair.record, "compile_seconds"), fmt.seconds),

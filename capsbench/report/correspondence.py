@@ -7,6 +7,7 @@ own, the verdict is `not comparable`, with the reasons.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from statistics import fmean
 from typing import Final, Literal
 
@@ -116,43 +117,65 @@ def compare(claims: Sequence[Claim], records: Sequence[Record], transforms: Tran
         if key not in known:
             chosen = (records[number] for number in sorted(number for each in concerned for number in alike[each]))
             known[key] = list(_measured(claim, chosen))
-        yield from _merged(claim, [_comparison(claim, each, transforms) for each in known[key]])
+        yield from _merged(claim, known[key], transforms)
 
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """What the records of one realization measured of a metric: the mean, and what holds it."""
+    """What records measured of a metric, in a claim's unit.
+
+    Attributes:
+        records: which.
+        values: of each.
+        images: that each was tested on; empty where not all tell.
+        value: the mean.
+        interval: what holds it; None where that is not known.
+    """
 
     records: tuple[Record, ...]
+    values: tuple[float, ...]
+    images: tuple[int, ...]
     value: float
     interval: tuple[float, float] | None
 
 
 def _measured(claim: Claim, records: Iterable[Record]) -> Iterator[_Measured]:
     """Each realization that measured what a claim is on."""
-    groups: dict[tuple[object, ...], list[Record]] = {}
+    groups: dict[tuple[object, ...], list[tuple[Record, float]]] = {}
     for record in records:
-        if math.isfinite(_value(claim, record)):
-            groups.setdefault(_group(claim, record), []).append(record)
+        value = _value(claim, record)
+        if math.isfinite(value):
+            groups.setdefault(_group(claim, record, value), []).append((record, value))
     for group in groups.values():
-        value = fmean(_value(claim, record) for record in group)
-        yield _Measured(tuple(group), value, _interval(claim, group))
+        chosen, values = zip(*group, strict=True)
+        tested = [record.data.get("test") for record in chosen]
+        images = tuple(each.count for each in tested if each is not None)
+        yield _of_values(claim, chosen, values, images)
 
 
-def _merged(claim: Claim, found: Sequence[Comparison]) -> Iterator[Comparison]:
-    """Realizations that cannot be compared for the same reasons as one, in the place of the first."""
-    alike: dict[tuple[object, ...], list[Comparison]] = {}
-    for number, each in enumerate(found):
-        case = each.records[0].case
+def _of_values(
+    claim: Claim, records: tuple[Record, ...], values: tuple[float, ...], images: tuple[int, ...]
+) -> _Measured:
+    held = images if len(images) == len(records) else ()
+    return _Measured(records, values, held, fmean(values), _interval(claim, values, held))
+
+
+def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) -> Iterator[Comparison]:
+    """What comes of each realization; those that cannot be compared for the same reasons are one, the first of them."""
+    alike: dict[tuple[object, ...], list[tuple[Comparison, _Measured]]] = {}
+    for number, measured in enumerate(found):
+        each = _comparison(claim, measured, transforms)
+        case = measured.records[0].case
         apart = () if each.verdict == "not comparable" else (number,)
-        alike.setdefault((each.why, case.network, case.dataset, *apart), []).append(each)
+        alike.setdefault((each.why, case.network, case.dataset, *apart), []).append((each, measured))
     for same in alike.values():
+        first, _ = same[0]
         if len(same) == 1:
-            yield same[0]
+            yield first
             continue
-        records = tuple(record for each in same for record in each.records)
-        value = fmean(_value(claim, record) for record in records)
-        yield replace(same[0], records=records, value=value, interval=_interval(claim, records))
+        parts = [(measured.records, measured.values, measured.images) for _, measured in same]
+        joined = _of_values(claim, *(tuple(chain.from_iterable(part)) for part in zip(*parts, strict=True)))
+        yield replace(first, records=joined.records, value=joined.value, interval=joined.interval)
 
 
 def _comparison(claim: Claim, measured: _Measured, transforms: Transforms) -> Comparison:
@@ -259,23 +282,23 @@ def _value(claim: Claim, record: Record) -> float:
     return 100 * value if claim.unit == "%" else float(value)
 
 
-def _interval(claim: Claim, records: Sequence[Record]) -> tuple[float, float] | None:
+def _interval(claim: Claim, values: Sequence[float], images: Sequence[int]) -> tuple[float, float] | None:
     """Wilson's of each seed's share of the test images, from the lowest end to the highest."""
-    if claim.unit != "%" or any("test" not in record.data for record in records):
+    if claim.unit != "%" or not images:
         return None
-    shares: dict[int, list[float]] = {}
-    for record in records:
-        shares.setdefault(record.data["test"].count, []).append(value_of(record.metrics, claim.metric) or 0.0)
+    held: dict[int, list[float]] = {}
+    for value, count in zip(values, images, strict=True):
+        held.setdefault(count, []).append(value / 100)
     # Of as many images a larger share has the higher ends.
-    ends = [(min(held), max(held), images) for images, held in shares.items()]
-    low = min(wilson_interval(least * images, images).low for least, _, images in ends)
-    return 100 * low, 100 * max(wilson_interval(most * images, images).high for _, most, images in ends)
+    ends = [(min(shares), max(shares), count) for count, shares in held.items()]
+    low = min(wilson_interval(least * count, count).low for least, _, count in ends)
+    return 100 * low, 100 * max(wilson_interval(most * count, count).high for _, most, count in ends)
 
 
-def _group(claim: Claim, record: Record) -> tuple[object, ...]:
+def _group(claim: Claim, record: Record, value: float) -> tuple[object, ...]:
     case = record.case
     if claim.metric == "parameters":
-        return case.network, case.dataset, _value(claim, record)
+        return case.network, case.dataset, value
     setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
     return case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations, *setting
 

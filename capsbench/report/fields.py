@@ -7,7 +7,7 @@ from typing import Final
 from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.rows import Field, table_of_items
+from capsbench.report.rows import Field, attribute, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
 
 
@@ -34,17 +34,19 @@ def _failed(record: Record) -> bool:
 
 
 KEYS: Final[tuple[Field[Record], ...]] = (
-    Field(Column("network", "key", "left"), lambda r: text_cell(r.case.network)),
-    Field(Column("backend:mode", "key", "left"), lambda r: text_cell(r.case.realization)),
-    Field(Column("batch", "key", shared="batch {}"), lambda r: exact_cell(r.case.batch)),
-    Field(Column("iters", "key", shared="routing iterations {}"), lambda r: text_cell(r.case.routing_iterations)),
+    attribute(Column("network", "key", "left"), "case.network", text_cell),
+    attribute(Column("backend:mode", "key", "left"), "case.realization", text_cell),
+    attribute(Column("batch", "key", shared="batch {}"), "case.batch", exact_cell),
+    attribute(Column("iters", "key", shared="routing iterations {}"), "case.routing_iterations", text_cell),
 )
-_SETTING_CELLS: tuple[Callable[[Record], Cell], ...] = (
-    lambda r: text_cell(r.case.dataset),
-    lambda r: text_cell(r.case.device),
-    lambda r: exact_cell(r.case.threads),
-    lambda r: text_cell(r.case.precision),
-    lambda r: text_cell(r.case.allocator),
+_SETTINGS: Final = (
+    ("case.dataset", text_cell),
+    ("case.device", text_cell),
+    ("case.threads", exact_cell),
+    ("case.precision", text_cell),
+    ("case.allocator", text_cell),
 )
-SETTINGS: Final[tuple[Field[Record], ...]] = tuple(map(Field, SETTING_COLUMNS, _SETTING_CELLS))
-SEED: Final[Field[Record]] = Field(Column("seed", "key", shared="seed {}"), lambda r: exact_cell(r.case.seed))
+SETTINGS: Final[tuple[Field[Record], ...]] = tuple(
+    attribute(column, path, write) for column, (path, write) in zip(SETTING_COLUMNS, _SETTINGS, strict=True)
+)
+SEED: Final[Field[Record]] = attribute(Column("seed", "key", shared="seed {}"), "case.seed", exact_cell)

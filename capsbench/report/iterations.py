@@ -8,13 +8,14 @@ from typing import Final
 import numpy as np
 
 from capsbench.measure.optable import OpEvent, Phase
+from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
 from capsbench.report.notes import profile_notes
 from capsbench.report.parts import OTHER_PHASES_LINE, TOTAL, Key, closing_lines, columns, parts
-from capsbench.report.rows import Field, table_of_items
+from capsbench.report.rows import Field, table_of_items, within
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 OUTSIDE: Final = "outside routing"
@@ -117,19 +118,19 @@ def _most_points(cases: Sequence[Record]) -> Cell:
     return cell(max(len(_points(cases, metric)) for _, metric, _ in _SLOPES), fmt.count)
 
 
-def _of_first(field: Field[Record], cases: Sequence[Record]) -> Cell:
-    return field.cell(cases[0])
-
-
 def _points(cases: Sequence[Record], metric: str) -> list[tuple[int, float]]:
     """Iteration count and value of each case that has the metric."""
-    held = ((record.case.routing_iterations or 0, record.metrics.get(metric)) for record in cases)
-    return [(count, metric.value) for count, metric in held if metric is not None]
+    held = ((record.case.routing_iterations or 0, value_of(record.metrics, metric)) for record in cases)
+    return [(count, value) for count, value in held if value is not None]
+
+
+def _first(cases: Sequence[Record]) -> Record:
+    return cases[0]
 
 
 _SLOPE_NOTE: Final = "least-squares slope over all cases that differ in their iteration count and seed only."
-_FIELDS: Final = (
-    *(Field(each.column, partial(_of_first, each)) for each in (*KEYS[:-1], *SETTINGS)),
+_FIELDS: Final[tuple[Field[Sequence[Record]], ...]] = (
+    *within((*KEYS[:-1], *SETTINGS), _first),
     Field(
         Column("iterations", "key", "left", shared="iterations {}"),
         lambda cases: text_cell(", ".join(map(str, _counts(cases)))),

@@ -1,14 +1,17 @@
 """Rows that are made when they are read: a table of a hundred thousand cases is a list of cases and a few functions."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Final, Generic, TypeVar
+from operator import attrgetter
+from typing import Any, Final, Generic, TypeVar
 
 from capsbench.report.format import NOTHING
 from capsbench.report.table import Cell, Column, Row, Table
 
 T = TypeVar("T")
+U = TypeVar("U")
+H = TypeVar("H", bound=Hashable)
 
 _MORE: Final = "--case GLOB chooses, --rows N or all shows more, capsbench export has all."
 
@@ -21,11 +24,34 @@ class Field(Generic[T]):
         column: the column.
         cell: of an item.
         mixed: whether its numbers have several units; else all have that of the first.
+        told: what of an item the cell follows from, where that is quicker to have than the cell.
     """
 
     column: Column
     cell: Callable[[T], Cell]
     mixed: bool = False
+    told: Callable[[T], Hashable] | None = None
+
+
+def attribute(column: Column, path: str, write: Callable[[Any], Cell]) -> Field[Any]:
+    """A column that tells an attribute of its items, such as `case.seed`."""
+    return derived(column, attrgetter(path), write)
+
+
+def derived(column: Column, get: Callable[[T], H], write: Callable[[H], Cell]) -> Field[T]:
+    """A column whose cells follow from one thing about its items."""
+    return Field(column, lambda item: write(get(item)), told=get)
+
+
+def within(fields: Iterable[Field[T]], part: Callable[[U], T]) -> tuple[Field[U], ...]:
+    """The same columns of what is a part of an item."""
+    return tuple(_within(each, part) for each in fields)
+
+
+def _within(field: Field[T], part: Callable[[U], T]) -> Field[U]:
+    cell, told = field.cell, field.told
+    inner = None if told is None else lambda item: told(part(item))
+    return Field(field.column, lambda item: cell(part(item)), field.mixed, inner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,6 +130,8 @@ def table_of_items(
 
 def _agreed(field: Field[T], items: Sequence[T]) -> set[str] | None:
     """The only text of a column, or none; None where there are several. A row with nothing there contradicts nobody."""
+    if field.told is not None:
+        items = tuple(dict(zip(map(field.told, items), items, strict=True)).values())
     told: set[str] = set()
     for item in items:
         text = field.cell(item).text

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from statistics import fmean
 from typing import Final
 
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.rows import Field, table_of_items
+from capsbench.report.rows import Field, table_of_items, within
 from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.stats.student import mean_interval
 
@@ -42,8 +43,8 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     if not whole:
         return ()
     seeds = sorted({record.case.seed for group in whole for record in group})
-    fields = (
-        *(Field(each.column, partial(_of_first, each)) for each in (*KEYS, *SETTINGS)),
+    fields: tuple[Field[_Row], ...] = (
+        *within((*KEYS, *SETTINGS), attrgetter("first")),
         Field(Column("seeds"), _trained),
         Field(Column("mean %"), lambda row: cell(fmean(row.values.values()), fmt.percent)),
         Field(Column("its 95 %\ninterval"), lambda row: _interval(list(row.values.values()), row.first)),
@@ -68,10 +69,6 @@ def _groups(records: Sequence[Record]) -> list[list[Record]]:
 def _row(group: Sequence[Record]) -> _Row:
     values = {record.case.seed: record.metrics["accuracy"].value for record in group if "accuracy" in record.metrics}
     return _Row(group[0], len(group), values)
-
-
-def _of_first(field: Field[Record], row: _Row) -> Cell:
-    return field.cell(row.first)
 
 
 def _trained(row: _Row) -> Cell:

@@ -16,7 +16,7 @@ from capsbench.report.matched import Histories, matched_tables
 from capsbench.report.ops import Sort, op_tables
 from capsbench.report.parallel import parallel_tables
 from capsbench.report.roofline import best_ceilings
-from capsbench.report.rows import Field, few
+from capsbench.report.rows import Field, derived, few
 from capsbench.report.seed import seed_table
 from capsbench.report.seeds import seeds_tables
 from capsbench.report.table import Cell, Column, Table, cell
@@ -97,9 +97,9 @@ def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) 
         Field(Column("accuracy %"), lambda r: metric_cell(r, "accuracy", fmt.percent)),
         Field(Column("error %"), lambda r: metric_cell(r, "error_rate", fmt.percent)),
         *(Field(Column(f"{name} %"), partial(_accuracy_cell, name=f"{name}_accuracy")) for name in more),
-        Field(Column("epochs", shared="epochs {}"), lambda r: _samples(r, "epoch_seconds")),
-        Field(Column("trained on", shared="trained on {}"), lambda r: _split(r, "train")),
-        Field(Column("tested on", shared="tested on {}"), lambda r: _split(r, "test")),
+        _samples(Column("epochs", shared="epochs {}"), "epoch_seconds"),
+        _split(Column("trained on", shared="trained on {}"), "train"),
+        _split(Column("tested on", shared="tested on {}"), "test"),
         Field(Column("status", "status", "left"), status),
     )
     return table_of("Accuracy", fields, records)
@@ -151,7 +151,7 @@ def _cost_fields() -> tuple[Field[Record], ...]:
         Field(Column("train\nstep", group="time"), lambda r: metric_cell(r, step, fmt.seconds)),
         Field(Column("its\ninterval", group="time"), lambda r: _interval(r.metrics.get(step))),
         Field(Column("images\n/s", group="time"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
-        Field(Column("rounds", group="time", shared="rounds {}"), lambda r: _samples(r, step)),
+        _samples(Column("rounds", group="time", shared="rounds {}"), step),
         Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
         Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
     )
@@ -180,9 +180,12 @@ def _interval(metric: Metric | None) -> Cell:
     return Cell(text, text if bounds else None)
 
 
-def _samples(record: Record, name: str) -> Cell:
+def _samples(column: Column, name: str) -> Field[Record]:
     """How many samples: one an epoch, or one a round."""
-    count = sample_count(record.metrics, name)
+    return derived(column, lambda r: sample_count(r.metrics, name), _count_cell)
+
+
+def _count_cell(count: int) -> Cell:
     return exact_cell(count) if count else Cell(fmt.NOTHING)
 
 
@@ -202,8 +205,8 @@ def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
     return Cell(fmt.plain_number(100 * part), part, "share")
 
 
-def _split(record: Record, name: str) -> Cell:
-    return _facts(record.data.get(name))
+def _split(column: Column, name: str) -> Field[Record]:
+    return derived(column, lambda r: r.data.get(name), _facts)
 
 
 @lru_cache(maxsize=256)

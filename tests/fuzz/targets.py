@@ -28,6 +28,7 @@ from capsbench.record.catalog import Catalog, Covered
 from capsbench.record.claims import packaged_path, read_ledger
 from capsbench.record.codec import decode, encode
 from capsbench.record.store import RunStore
+from capsbench.record.stored import op_calls
 from capsbench.suite.cases import expand
 from capsbench.suite.schema import load_suite
 from capsbench.worker.checkpoint import UnfitCheckpoint, read_checkpoint
@@ -162,7 +163,7 @@ def _catalog(data, folder):
     store = RunStore(folder)
     for record in store.stored_records():
         dict(record.metrics)
-        record.op_calls()
+        op_calls(record)
         list(record.ops)
     store.finished()
 

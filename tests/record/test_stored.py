@@ -18,7 +18,7 @@ from capsbench.record.codec import encode
 from capsbench.record.packed import exact_or_sampled, sample_count, samples_of, value_of
 from capsbench.record.schema import Record
 from capsbench.record.store import create
-from capsbench.record.stored import StoredRecord
+from capsbench.record.stored import StoredRecord, op_calls, op_names
 
 HERE = Path(__file__).parent
 
@@ -80,7 +80,8 @@ def test_packed_metrics_tell_what_metrics_tell(store):
         assert exact_or_sampled(packed.metrics, name) == exact_or_sampled(whole.metrics, name)
         assert samples_of(packed.metrics, name) == samples_of(whole.metrics, name)
     assert len(packed.metrics) == len(whole.metrics)
-    assert packed.op_calls() == sum(event.calls for event in whole.ops)
+    assert op_calls(packed) == op_calls(whole) == sum(event.calls for event in whole.ops)
+    assert op_names(packed) == op_names(whole) == {event.op for event in whole.ops}
 
 
 def test_a_line_damaged_within_is_told_when_it_is_asked_for(store):
