@@ -177,7 +177,7 @@ def _perform(
         draft.take(Received((), Done(status=status, reason=" ".join(str(error).split()))))
         return
     try:
-        started = Worker(job, environment, limits_of(case.limits), run.abandoned)
+        started = Worker(job, environment, limits_of(case.limits, case.devices), run.abandoned)
     except OSError as error:
         reason = f"no worker could be started: {error.strerror or error}"
         draft.take(Received((), Done(status="crash", reason=reason)))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
@@ -33,6 +33,19 @@ ANSWER_SECONDS = 5.0
 _OPTION = "--cluster"
 _LEGAL = "legal are local, local:N, tcp://HOST:PORT, tls://HOST:PORT and MODULE:FACTORY"
 _LOGGERS = ("distributed", "tornado", "asyncio")
+
+
+# What Dask does beside the work: it samples its own stacks a hundred times a second, looks after its event loop fifty
+# times and at the machine twice, and moves tasks that we place ourselves.
+_AT_REST: Final = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.admin.system-monitor.disk": False,
+    "distributed.admin.system-monitor.gil.enabled": False,
+    "distributed.scheduler.work-stealing": False,
+    "distributed.scheduler.active-memory-manager.start": False,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +186,7 @@ def client_of(cluster: Reached) -> Client:
 def _quiet() -> Iterator[None]:
     """Keep what Dask logs and warns of from the screen: what concerns a run is in its records and its progress.
 
-    Workers started meanwhile do not sample their own stacks a hundred times a second beside what is timed.
+    What is started meanwhile leaves the processors to what is timed: see `_AT_REST`.
     """
     import dask  # noqa: PLC0415 - see above
     import distributed  # noqa: F401, PLC0415 - sets up its loggers, which are silenced next
@@ -183,7 +196,7 @@ def _quiet() -> Iterator[None]:
     for name in before:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
-        with dask.config.set({"distributed.worker.profile.enabled": False}), warnings.catch_warnings():
+        with dask.config.set(_AT_REST), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(distributed|tornado)\b")
             yield
     finally:
