@@ -108,6 +108,7 @@ def time_calls(
     clock: Callable[[], int] = time.perf_counter_ns,
     load: Callable[[], Load | None] | None = None,
     each: Callable[[int], object] = lambda _taken: None,
+    turn: Callable[[], object] = lambda: None,
 ) -> Timing:
     """Time `call` until `min_samples` samples are free of contention or the time is up.
 
@@ -121,6 +122,7 @@ def time_calls(
         clock: nanoseconds.
         load: reads what the process has suffered so far.
         each: is told, after each sample, how many were taken.
+        turn: is called before each sample, and may wait; that time counts for nothing.
     """
     load = load or read_load
     start = clock()
@@ -131,6 +133,9 @@ def time_calls(
     samples: list[Sample] = []
     clean = 0
     while len(samples) < FEWEST_SAMPLES or (clean < min_samples and (clock() - start) / 1e9 < max_seconds):
+        asked = clock()
+        turn()
+        start += clock() - asked
         samples.append(_sample(stopwatch, calls, load))
         clean += not samples[-1].contended
         each(len(samples))

@@ -36,6 +36,11 @@ def whole_resident_bytes(pid: int) -> int | None:
     return own + sum(_unshared_bytes(process) for process in started)
 
 
+def available_bytes() -> int:
+    """What new processes can have without anything being written to disk for it."""
+    return int(psutil.virtual_memory().available)
+
+
 def peak_resident_bytes() -> int:
     """The most resident memory this process has had, and each replica that it has started and that still runs."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -18,6 +18,7 @@ from typing import IO, Self
 import psutil
 
 from capsbench.backend import Backend, Setting
+from capsbench.worker import turns
 from capsbench.worker.limits import SECONDS_BETWEEN_LOOKS, Limits, passed
 from capsbench.worker.messages import Done, Job, Message, Part, Progress, Received, decode_message, encode
 
@@ -61,6 +62,7 @@ class Worker:
         abandoned: Callable[[], bool] = lambda: False,
     ) -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in _HEAP}
+        whole = {**inherited, **environment}
         self._limits = limits or Limits()
         self._abandoned = abandoned
         self._start = time.monotonic()
@@ -69,9 +71,10 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**inherited, **environment},
+            env=whole,
             bufsize=0,
             start_new_session=True,
+            pass_fds=turns.descriptors(whole),
         )
         self._unread = bytearray()
         self._stderr = b""

@@ -1,8 +1,9 @@
-"""Processes that all do the same, on sides that take turns: by how much equal code differs on this machine."""
+"""Processes that all do the same, two at a time that take turns: by how much equal code differs on this machine."""
 
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
@@ -13,11 +14,12 @@ from capsbench.record.noise import Process, Recording, floors_of
 from capsbench.runner.assemble import timing_metrics
 from capsbench.runner.interrupt import ending_on_signals
 from capsbench.runner.launch import Worker, receive, worker_environment
-from capsbench.stats.noise import SIDES
+from capsbench.runner.turns import in_turns
 from capsbench.suite.cases import Case, expand
 from capsbench.suite.schema import DatasetChoice, Suite, TimeChoice
 from capsbench.worker.limits import Limits
 from capsbench.worker.messages import Place, ProbePart, Received, RoundPart, TimeJob
+from capsbench.worker.turns import VARIABLE
 
 NETWORK: Final = "em-tiny"
 _IMAGES = 60  # of which a batch is taken; they are made in a moment
@@ -25,6 +27,19 @@ _BATCH = 50
 _MOST_SECONDS = 600.0  # for one process
 _TIME = TimeChoice(rounds=1, min_samples=10, max_seconds=3.0)
 _METRICS = ("train_step_seconds", "forward_seconds", "compile_seconds")
+
+
+_PAIRS: Final[tuple[tuple[Literal["A", "B"], Literal["A", "B"]], ...]] = (("A", "B"), ("B", "A"))
+"""Of a block, in the order in which they begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """A process: when it began, the machine's load then, what it said."""
+
+    began_seconds: float
+    load: float | None
+    received: Received
 
 
 class NotTimed(Exception):  # noqa: N818 - not an error of ours but how the experiment ended
@@ -64,7 +79,9 @@ def noise_case(use: str, modes: tuple[str, ...], device: str, threads: int) -> C
 def record_noise(
     case: Case, blocks: int, *, cache: Path | None = None, each: Callable[[Process], object] = lambda _process: None
 ) -> Recording:
-    """Run blocks of four processes, A B B A, and work out the floors.
+    """Run blocks of two pairs, A B and B A, and work out the floors.
+
+    Both processes of a pair are there at the same time and take turns, sample by sample.
 
     Args:
         case: what each process does.
@@ -98,25 +115,30 @@ def record_noise(
 
 
 def _processes(case: Case, blocks: int, cache: Path | None) -> Iterator[tuple[Process, dict[str, str]]]:
+    start = time.monotonic()
+
+    def timed(descriptor: int, given_up: Callable[[], bool]) -> _Timed:
+        began, load = time.monotonic() - start, _load()
+        with Worker(job, {**environment, VARIABLE: str(descriptor)}, Limits(_MOST_SECONDS), given_up) as worker:
+            return _Timed(began, load, receive(worker))
+
     environment = worker_environment(plugins.load(case.backend), case.setting, case.allocator)
     job = TimeJob(case=case, place=Place(cache=None if cache is None else str(cache)))
-    start = time.monotonic()
-    for side in SIDES * blocks:
-        began, load = time.monotonic() - start, _load()
-        with Worker(job, environment, Limits(_MOST_SECONDS)) as worker:
-            received = receive(worker)
-        yield _process("A" if side == "A" else "B", began, load, received), _versions(received)
+    for pair in _PAIRS * blocks:
+        for side, each in zip(pair, in_turns(timed, timed), strict=True):
+            yield _process(side, each), _versions(each.received)
 
 
-def _process(side: Literal["A", "B"], began: float, load: float | None, received: Received) -> Process:
+def _process(side: Literal["A", "B"], timed: _Timed) -> Process:
+    received = timed.received
     rounds = tuple(part for part in received.parts if isinstance(part, RoundPart))
     if received.done.status != "ok" or not rounds:
         raise NotTimed(received.done.reason or f"its process ended as {received.done.status} without a word")
     metrics = timing_metrics(rounds, _BATCH)
     return Process(
         side=side,
-        started_seconds=began,
-        load=load,
+        started_seconds=timed.began_seconds,
+        load=timed.load,
         contended=sum(metrics[name].contended for name in _METRICS),
         medians={name: metrics[name].value for name in _METRICS},
     )

@@ -26,8 +26,9 @@ from capsbench.track.interleave import (
 from capsbench.track.keep import Kept
 from capsbench.track.progress import VisitProgress
 from capsbench.track.revisions import Repository, Revision
+from capsbench.track.rounds import take_round
 from capsbench.track.sides import ready_sides
-from capsbench.track.visit import Side, Surroundings, visit
+from capsbench.track.visit import Side, Surroundings, Turns, visit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,16 +68,20 @@ class _Visitor:
     progress: VisitProgress
     kept: Mapping[SideName, Kept]
 
-    def take(self, turn: Turn) -> Record:
-        """Make one visit."""
-        side, kept = self.sides[turn.side], self.kept[turn.side]
+    def take(self, turns: Sequence[Turn]) -> list[Record]:
+        """Make the visits of a round."""
+        records = take_round(turns, self._visit)
+        for turn, record in zip(turns, records, strict=True):
+            if turn.purpose == "first":
+                self.kept[turn.side].append(record, turn.cell)
+            self.progress.ended(turn, record)
+        return records
+
+    def _visit(self, turn: Turn, turns: Turns | None) -> Record:
+        side = self.sides[turn.side]
         self.progress.begins(turn, side.revision.short)
-        keep = kept.store.artifacts if turn.purpose == "first" else None
-        record = visit(side, turn.cell, turn.measure, self.around, self.progress.said, keep)
-        if turn.purpose == "first":
-            kept.append(record, turn.cell)
-        self.progress.ended(turn, record)
-        return record
+        keep = self.kept[turn.side].store.artifacts if turn.purpose == "first" else None
+        return visit(side, turn.cell, turn.measure, self.around, self.progress.said, keep, turns)
 
 
 def compare_revisions(plan: Plan, kept: Mapping[SideName, Kept], progress: VisitProgress) -> Findings:
@@ -95,7 +100,7 @@ def compare_revisions(plan: Plan, kept: Mapping[SideName, Kept], progress: Visit
         timed = [each for each in series if each.timed]
         rounds = plan.rounds or usual_rounds(series)
         if timed and rounds > 1:
-            progress.plan("times", 2 * len(timed) * (rounds - 1), f"times, {rounds} rounds in turns")
+            progress.plan("times", 2 * len(timed) * rounds, f"times, {rounds} rounds in turns")
             later_rounds(series, rounds, take)
         findings = findings_of(series, judge)
         _keep(findings, series, kept)

@@ -1,7 +1,8 @@
 """Two revisions in turns: who is visited when, what is compared, and what is looked at again before it is worse.
 
-Every visit is a fresh process of that revision. Rounds go A B, B A, A B, …, so that a machine that drifts treats both
-alike. Everything is measured in the first round; the others take times only.
+Every visit is a fresh process of that revision. First everything is measured once on each side; then come rounds of
+times only. The two visits of a round are made at the same time and take turns, sample by sample, where the machine has
+room for both; so they are a pair. They begin A B, B A, A B, …
 """
 
 from collections import defaultdict
@@ -9,30 +10,33 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from capsbench.measure.memory import available_bytes
 from capsbench.record.compare import Change, Pair
 from capsbench.record.schema import Record
 from capsbench.stats.verdict import least_samples
 from capsbench.suite.schema import Measure
 from capsbench.track.cells import Cell
-from capsbench.track.pooling import pooled, with_fresh_times
+from capsbench.track.pooling import pooled, with_fresh_times, with_times
 
 SideName = Literal["base", "head"]
 Purpose = Literal["first", "times", "again"]
 SIDES: Final[tuple[SideName, SideName]] = ("base", "head")
 
 _TIMES_A_CASE: Final = 3
+_SHARE_OF_MEMORY: Final = 0.8
 LEAST_FRESH_ROUNDS: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """A visit: whose, for which case, what for, in which of how many rounds (from 0)."""
+    """A visit: whose, for which case, what for, in which of how many rounds (from 0), whether beside the other's."""
 
     side: SideName
     cell: Cell
     purpose: Purpose
     number: int
     rounds: int
+    beside: bool = False
 
     @property
     def measure(self) -> tuple[Measure, ...]:
@@ -44,28 +48,57 @@ class Turn:
         return ("time", "ops") if self.purpose == "again" and "ops" in whole else ("time",)
 
 
-Take = Callable[[Turn], Record]
+Take = Callable[[Sequence[Turn]], Sequence[Record]]
+"""Makes the visits of a round: one, or two of either side."""
 Judge = Callable[[Sequence[Pair]], tuple[Change, ...]]
 """How pairs are compared: `record.compare.compare` with its margin."""
 
 
 @dataclass(slots=True)
 class Series:
-    """One case's records of both sides so far, a record a round."""
+    """One case's records of both sides so far.
+
+    Attributes:
+        cell: the case.
+        first: where everything was measured.
+        rounds: of times, a record a round.
+    """
 
     cell: Cell
-    records: Mapping[SideName, list[Record]] = field(default_factory=lambda: {side: [] for side in SIDES})
+    first: dict[SideName, Record] = field(default_factory=dict)
+    rounds: Mapping[SideName, list[Record]] = field(default_factory=lambda: {side: [] for side in SIDES})
 
     @property
     def timed(self) -> bool:
         """Whether further rounds say more: both sides work, and times are asked for."""
-        ended = all(record.status == "ok" for records in self.records.values() for record in records)
+        ended = all(record.status == "ok" for side in SIDES for record in self._of(side))
         return ended and "time" in self.cell.suite.measure
 
+    @property
+    def fits_beside(self) -> bool:
+        """Whether both sides can be there at the same time: on processors, and in the memory that is free.
+
+        Two processes share a GPU only as its driver likes.
+        """
+        known = [self._of(side) for side in SIDES]
+        if not all(known) or any(record.case.device != "cpu" for records in known for record in records):
+            return False
+        held = (records[-1].metrics.get("peak_rss_bytes") for records in known)
+        return sum(metric.value for metric in held if metric) < _SHARE_OF_MEMORY * available_bytes()
+
     def pair(self) -> Pair:
-        """What there is of both sides."""
-        base, head = (pooled(self.records[side]) for side in SIDES)
+        """What there is of both sides: times of the rounds, where there are any, and the rest as it was first."""
+        base, head = (self._pooled(side) for side in SIDES)
         return Pair(base, head)
+
+    def _of(self, side: SideName) -> list[Record]:
+        return [*([self.first[side]] if side in self.first else []), *self.rounds[side]]
+
+    def _pooled(self, side: SideName) -> Record:
+        first, rounds = self.first.get(side), self.rounds[side]
+        if first is None or not rounds:
+            return pooled(rounds) if first is None else first
+        return with_times(first, pooled(rounds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +124,7 @@ def first_round(cells: Iterable[Cell], take: Take) -> tuple[Series, ...]:
     for series in made:
         for side in SIDES:
             turn = Turn(side=side, cell=series.cell, purpose="first", number=0, rounds=1)
-            series.records[side].append(take(turn))
+            [series.first[side]] = take([turn])
     return made
 
 
@@ -102,14 +135,16 @@ def usual_rounds(series: Sequence[Series]) -> int:
 
 
 def later_rounds(series: Sequence[Series], rounds: int, take: Take, purpose: Purpose = "times") -> None:
-    """Add rounds until each series has so many; once a side of one has failed, it takes no more."""
+    """Take so many rounds of times of each series; once a side of one has failed, it takes no more."""
     for number in range(rounds):
-        for each in series:
-            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
-                begun = bool(each.records[side])
-                if len(each.records[side]) <= number and (each.timed or not begun):
-                    turn = Turn(side=side, cell=each.cell, purpose=purpose, number=number, rounds=rounds)
-                    each.records[side].append(take(turn))
+        for each in (each for each in series if each.timed):
+            sides, beside = (SIDES if number % 2 == 0 else SIDES[::-1]), each.fits_beside
+            turns = [
+                Turn(side=side, cell=each.cell, purpose=purpose, number=number, rounds=rounds, beside=beside)
+                for side in sides
+            ]
+            for side, record in zip(sides, take(turns), strict=True):
+                each.rounds[side].append(record)
 
 
 def findings_of(series: Sequence[Series], judge: Judge) -> Findings:
@@ -133,7 +168,7 @@ def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Tak
     metrics: defaultdict[int, set[str]] = defaultdict(set)
     for change in doubtful.values():
         metrics[place[id(change.pair)]].add(change.metric)
-    again = {number: Series(series[number].cell) for number in metrics}
+    again = {number: Series(series[number].cell, first=series[number].first) for number in metrics}
     later_rounds(list(again.values()), rounds, take, "again")
     pairs = list(findings.pairs)
     for number, each in again.items():

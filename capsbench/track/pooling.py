@@ -41,6 +41,13 @@ def pooled(records: Sequence[Record]) -> Record:
 
 
 def with_fresh_times(record: Record, fresh: Record, rounds: int) -> Record:
+    """As `with_times`, of rounds that were taken because the times before them looked worse; a note says so."""
+    told = f"times are those of {rounds} fresh rounds, as those before them looked worse"
+    found = with_times(record, fresh)
+    return replace(found, notes=(*found.notes, told))
+
+
+def with_times(record: Record, fresh: Record) -> Record:
     """A record whose times, and op table where there is a fresh one, are those of a later series of rounds."""
     times = {name: metric for name, metric in fresh.metrics.items() if metric.kind == "sampled"}
     kept = [note for note in record.notes if not _CONTENDED.fullmatch(note)]
@@ -55,7 +62,7 @@ def with_fresh_times(record: Record, fresh: Record, rounds: int) -> Record:
         step_profile_seconds=profile.step_profile_seconds,
         step_bare_seconds=profile.step_bare_seconds,
         forward_profile=profile.forward_profile,
-        notes=(*kept, *told, f"times are those of {rounds} fresh rounds, as those before them looked worse"),
+        notes=(*kept, *told),
     )
 
 

@@ -12,7 +12,7 @@ from rich.table import Column
 
 from capsbench.record.schema import Record
 from capsbench.runner.progress import describe_seconds
-from capsbench.track.interleave import Purpose, Turn
+from capsbench.track.interleave import Purpose, SideName, Turn
 
 _ONE_LINE: Final = Column(no_wrap=True, overflow="ellipsis")
 _SECONDS_BETWEEN_LINES: Final = 30.0
@@ -35,19 +35,21 @@ class VisitProgress:
         self._task = self._bar.add_task("", total=1.0, count="")
         self._planned: dict[Purpose, int] = {}
         self._seconds: defaultdict[Purpose, list[float]] = defaultdict(list)
-        self._start = self._last_line = 0.0
+        self._since = self._last_line = 0.0
         self._name = ""
+        self._names: dict[SideName, str] = {}
 
     def plan(self, purpose: Purpose, visits: int, sentence: str) -> None:
         """So many visits will be made for a purpose; the sentence stays on the screen."""
         self._planned[purpose] = visits
+        self._since = time.monotonic()
         self._console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def begins(self, turn: Turn, revision: str) -> None:
         """A visit begins."""
         count = f" {turn.number + 1} of {turn.rounds}" if turn.purpose != "first" else ""
         self._name = f"{_STAGES[turn.purpose]}{count}, {turn.side} {revision}, {turn.cell.label}"
-        self._start = time.monotonic()
+        self._names[turn.side] = self._name
         self._show("")
 
     def said(self, line: str) -> None:
@@ -56,9 +58,11 @@ class VisitProgress:
 
     def ended(self, turn: Turn, record: Record) -> None:
         """A visit has left its record; a failure is said on a line that stays."""
-        self._seconds[turn.purpose].append(time.monotonic() - self._start)
+        now = time.monotonic()
+        self._seconds[turn.purpose].append(now - self._since)  # of two at the same time the second took none
+        self._since = now
         if record.status != "ok":
-            told = f"{record.status}  {self._name}  {record.reason}"
+            told = f"{record.status}  {self._names[turn.side]}  {record.reason}"
             self._console.print(f"[red]{escape(told)}[/]", highlight=False, soft_wrap=True)
         self._show("")
 

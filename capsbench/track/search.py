@@ -1,5 +1,6 @@
 """One step of git's search for a commit: measure the one that is checked out, and say which side it is like."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from capsbench.track.cells import Cell, cells
 from capsbench.track.interleave import Series, SideName, Turn, later_rounds
 from capsbench.track.keep import commits_of, read_cell
 from capsbench.track.revisions import Repository, Revision, resolve
+from capsbench.track.rounds import take_round
 from capsbench.track.sides import ready_sides
-from capsbench.track.visit import visit
+from capsbench.track.visit import Turns, visit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +81,16 @@ def answer(asked: Question, repository: Repository, rounds: int, data: Path) -> 
     revisions: dict[SideName, Revision] = {"base": asked.base, "head": here} if in_time else {"head": here}
     with ready_sides(repository, revisions, data) as (sides, around):
 
-        def take(turn: Turn) -> Record:
-            return visit(sides[turn.side], turn.cell, turn.measure, around)
+        def take(turns: Sequence[Turn]) -> list[Record]:
+            return take_round(turns, visit_of)
+
+        def visit_of(turn: Turn, turns: Turns | None) -> Record:
+            return visit(sides[turn.side], turn.cell, turn.measure, around, turns=turns)
 
         if not in_time:
             wanted = measures(asked.metric, asked.cell.suite.measure)
             found = visit(sides["head"], asked.cell, wanted, around)
             return likeness(asked.metric, asked.kept, found)
-        series = Series(asked.cell)
+        series = Series(asked.cell, first={"base": asked.kept.base, "head": asked.kept.new})
         later_rounds([series], rounds, take)
         return likeness_in_time(asked.metric, asked.kept, series.pair())

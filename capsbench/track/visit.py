@@ -1,12 +1,13 @@
 """One visit to a revision: its own capsbench runs one case, in a process of its own, and leaves a record."""
 
 import os
+import selectors
 import shutil
 import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,12 @@ from capsbench.suite.schema import Measure
 from capsbench.track.cells import Cell, text_for
 from capsbench.track.checkout import Checkout, last_line
 from capsbench.track.revisions import Repository, Revision
+from capsbench.worker.turns import VARIABLE
 
 _SECONDS_TO_END: Final = 20.0
 _LINES: Final = 40
+_SECONDS_BETWEEN_LOOKS: Final = 0.5
+_CHUNK_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,14 @@ class Surroundings:
     scratch: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """How a visit takes turns: see `runner.turns.Work`."""
+
+    descriptor: int
+    given_up: Callable[[], bool]
+
+
 def visit(
     side: Side,
     cell: Cell,
@@ -57,6 +69,7 @@ def visit(
     around: Surroundings,
     tell: Callable[[str], object] = lambda _line: None,
     keep: Callable[[str], Path] | None = None,
+    turns: Turns | None = None,
 ) -> Record:
     """Have a revision run a case once, with one timing round; what goes wrong is the record's status and reason.
 
@@ -67,6 +80,7 @@ def visit(
         around: see there.
         tell: hears every line that the run says of itself.
         keep: the folder for a case's larger files, by the case's id; None forgets them.
+        turns: with another visit that is made at the same time; a revision that knows of none takes none.
     """
     if side.checkout.problem is not None:
         return absent(cell, "crash", side.checkout.problem)
@@ -75,7 +89,7 @@ def visit(
     try:
         suite = folder / cell.path.name
         suite.write_text(text_for(cell, measure, around.repository, side.root), encoding="utf-8")
-        code, said = _run(_command(side, suite, folder, around.data), side, tell)
+        code, said = _run(_command(side, suite, folder, around.data), side, tell, turns)
         return _record(cell, folder, code, said.replace(str(suite), cell.path.name), keep)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -110,13 +124,17 @@ def _record(cell: Cell, folder: Path, code: int, said: str, keep: Callable[[str]
     return record
 
 
-def _run(command: list[str], side: Side, tell: Callable[[str], object]) -> tuple[int, str]:
+def _run(command: list[str], side: Side, tell: Callable[[str], object], turns: Turns | None) -> tuple[int, str]:
     """Run to the end, in a session of its own; the exit code and what was said last.
 
     However this ends, the process does too. It is asked first, so that it takes its workers with it.
     """
     lines: deque[str] = deque(maxlen=_LINES)
     environment: Mapping[str, str] = side.checkout.environment
+    descriptors: tuple[int, ...] = ()
+    if turns is not None:
+        environment = {**environment, VARIABLE: str(turns.descriptor)}
+        descriptors = (turns.descriptor,)
     with subprocess.Popen(
         command,
         cwd=side.checkout.folder,
@@ -124,12 +142,11 @@ def _run(command: list[str], side: Side, tell: Callable[[str], object]) -> tuple
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
         start_new_session=True,
+        pass_fds=descriptors,
     ) as process:
         try:
-            for line in process.stderr or ():
+            for line in _lines(process, turns):
                 lines.append(line)
                 tell(line.strip())
             code = process.wait()
@@ -138,7 +155,24 @@ def _run(command: list[str], side: Side, tell: Callable[[str], object]) -> tuple
     return code, last_line("".join(lines))
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _lines(process: subprocess.Popen[bytes], turns: Turns | None) -> Iterator[str]:
+    """What a process says, line by line, until it ends or nobody waits for it any more."""
+    assert process.stderr is not None  # noqa: S101 - it is a pipe
+    rest = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stderr, selectors.EVENT_READ)
+        while turns is None or not turns.given_up():
+            if selector.select(_SECONDS_BETWEEN_LOOKS):
+                said = os.read(process.stderr.fileno(), _CHUNK_BYTES)
+                *lines, rest = (rest + said).split(b"\n")
+                yield from (line.decode(errors="replace") + "\n" for line in lines)
+                if not said:
+                    break
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is not None:
         return
     with suppress(ProcessLookupError):

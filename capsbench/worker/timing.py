@@ -5,6 +5,7 @@ from capsbench.measure.memory import peak_resident_bytes
 from capsbench.worker.messages import Progress, RoundPart
 from capsbench.worker.pace import Pace
 from capsbench.worker.prepare import Prepared, Send
+from capsbench.worker.turns import wait_for_turn
 
 STAGE = "time"
 _FORWARD_SHARE = 0.3
@@ -30,12 +31,14 @@ def time_round(prepared: Prepared, send: Send) -> None:
         min_samples=wanted.min_samples,
         max_seconds=seconds * _FORWARD_SHARE,
         each=lambda taken: teller.tell(taken, 0, "forward pass"),
+        turn=wait_for_turn,
     )
     trains = time_calls(
         train,
         min_samples=wanted.min_samples,
         max_seconds=seconds * (1.0 - _FORWARD_SHARE),
         each=lambda taken: teller.tell(taken, wanted.min_samples, "train step"),
+        turn=wait_for_turn,
     )
     send(
         RoundPart(

@@ -196,7 +196,11 @@ class FakeRealization:
         return scores * np.float32(np.nan) if self._setting.mode == "narrow-nan" else scores
 
     def _sleep(self):
+        began = time.monotonic()
         time.sleep({"slow": 0.005, "steady": 0.02}.get(self._setting.mode, 0.0) / self._setting.devices)
+        if "FAKE_LOG" in os.environ:
+            with Path(os.environ["FAKE_LOG"]).open("a", encoding="ascii") as log:
+                log.write(f"{os.getpid()} {began} {time.monotonic()}\n")
 
     @property
     def _setting_type(self):

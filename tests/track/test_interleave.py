@@ -12,6 +12,7 @@ from capsbench.suite.schema import load_suite
 from capsbench.track.cells import cells, without_times
 from capsbench.track.interleave import (
     LEAST_FRESH_ROUNDS,
+    Series,
     confirm,
     findings_of,
     first_round,
@@ -48,8 +49,11 @@ class Machine:
         self.turns = []
         self._seconds, self._status = seconds, status
 
-    def take(self, turn):
-        """Make a visit."""
+    def take(self, turns):
+        """Make the visits of a round."""
+        return list(map(self._visit, turns))
+
+    def _visit(self, turn):
         self.turns.append(turn)
         key = case(mode=turn.cell.case.mode, batch=turn.cell.case.batch)
         metrics = {"allocated_bytes": exact(1_000, "B")}
@@ -84,17 +88,34 @@ def compared(planned, machine, rounds):
 
 
 def test_rounds_are_taken_in_turns(planned):
-    """A B in the first round, B A in the second, A B in the third; only times, and only where they are asked for."""
+    """Everything of A and B first, then A B, B A, A B; of those only times, and only where they are asked for."""
     machine = Machine(alike)
-    series, findings = compared(planned[:1], machine, 4)
-    assert [turn.side for turn in machine.turns] == ["base", "head", "head", "base", "base", "head", "head", "base"]
+    series, findings = compared(planned[:1], machine, 3)
+    assert [turn.side for turn in machine.turns] == ["base", "head", "base", "head", "head", "base", "base", "head"]
     assert [turn.measure for turn in machine.turns[:3]] == [("memory", "time", "ops")] * 2 + [("time",)]
-    assert len(findings.pairs[0].new.metrics["train_step_seconds"].samples) == 4
+    assert len(findings.pairs[0].new.metrics["train_step_seconds"].samples) == 3
     machine = Machine(alike)
     compared(planned, machine, 2)
     assert len(machine.sides("first")) == 8
-    assert len(machine.sides("times")) == 4
+    assert len(machine.sides("times")) == 8
     assert usual_rounds(series) == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "beside"),
+    [({}, True), ({"device": "cuda:0"}, False), ({"rss": 1e15}, False)],
+    ids=["a processor", "a GPU", "too little memory"],
+)
+def test_rounds_are_side_by_side_where_there_is_room(planned, changes, beside):
+    """Both processes of a round are there at once on processors whose memory holds both."""
+    series = Series(planned[0])
+    held = {"peak_rss_bytes": sampled([changes.get("rss", 1e6)])}
+    for side in ("base", "head"):
+        series.first[side] = record(case(device=changes.get("device", "cpu")), metrics=held)
+    machine = Machine(alike)
+    later_rounds([series], 2, machine.take)
+    assert [turn.beside for turn in machine.turns[:2]] == [beside] * 2
+    assert not Series(planned[0]).fits_beside
 
 
 def test_identical_sides_are_not_worse(planned):

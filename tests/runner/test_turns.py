@@ -1,0 +1,139 @@
+"""Two works go on one at a time, in turns: nothing of one runs while the other is timed."""
+
+import _thread
+import os
+import threading
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+
+from capsbench import plugins
+from capsbench.runner.launch import Worker, receive, worker_environment
+from capsbench.runner.turns import in_turns
+from capsbench.suite.schema import TimeChoice
+from capsbench.worker.limits import Limits
+from capsbench.worker.messages import Place, TimeJob
+from capsbench.worker.turns import ASKS, VARIABLE, descriptors, wait_for_turn
+
+
+class Log:
+    """What two works did, in the order in which they did it; and whether both ever did something at once."""
+
+    def __init__(self):
+        self.done = []
+        self.clashed = False
+        self._busy = threading.Lock()
+
+    def work(self, name, samples):
+        """Start up, then take so many samples, each in a turn of its own."""
+
+        def do(descriptor, _given_up):
+            self._step(f"{name} starts")
+            for number in range(samples):
+                os.write(descriptor, ASKS)
+                assert os.read(descriptor, 1)
+                self._step(f"{name}{number}")
+            return f"{name} ended"
+
+        return do
+
+    def _step(self, what):
+        if not self._busy.acquire(blocking=False):
+            self.clashed = True
+            return
+        self.done.append(what)
+        time.sleep(0.01)
+        self._busy.release()
+
+
+def test_samples_alternate():
+    """One starts up and waits, the other starts up, then one sample of each; who has more goes on alone."""
+    log = Log()
+    assert in_turns(log.work("a", 2), log.work("b", 4)) == ("a ended", "b ended")
+    assert log.done == ["a starts", "b starts", "a0", "b0", "a1", "b1", "b2", "b3"]
+    assert not log.clashed
+
+
+def test_works_that_never_ask_go_one_after_the_other():
+    """As a revision does that knows of no turns."""
+    log = Log()
+    in_turns(log.work("a", 0), log.work("b", 3))
+    assert log.done == ["a starts", "b starts", "b0", "b1", "b2"]
+    log = Log()
+    in_turns(log.work("a", 2), log.work("b", 0))
+    assert log.done == ["a starts", "b starts", "a0", "a1"]
+
+
+def test_what_a_work_raises_is_raised_when_both_have_ended():
+    """The other one is not cut off."""
+
+    def fails(_descriptor, _given_up):
+        raise OSError("so it is")
+
+    log = Log()
+    with pytest.raises(OSError, match="so it is"):
+        in_turns(fails, log.work("b", 2))
+    assert log.done == ["b starts", "b0", "b1"]
+
+
+def test_who_has_no_turns_does_not_wait(monkeypatch):
+    """Nor does a process whose variable names something else, or a socket that nobody listens at."""
+    monkeypatch.delenv(VARIABLE, raising=False)
+    wait_for_turn()
+    with Path(os.devnull).open("rb") as file:
+        for told in ("", "x", "-1", "99999999999999999999", str(file.fileno()), "1000000"):
+            assert descriptors({VARIABLE: told}) == ()
+    read, write = os.pipe()
+    assert descriptors({VARIABLE: str(read)}) == ()
+    os.close(read)
+    os.close(write)
+
+
+@pytest.fixture
+def timed(make_case, mnist_root):
+    """A function that returns a work which times a case of the fake backend in a worker."""
+
+    def timed(mode):
+        case = make_case(mode, measure=("time",), time=TimeChoice(rounds=1, min_samples=4, max_seconds=5.0))
+        environment = worker_environment(plugins.load(case.backend), case.setting, case.allocator)
+        job = TimeJob(case=case, place=Place(data_root=str(mnist_root)))
+
+        def do(descriptor, given_up):
+            with Worker(job, {**environment, VARIABLE: str(descriptor)}, Limits(60.0), given_up) as worker:
+                return receive(worker)
+
+        return do
+
+    return timed
+
+
+def test_workers_take_turns(timed, tmp_path, monkeypatch):
+    """No step of one overlaps with a step of the other, and samples alternate once both have warmed up."""
+    log = tmp_path / "steps"
+    monkeypatch.setenv("FAKE_LOG", str(log))
+    found = in_turns(timed("steady"), timed("steady"))
+    assert [each.done.status for each in found] == ["ok", "ok"]
+    steps = [line.split() for line in log.read_text(encoding="ascii").splitlines()]
+    steps.sort(key=lambda step: float(step[1]))
+    assert all(float(end) <= float(begin) for (_, _, end), (_, begin, _) in pairwise(steps))
+    changes = sum(a != b for (a, *_), (b, *_) in pairwise(steps))
+    assert changes >= 12  # of eight samples each
+
+
+def test_a_worker_that_dies_leaves_the_other_its_turns(timed):
+    """One fails, one is timed."""
+    dead, alive = in_turns(timed("killed"), timed("fast"))
+    assert (dead.done.status, alive.done.status) == ("crash", "ok")
+
+
+def test_an_interrupt_leaves_no_worker(timed):
+    """Neither the one that works nor the one that waits."""
+    threading.Timer(3.0, _thread.interrupt_main).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        in_turns(timed("steady"), timed("hang"))
+    assert time.monotonic() - began < 20
+    assert not [child for child in psutil.Process().children() if "capsbench.worker" in child.cmdline()]
