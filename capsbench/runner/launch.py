@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from types import TracebackType
 from typing import IO, Self
 
@@ -63,7 +64,8 @@ class Worker:
     ) -> None:
         inherited = {name: value for name, value in os.environ.items() if name not in _HEAP}
         whole = {**inherited, **environment}
-        self._limits = limits or Limits()
+        asks = turns.descriptors(whole)
+        self._limits = replace(limits or Limits(), waits=bool(asks))
         self._abandoned = abandoned
         self._start = time.monotonic()
         self._process = subprocess.Popen(
@@ -74,7 +76,7 @@ class Worker:
             env=whole,
             bufsize=0,
             start_new_session=True,
-            pass_fds=turns.descriptors(whole),
+            pass_fds=asks,
         )
         self._unread = bytearray()
         self._stderr = b""

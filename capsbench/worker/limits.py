@@ -20,11 +20,13 @@ class Limits:
         seconds: since the worker was started.
         memory_bytes: that it may hold.
         replicas: whether what the processes hold that it starts counts, too.
+        waits: whether it takes turns with another one that does the same; then it has twice the time.
     """
 
     seconds: float | None = None
     memory_bytes: int | None = None
     replicas: bool = False
+    waits: bool = False
 
 
 def limits_of(choice: LimitChoice, devices: int) -> Limits:
@@ -35,7 +37,7 @@ def limits_of(choice: LimitChoice, devices: int) -> Limits:
 
 def passed(limits: Limits, seconds: float, pid: int) -> Done | None:
     """How a worker must end that has run for `seconds` and now holds what it holds; None where it may go on."""
-    if limits.seconds is not None and seconds > limits.seconds:
+    if limits.seconds is not None and seconds > limits.seconds * (2 if limits.waits else 1):
         return Done(status="timeout", reason=f"stopped after the limit of {limits.seconds:g} seconds")
     # Looking for other processes takes a while: only where there are any.
     held = whole_resident_bytes if limits.replicas else resident_bytes

@@ -7,7 +7,7 @@ import pytest
 
 from capsbench.measure.memory import peak_resident_bytes, resident_bytes, whole_resident_bytes
 from capsbench.suite.schema import LimitChoice
-from capsbench.worker.limits import limits_of, passed
+from capsbench.worker.limits import Limits, limits_of, passed
 
 MANY = 200 << 20
 
@@ -68,3 +68,10 @@ def test_a_case_on_several_devices_is_held_to_its_limit_as_a_whole():
     end = passed(limits_of(choice, devices=2), 0.0, os.getpid())
     assert end is not None
     assert (end.status, end.reason.startswith("stopped at ")) == ("oom", True)
+
+
+def test_who_waits_for_others_has_twice_the_time():
+    """Half of it is the other one's."""
+    alone, in_turns = Limits(seconds=10.0), Limits(seconds=10.0, waits=True)
+    assert [passed(alone, seconds, os.getpid()) is None for seconds in (9.0, 11.0, 21.0)] == [True, False, False]
+    assert [passed(in_turns, seconds, os.getpid()) is None for seconds in (9.0, 11.0, 21.0)] == [True, True, False]
