@@ -122,13 +122,15 @@ def noise_table(recording: Recording) -> Table:
     def cells(metric: str) -> Iterator[Cell]:
         yield text_cell(metric)
         yield share(scatter_of(recording, metric))
+        yield share(ratio_scatter_of(recording, metric))
         for interleaved in (True, False):
             yield from (share(floor_of(recording.floors, metric, count, interleaved=interleaved)) for count in counts)
         yield from (_rounds(recording, metric, growth) for growth in _GROWTHS)
 
     columns = (
         Column("metric", "key", "left"),
-        Column("between\nprocesses"),
+        Column("between\nprocesses", group="scatter"),
+        Column("ratio of\na pair", group="scatter"),
         *(Column(f"in turns\n{count} a side", group="turns") for count in counts),
         *(Column(f"in a row\n{count} a side", group="apart") for count in counts),
         *(Column(f"rounds for\n+{100 * growth - 100:.0f} %", group="rounds") for growth in _GROWTHS),
@@ -150,13 +152,22 @@ def scatter_of(recording: Recording, metric: str) -> float:
     return stdev(log(each.medians[metric]) for each in recording.processes)
 
 
+def ratio_scatter_of(recording: Recording, metric: str) -> float:
+    """Standard deviation of the log ratios of two processes that ran at the same time."""
+    import numpy as np
+
+    from capsbench.stats.noise import pair_scatter
+
+    return pair_scatter(np.log([each.medians[metric] for each in recording.processes]))
+
+
 def _rounds(recording: Recording, metric: str, growth: float) -> Cell:
     from capsbench.report import format as fmt
     from capsbench.report.table import Cell
     from capsbench.stats.noise import rounds_to_find
 
     known = [each for each in recording.floors if each.metric == metric]
-    needed = rounds_to_find(growth, scatter_of(recording, metric), known)
+    needed = rounds_to_find(growth, ratio_scatter_of(recording, metric), known)
     return Cell(fmt.NOTHING) if needed is None else Cell(str(needed), needed)
 
 
@@ -164,11 +175,15 @@ def _notes(recording: Recording) -> Iterator[str]:
     loads = [each.load for each in recording.processes if each.load is not None]
     count = len(recording.processes)
     yield (
+        "ratio of a pair: by how much B over A scatters for two processes that ran at the same time, in turns sample "
+        "by sample; it would be 1.41 times the scatter between processes if they had nothing in common."
+    )
+    yield (
         f"floor: 99 % of comparisons of equal code stay within it, by resampling {count} processes of the same work "
-        f"({recording.work}): with sides that take turns, or all of A in a row before all of B, where the largest gap "
+        f"({recording.work}): in pairs that take turns, or all of A in a row before all of B, where the largest gap "
         "that was seen counts if it is more."
     )
-    yield "rounds: so many a side, in turns, find such a slowdown of a lone time in 4 of 5 trials; —: no number would."
+    yield "rounds: so many pairs find such a slowdown of a lone time in 4 of 5 trials; —: no number would."
     disturbed = sum(each.contended > 0 for each in recording.processes)
     if loads:
         said = f"load {min(loads):.1f} to {max(loads):.1f} meanwhile"

@@ -152,10 +152,12 @@ def compare(
         pairs: of cases.
         margin: what share of a time counts for nothing, where no noise asks for more.
         noise: of the machines that the sides were measured on, as far as it is known; the largest floor counts.
-        interleaved: whether the processes of both sides took turns, which has a floor of its own.
+        interleaved: whether the processes of both sides took turns, round by round: times are then compared pair by
+            pair, and held to a floor of their own.
         unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    changes = list(_shifted(change for pair in pairs for change in _of_pair(pair, unchanged)))
+    compared = (change for pair in pairs for change in _of_pair(pair, unchanged))
+    changes = list(_shifted(compared, paired=interleaved))
     changes += _errors(pairs)
     places = [place for place, change in enumerate(changes) if change.seen is not None]
     corrected = holm([change.seen.p_value for change in changes if change.seen is not None])
@@ -210,10 +212,10 @@ def _common(pair: Pair) -> Iterator[tuple[str, str, float, float, Direction]]:
         yield OP_CALLS, "exact", before, after, "lower"
 
 
-def _shifted(changes: Iterator[Change]) -> Iterator[Change]:
+def _shifted(changes: Iterator[Change], *, paired: bool) -> Iterator[Change]:
     """The changes, those of times with what is seen of them; times that cannot be compared are left out."""
     while some := list(islice(changes, _TOGETHER)):
-        seen = iter(shifts([_samples(change) for change in some if change.kind == "time"]))
+        seen = iter(shifts([_samples(change) for change in some if change.kind == "time"], paired=paired))
         for change in some:
             if change.kind != "time":
                 yield change

@@ -18,7 +18,8 @@ from capsbench.record.schema import CaseKey
 from capsbench.stats.noise import Floor, floor_of, floors
 from capsbench.suite.cases import content_hash
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
+"""Since processes run in pairs, the two of each at the same time; in 1 they ran one after the other."""
 USUAL_PROCESSES: Final = 10
 """A side, that `Noise.floor` speaks of; or as many as were recorded."""
 _USUAL_TIMES: Final = ("train_step_seconds", "forward_seconds")
@@ -57,7 +58,7 @@ class Recording:
         measured: UTC time of its end.
         versions: of the backend and what it stands on.
         floors: by metric and processes a side.
-        processes: in the order in which they ran; run.json goes without them.
+        processes: pair after pair, the two of each having run at the same time; run.json goes without them.
     """
 
     backend: str

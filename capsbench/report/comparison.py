@@ -14,7 +14,7 @@ from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
 from capsbench.report.rows import Field, table_of_items, within
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
-from capsbench.stats.verdict import Difference
+from capsbench.stats.verdict import Difference, Shift
 
 _WORDS: Final[tuple[Word, ...]] = ("worse", "better", "changed", "undecided", "same")
 _KINDS: Final[Mapping[Kind, str]] = {
@@ -29,6 +29,10 @@ _MOST_NAMED: Final = 5
 _RATIO: Final = (
     "ratio: B over A; of times the median over all pairs of processes, with the interval that the rank test does not "
     "reject at 95 % (with three rounds a side: all there is)."
+)
+_PAIRED_RATIO: Final = (
+    "ratio: B over A; of times from the pairs of processes that took turns, round by round, with the interval that the "
+    "signed-rank test does not reject at 95 % (with five rounds or fewer: all there is)."
 )
 _VERDICT: Final = (
     "verdict: of times and error rates with a chance of at most 1 % for any false alarm in the table; of numbers that "
@@ -61,7 +65,7 @@ def comparison_tables(
     fields = (*_CASE_FIELDS, *([_SEED] if several_seeds else []), *_FIELDS)
     if most is not None and len(shown) > most:
         shown.sort(key=lambda change: _WORDS.index(change.verdict))
-    notes = (_RATIO, _VERDICT, _margins(shown, margin))
+    notes = (_PAIRED_RATIO if any(map(_is_paired, shown)) else _RATIO, _VERDICT, _margins(shown, margin))
     return (table_of_items("A and B", fields, shown, notes, urgent=_is_worse, what="worse"),)
 
 
@@ -173,6 +177,10 @@ def _margins(changes: Sequence[Change], margin: float) -> str:
     raised = [change.margin for change in changes if change.margin is not None and change.margin > margin]
     more = f", or {_span(raised)} where the machine's noise floor is more" if raised else ""
     return f"margin: within {fmt.percent(margin)} % a time is the same{more}."
+
+
+def _is_paired(change: Change) -> bool:
+    return isinstance(change.seen, Shift) and change.seen.paired
 
 
 def _is_worse(change: Change) -> bool:

@@ -1,16 +1,18 @@
 """By how much do two sides of equal code differ? Floors for ratios, resampled from processes that all did the same.
 
-The processes ran in blocks of four, A B B A, so that a machine that drifts treats both sides alike.
+The processes ran in pairs, A B, B A, ..., the two of each at the same time, taking turns sample by sample, so that what
+the machine does to one it does to the other.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import exp, isfinite
+from math import exp, isfinite, sqrt
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from capsbench.stats.signed_rank import walsh_averages
 from capsbench.stats.verdict import MARGIN, finds
 
 SHARE: Final = 0.99
@@ -30,7 +32,7 @@ class Floor:
     Attributes:
         metric: which time.
         processes: a side, whose medians the ratio is estimated from.
-        interleaved: where the processes of both sides took turns, A B B A.
+        interleaved: where the processes of both sides took turns, pair by pair.
         apart: where all of A ran before all of B, as with two runs; never less than `interleaved`.
     """
 
@@ -44,7 +46,7 @@ def floors(medians: Mapping[str, Sequence[float]]) -> tuple[Floor, ...]:
     """Floors of every metric for up to as many processes a side as there are.
 
     Args:
-        medians: by metric, of one process each, in the order in which they ran; positive, whole blocks of four.
+        medians: by metric, of one process each, pair after pair; positive, whole blocks of four.
 
     Raises:
         ValueError: no whole blocks, or a median that is not positive and finite.
@@ -77,45 +79,53 @@ def floor_of(known: Sequence[Floor], metric: str, count: int, *, interleaved: bo
 
 
 def rounds_to_find(growth: float, scatter: float, known: Sequence[Floor], *, rows: int = 1) -> int | None:
-    """Processes a side, taking turns, that call a slowdown *worse* with a power of 80 %; None where no number would.
+    """Pairs of processes that call a slowdown *worse* with a power of 80 %; None where no number would.
 
-    For the rank test at the corrected level of a table of `rows`, and a ratio that must also pass margin and floor.
+    For the signed-rank test at the corrected level of a table of `rows`, and a ratio that must also pass margin and
+    floor.
 
     Args:
         growth: the slowdown, such as 1.1.
-        scatter: standard deviation of log medians between processes.
+        scatter: of the log ratios of pairs, as `pair_scatter` has it.
         known: floors of one metric; the last one stands for all larger numbers.
         rows: that are decided together.
     """
     for count in range(max(2, min(each.processes for each in known)), _MOST_ROUNDS):
         floor = max((each.processes, each.interleaved) for each in known if each.processes <= count)[1]
-        if finds(count, growth, max(MARGIN, floor), scatter, rows):
+        if finds(count, growth, max(MARGIN, floor), scatter / sqrt(2.0), rows):
             return count
     return None
 
 
-def interleaved_reach(logs: NDArray[np.float64], count: int, *, share: float = SHARE) -> float:
-    """What `share` of the log ratios of `count` processes a side stay within, were they to take turns.
+def pair_scatter(logs: NDArray[np.float64]) -> float:
+    """Standard deviation of the log ratios of pairs of equal code, of which one is known to be the mean, not estimated.
 
-    Blocks are drawn with replacement, whole, so that what neighbours have in common cancels as it did in the machine
-    (the block bootstrap of Künsch 1989, Annals of Statistics 17, with the blocks of the experiment). Each drawn block
-    has its sides exchanged by the toss of a coin, for equal code has no sides; so the ratios lie evenly about one, and
-    their spread needs no correction for a mean that was estimated. The ratio is the one that verdicts use, the median
-    over all pairs of processes (Hodges, Lehmann 1963).
+    With nothing in common within pairs it is the root of 2 times that of `logs`.
 
     Args:
-        logs: of medians, [4 * blocks], in the order run.
-        count: processes a side.
+        logs: of medians, [2 * pairs], pair after pair.
+    """
+    return float(np.sqrt(np.mean(_gaps(logs) ** 2)))
+
+
+def interleaved_reach(logs: NDArray[np.float64], count: int, *, share: float = SHARE) -> float:
+    """What `share` of the log ratios of `count` pairs stay within.
+
+    Pairs are drawn with replacement, whole, so that what both have in common cancels as it did in the machine (the
+    bootstrap of Efron 1979, Annals of Statistics 7, of pairs). Each has its sides exchanged by the toss of a coin, for
+    equal code has no sides; so the ratios lie evenly about one, and their spread needs no correction for a mean that
+    was estimated. The ratio is the one that paired verdicts use, from Walsh averages (Hodges, Lehmann 1963).
+
+    Args:
+        logs: of medians, [2 * pairs], pair after pair.
+        count: pairs.
         share: of the draws.
     """
     generator = np.random.default_rng(_SEED)
-    blocks = logs.reshape(-1, len(SIDES))
-    drawn = blocks[generator.integers(len(blocks), size=(_DRAWS, (count + 1) // 2))]
-    tossed = generator.random(drawn.shape[:2])[..., None] < 0.5
-    outer, inner = drawn[..., [0, 3]], drawn[..., [1, 2]]
-    sides = (np.where(tossed, x, y).reshape(_DRAWS, -1)[:, :count] for x, y in ((outer, inner), (inner, outer)))
-    base, new = sides
-    return float(np.quantile(np.abs(_shifts(base, new)), share))
+    gaps = _gaps(logs)
+    drawn = gaps[generator.integers(len(gaps), size=(_DRAWS, count))]
+    tossed = np.where(generator.random(drawn.shape) < 0.5, drawn, -drawn)
+    return float(np.quantile(np.abs(np.median(walsh_averages(tossed), axis=1)), share))
 
 
 def apart_reach(logs: NDArray[np.float64], count: int) -> float:
@@ -133,6 +143,13 @@ def _shifts(base: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.f
     gaps = (new[:, :, None] - base[:, None, :]).reshape(len(base), -1)
     medians: NDArray[np.float64] = np.median(gaps, axis=1)
     return medians
+
+
+def _gaps(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log ratios, [pairs], of the second of each pair to the first."""
+    first, second = logs.reshape(-1, 2).T
+    gaps: NDArray[np.float64] = second - first
+    return gaps
 
 
 def _logs(metric: str, samples: Sequence[float]) -> NDArray[np.float64]:

@@ -1,21 +1,21 @@
 """Is B better than A, worse, the same, or is that undecided? From samples of which each stands for one process.
 
-A process keeps its memory layout for life, so that repetitions within one agree with each other more than with the
-truth: they are no replicates, and only their median comes here.
+Repetitions within a process follow each other within seconds, for which a machine is much the same, so that they agree
+with each other more than with the truth: they are no replicates, and only their median comes here.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import accumulate
-from math import comb, isfinite, log, sqrt
+from math import isfinite, log, sqrt
 from statistics import NormalDist, fmean, stdev
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from capsbench.stats import rank_sum, signed_rank
 from capsbench.stats.interval import Interval
 from capsbench.stats.student import mean_interval, t_quantile
 
@@ -28,10 +28,9 @@ MARGIN: Final = 0.05
 """Ratios this close to one are called the same, unless the user or the machine's noise asks for more."""
 _LEVEL: Final = 0.05  # of intervals
 _POWER: Final = 0.8
-_EFFICIENCY: Final = 0.864  # of the rank test against the best one, at its worst (Hodges, Lehmann 1956)
+_EFFICIENCY: Final = 0.864  # of both rank tests against the best one, at their worst (Hodges, Lehmann 1956)
 _MOST_SAMPLES: Final = 1_000
 _FEW: Final = 100  # degrees of freedom, below which Student's distribution is not the normal one
-_MOST_EXACT: Final = 2_500  # pairs of samples for which orders are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +38,16 @@ class Shift:
     """By what factor B's samples lie above A's.
 
     Attributes:
-        ratio: median of all ratios of a sample of B to one of A (Hodges, Lehmann 1963).
+        ratio: median of all ratios of a sample of B to one of A; where samples are paired, of the ratios of pairs and
+            of the geometric means of any two of those (Hodges, Lehmann 1963).
         low: of the factors that the rank test does not reject at 95 %, the smallest.
         high: the largest.
-        p_value: of no shift at all, two-sided, by the rank test of Mann and Whitney.
-        scatter: standard deviation of log samples within A and B.
+        p_value: of no shift at all, two-sided, by the rank test of Mann and Whitney, or of Wilcoxon where paired.
+        scatter: standard deviation of log samples within A and B; where paired that of the log ratios of pairs over the
+            root of 2, which is the same if pairs have nothing in common.
         count: samples on the side that has fewer.
         sure: whether there are samples enough for the interval to hold 95 %; if not it is all ratios there are.
+        paired: whether each sample of B was held to the one of A in its place.
     """
 
     ratio: float
@@ -55,26 +57,35 @@ class Shift:
     scatter: float
     count: int
     sure: bool
+    paired: bool = False
 
 
-def shift(base: Sequence[float], new: Sequence[float]) -> Shift | None:
-    """Compare the positive samples of A and B; None where a side has none, or one that is not positive and finite."""
-    return shifts([(base, new)])[0]
+def shift(base: Sequence[float], new: Sequence[float], *, paired: bool = False) -> Shift | None:
+    """Compare the positive samples of A and B; None where a side has none, or one that is not positive and finite.
+
+    Args:
+        base: of A.
+        new: of B.
+        paired: whether samples in the same place have something in common that cancels in their ratio, such as the
+            moment; sides that have not equally many are compared as if they had not.
+    """
+    return shifts([(base, new)], paired=paired)[0]
 
 
-def shifts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[Shift | None]:
-    """As `shift`, of any number of pairs; those with equally many samples are reckoned with together."""
+def shifts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], *, paired: bool = False) -> list[Shift | None]:
+    """As `shift`, of any number of sides A and B; those with equally many samples are reckoned with together."""
     found: list[Shift | None] = [None] * len(pairs)
     alike: dict[tuple[int, int], list[int]] = {}
     for place, (base, new) in enumerate(pairs):
         if min(len(base), len(new)) > 0:
             alike.setdefault((len(base), len(new)), []).append(place)
-    for places in alike.values():
+    for (count_a, count_b), places in alike.items():
+        reckon = _paired_shifts if paired and count_a == count_b else _shifts
         samples = [np.array([pairs[place][side] for place in places], dtype=np.float64) for side in (0, 1)]
         fine = np.all((samples[0] > 0) & np.isfinite(samples[0]), axis=1)
         fine &= np.all((samples[1] > 0) & np.isfinite(samples[1]), axis=1)
         chosen = [place for place, is_fine in zip(places, fine, strict=True) if is_fine]
-        for place, each in zip(chosen, _shifts(*(np.log(side[fine]) for side in samples)), strict=True):
+        for place, each in zip(chosen, reckon(*(np.log(side[fine]) for side in samples)), strict=True):
             found[place] = each
     return found
 
@@ -83,14 +94,28 @@ def _shifts(base: Samples, new: Samples) -> Iterator[Shift]:
     """Of logarithms, a pair of samples a row."""
     (rows, count_a), count_b = base.shape, new.shape[1]
     gaps = np.sort((new[:, None, :] - base[:, :, None]).reshape(rows, count_a * count_b), axis=1)
-    reach = _rejected(count_a, count_b)
-    low, high = gaps[:, reach], gaps[:, gaps.shape[1] - 1 - reach]
     squares = count_a * base.var(axis=1) + count_b * new.var(axis=1)
     scatter = np.sqrt(squares / max(1, count_a + count_b - 2))
-    count, sure = min(count_a, count_b), comb(count_a + count_b, count_a) >= 2.0 / _LEVEL
-    factors = (np.exp(each).tolist() for each in (np.median(gaps, axis=1), low, high))
-    for ratio, least, most, p_value, spread in zip(*factors, _p_values(base, new), scatter.tolist(), strict=True):
-        yield Shift(ratio, least, most, p_value, spread, count, sure)
+    count, sure = min(count_a, count_b), rank_sum.can_reject(count_a, count_b, _LEVEL)
+    factors = _factors(gaps, rank_sum.outside(count_a, count_b, _LEVEL))
+    for middle, p_value, spread in zip(factors, rank_sum.p_values(base, new), scatter.tolist(), strict=True):
+        yield Shift(*middle, p_value, spread, count, sure)
+
+
+def _paired_shifts(base: Samples, new: Samples) -> Iterator[Shift]:
+    """Likewise, each sample of B held to the one of A in its place."""
+    gaps, count = new - base, base.shape[1]
+    scatter = np.sqrt(count * gaps.var(axis=1) / max(1, count - 1) / 2.0)
+    averages = np.sort(signed_rank.walsh_averages(gaps), axis=1)
+    factors = _factors(averages, signed_rank.outside(count, _LEVEL))
+    for middle, p_value, spread in zip(factors, signed_rank.p_values(gaps), scatter.tolist(), strict=True):
+        yield Shift(*middle, p_value, spread, count, signed_rank.can_reject(count, _LEVEL), paired=True)
+
+
+def _factors(ordered: Samples, outside: int) -> Iterator[tuple[float, float, float]]:
+    """Median and ends of the interval, of logarithms in order, a row each, of which so many lie outside at each end."""
+    low, high = ordered[:, outside], ordered[:, ordered.shape[1] - 1 - outside]
+    return zip(*(np.exp(each).tolist() for each in (np.median(ordered, axis=1), low, high)), strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,50 +186,84 @@ def samples_needed(found: Shift | Difference, margin: float, rows: int) -> int |
     middle, _, _, edge = _scaled(found, margin)
     if found.count < 2 or abs(middle) == edge:
         return None
-    fewest = max(_least(found, rows), found.count + 1)
-    sides = 2 if isinstance(found, Shift) else 1
-    counts = range(fewest, _MOST_SAMPLES + 1)
+    test = _test(found)
+    counts = range(max(test.least(rows), found.count + 1), _MOST_SAMPLES + 1)
     # More samples never decide less.
-    place = bisect_left(counts, True, key=lambda n: _decides(n, abs(middle), edge, found.scatter, rows, sides))
+    place = bisect_left(counts, True, key=lambda n: _decides(n, abs(middle), edge, found.scatter, rows, test))
     return counts[place] if place < len(counts) else None
 
 
 def finds(count: int, growth: float, margin: float, scatter: float, rows: int) -> bool:
-    """Whether so many samples a side call a growth of a time *worse* with a power of 80 %.
+    """Whether so many pairs of samples call a growth of a time *worse* with a power of 80 %.
 
     Args:
-        count: samples a side.
+        count: of pairs.
         growth: the factor, above 1.
         margin: the share that counts for nothing.
-        scatter: standard deviation of log samples within a side.
+        scatter: as a paired `Shift` has it.
         rows: of the table, which the level is corrected for.
     """
-    enough = comb(2 * count, count) >= 2.0 * rows / ALPHA
-    return enough and log(growth) > log(1.0 + margin) and _decides(count, log(growth), log(1.0 + margin), scatter, rows)
+    size, edge = log(growth), log(1.0 + margin)
+    return count >= least_pairs(rows) and size > edge and _decides(count, size, edge, scatter, rows, _SIGNED_RANK)
 
 
-def _decides(count: int, size: float, edge: float, scatter: float, rows: int, sides: int = 2) -> bool:
+@cache
+def least_samples(rows: int) -> int:
+    """The fewest samples a side with which Mann and Whitney's test, corrected for a table of `rows`, can reject."""
+    return next(n for n in range(2, _MOST_SAMPLES) if rank_sum.can_reject(n, n, ALPHA / rows))
+
+
+@cache
+def least_pairs(rows: int) -> int:
+    """The fewest pairs of samples with which Wilcoxon's test, corrected for a table of `rows`, can reject."""
+    return next(n for n in range(2, _MOST_SAMPLES) if signed_rank.can_reject(n, ALPHA / rows))
+
+
+class _Test(NamedTuple):
+    """What of a test the numbers of samples follow from.
+
+    Attributes:
+        variance: of its estimate, times the samples a side and over the square of the scatter.
+        groups: whose means are estimated; each takes a degree of freedom.
+        least: the fewest samples with which it can reject in a table of so many rows.
+    """
+
+    variance: float
+    groups: int
+    least: Callable[[int], int]
+
+
+_RANK_SUM: Final = _Test(2.0 / _EFFICIENCY, 2, least_samples)
+_SIGNED_RANK: Final = _Test(2.0 / _EFFICIENCY, 1, least_pairs)
+_PAIRED_T: Final = _Test(1.0, 1, lambda _rows: 3)
+
+
+def _test(found: Shift | Difference) -> _Test:
+    if isinstance(found, Difference):
+        return _PAIRED_T
+    return _SIGNED_RANK if found.paired else _RANK_SUM
+
+
+def _decides(count: int, size: float, edge: float, scatter: float, rows: int, test: _Test) -> bool:
     """Whether the power is 80 %: to reject and to see more than the margin, or to have the interval within it.
 
-    By Student's distribution where samples are few: the rank test has its tails, not those of the normal distribution.
+    By Student's distribution where samples are few: the rank tests have its tails, not those of the normal
+    distribution.
     """
-    error = scatter * sqrt(2.0 / (_EFFICIENCY * count) if sides == 2 else 1.0 / count)
-    freedom, normal = sides * (count - 1), NormalDist()
+    error, freedom, normal = scatter * sqrt(test.variance / count), test.groups * (count - 1), NormalDist()
     if size > edge:
         power = normal.inv_cdf(_POWER) * error
-        return size - power >= max(edge, _critical(freedom, 1.0 - ALPHA / rows) * error)
+        if test is _SIGNED_RANK and count == least_pairs(rows):  # so few reject only if all gaps have one sign
+            seen = size >= normal.inv_cdf(_POWER ** (1.0 / count)) * sqrt(2.0) * scatter
+        else:
+            seen = size - power >= _critical(freedom, 1.0 - ALPHA / rows) * error
+        return seen and size - power >= edge
     return edge - size >= (_critical(freedom, 1.0 - _LEVEL) + normal.inv_cdf((1.0 + _POWER) / 2.0)) * error
 
 
 @cache
 def _critical(freedom: int, confidence: float) -> float:
     return t_quantile(freedom, confidence) if freedom <= _FEW else NormalDist().inv_cdf(0.5 + confidence / 2.0)
-
-
-@cache
-def least_samples(rows: int) -> int:
-    """The fewest samples a side with which the rank test, corrected for a table of `rows`, can reject at all."""
-    return next(n for n in range(2, _MOST_SAMPLES) if comb(2 * n, n) >= 2.0 * rows / ALPHA)
 
 
 def _scaled(found: Shift | Difference, margin: float) -> tuple[float, float, float, float]:
@@ -214,41 +273,6 @@ def _scaled(found: Shift | Difference, margin: float) -> tuple[float, float, flo
     return found.mean, found.low, found.high, margin
 
 
-def _least(found: Shift | Difference, rows: int) -> int:
-    """The fewest samples with which the test can reject at all."""
-    return 3 if isinstance(found, Difference) else least_samples(rows)
-
-
-def _p_values(base: Samples, new: Samples) -> list[float]:
-    """Two-sided, of Mann and Whitney's U: exact where no samples are equal, else by the normal approximation.
-
-    The approximation is far off in the tail that a table of many rows is decided in: of ten samples a side that do not
-    overlap at all it says 2e-4, where one order in 92,378 is as extreme.
-    """
-    (rows, count_a), count_b = base.shape, new.shape[1]
-    ordered = np.sort(np.concatenate([base, new], axis=1), axis=1)
-    tied = (ordered[:, 1:] == ordered[:, :-1]).any(axis=1)
-    if count_a * count_b > _MOST_EXACT:
-        tied[:] = True
-    below = (new[:, None, :] < base[:, :, None]).reshape(rows, count_a * count_b).sum(axis=1)
-    fewer = np.minimum(below, count_a * count_b - below)
-    p_values = np.ones(rows)
-    if not tied.all():
-        p_values = np.minimum(1.0, 2.0 * np.array(_at_most(count_a, count_b))[fewer])
-    for row in np.flatnonzero(tied):
-        p_values[row] = _tied_p_value(base[row].tolist(), new[row].tolist())
-    found: list[float] = p_values.tolist()
-    return found
-
-
-def _tied_p_value(base: Sequence[float], new: Sequence[float]) -> float:
-    from scipy.stats import mannwhitneyu  # noqa: PLC0415 - takes seconds to import
-
-    if max(*base, *new) == min(*base, *new):
-        return 1.0
-    return float(mannwhitneyu(base, new, alternative="two-sided", method="asymptotic").pvalue)
-
-
 def _paired_p_value(gaps: Sequence[float]) -> float:
     from scipy.special import stdtr  # noqa: PLC0415 - takes time to import
 
@@ -256,34 +280,3 @@ def _paired_p_value(gaps: Sequence[float]) -> float:
         return 1.0
     t = fmean(gaps) / (stdev(gaps) / sqrt(len(gaps)))
     return float(2.0 * stdtr(len(gaps) - 1, -abs(t)))
-
-
-@cache
-def _rejected(count_a: int, count_b: int) -> int:
-    """How many of the smallest pairwise gaps lie outside the interval: the most for which 2 P(U < k) <= 0.05."""
-    ways = _ways(count_a, count_b)
-    total, below = comb(count_a + count_b, count_a), 0
-    for reach, count in enumerate(ways):
-        below += count
-        if 2 * below > _LEVEL * total:
-            return reach
-    return len(ways) - 1
-
-
-@cache
-def _at_most(count_a: int, count_b: int) -> tuple[float, ...]:
-    """P(U <= u) for each u, where all orders of the samples are equally likely."""
-    total = comb(count_a + count_b, count_a)
-    return tuple(below / total for below in accumulate(_ways(count_a, count_b)))
-
-
-@cache
-def _ways(count_a: int, count_b: int) -> tuple[int, ...]:
-    """In how many orders of the samples each value of Mann and Whitney's U comes about (Mann, Whitney 1947, eq. 6)."""
-    ways = [1] + [0] * (count_a * count_b)
-    for k in range(1, count_a + 1):  # times (1 - x^(b + k)) / (1 - x^k), the factors of the Gaussian binomial
-        for value in range(count_a * count_b, count_b + k - 1, -1):
-            ways[value] -= ways[value - count_b - k]
-        for value in range(k, count_a * count_b + 1):
-            ways[value] += ways[value - k]
-    return tuple(ways)

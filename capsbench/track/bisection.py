@@ -126,7 +126,7 @@ def likeness_in_time(metric: str, kept: Pair, seen: Pair) -> Likeness | None:
     ratios = []
     for pair in (kept, seen):
         sides = [record.metrics.get(metric) for record in (pair.base, pair.new)]
-        found = shift(*(side.samples if side is not None else () for side in sides))
+        found = shift(*(side.samples if side is not None else () for side in sides), paired=True)
         if found is None or seen.new.status != "ok":
             return None
         ratios.append(found.ratio)

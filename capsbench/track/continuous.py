@@ -8,6 +8,7 @@ from pathlib import Path
 from capsbench.record.compare import compare
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
+from capsbench.stats.verdict import least_pairs
 from capsbench.track.cells import Cell
 from capsbench.track.interleave import (
     LEAST_FRESH_ROUNDS,
@@ -108,7 +109,7 @@ def compare_revisions(plan: Plan, kept: Mapping[SideName, Kept], progress: Visit
         if not doubtful:
             return findings
         again = len({id(change.pair) for change in doubtful})
-        fresh = max(rounds, LEAST_FRESH_ROUNDS)
+        fresh = max(rounds, LEAST_FRESH_ROUNDS, least_pairs(len(doubtful)))
         looks = "1 time looks" if len(doubtful) == 1 else f"{len(doubtful):,} times look"
         progress.plan("again", 2 * again * fresh, f"{looks} worse: {fresh} fresh rounds decide")
         confirmed = confirm(series, findings, fresh, take, judge)

@@ -13,7 +13,7 @@ from typing import Final, Literal
 from capsbench.measure.memory import available_bytes
 from capsbench.record.compare import Change, Pair
 from capsbench.record.schema import Record
-from capsbench.stats.verdict import least_samples
+from capsbench.stats.verdict import least_pairs
 from capsbench.suite.schema import Measure
 from capsbench.track.cells import Cell
 from capsbench.track.pooling import pooled, with_fresh_times, with_times
@@ -131,7 +131,7 @@ def first_round(cells: Iterable[Cell], take: Take) -> tuple[Series, ...]:
 def usual_rounds(series: Sequence[Series]) -> int:
     """The fewest rounds with which a time can be called worse at all, in a table of so many times and error rates."""
     errors = sum("accuracy" in each.cell.suite.measure for each in series)
-    return least_samples(max(1, _TIMES_A_CASE * sum(each.timed for each in series) + errors))
+    return least_pairs(max(1, _TIMES_A_CASE * sum(each.timed for each in series) + errors))
 
 
 def later_rounds(series: Sequence[Series], rounds: int, take: Take, purpose: Purpose = "times") -> None:

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import replace
+from math import log
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,13 @@ from capsbench import plugins
 from capsbench.cli import main, noise
 from capsbench.measure import disturbance
 from capsbench.measure.environment import describe_machine
-from capsbench.record.noise import floors_of, from_header, kept_noise, noise_path
+from capsbench.record.noise import Process, floors_of, from_header, kept_noise, noise_path
 from capsbench.record.store import open_run
 from capsbench.runner import noise as runner
 from capsbench.suite.schema import TimeChoice
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
+from sample_records import noise_recording
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
 NOISE = ("doctor", "--noise", "--pairs", "4", "--threads", "1")
@@ -54,7 +59,27 @@ def test_equal_code_is_timed_in_turns_kept_and_said(call, tmp_path):
         assert process.medians["train_step_seconds"] >= 0.020
         assert process.medians["forward_seconds"] >= 0.020
     assert "train_step_seconds" in out
+    assert "ratio of a pair: by how much B over A scatters for two processes that ran at the same time" in " ".join(
+        out.split()
+    )
     assert "fake:steady: 8 of 8 processes" in err
+
+
+def test_the_table_says_the_scatter_of_pairs_beside_that_of_processes():
+    """What pairs have in common is in the scatter between processes alone, and rounds follow from that of pairs."""
+    times = [moment * (1.03 if place == "A" else 1.0) for moment in (1.0,) * 5 + (2.0,) * 3 for place in "AB"]
+    processes = tuple(
+        Process(side=side, started_seconds=0.0, load=None, contended=0, medians={"train_step_seconds": seconds})
+        for side, seconds in zip("ABBA" * 4, times, strict=True)
+    )
+    recording = replace(noise_recording(0.0, 0.0), processes=processes, floors=floors_of(processes))
+    table = noise.noise_table(recording)
+    [row] = table.rows
+    shown = dict(zip((column.header for column in table.columns), row, strict=True))
+    assert shown["between\nprocesses"].value == pytest.approx(0.347, abs=0.01)
+    assert shown["ratio of\na pair"].value == pytest.approx(log(1.03))
+    assert shown["rounds for\n+10 %"].value == 8
+    assert shown["in turns\n5 a side"].value < 0.05 < shown["in a row\n5 a side"].value
 
 
 def test_what_cannot_be_timed_is_said_and_nothing_kept(call, tmp_path):

@@ -83,6 +83,17 @@ def test_floors_follow_from_the_processes(tmp_path):
     assert {each.metric for each in back.floors} == {"train_step_seconds", "forward_seconds"}
 
 
+def test_what_pairs_have_in_common_is_no_noise(tmp_path):
+    """Pair after pair the machine is another, within a pair it is the same: floors in turns are those of pairs."""
+    moments = [0.1, 0.1, 0.2, 0.2, 0.13, 0.13, 0.17, 0.17]
+    noise = keep_noise(
+        tmp_path, recorded([first * second for first, second in zip(moments, TIMES, strict=True)]), MACHINE
+    )
+    floors = {each.processes: each for each in noise.recordings[0].floors if each.metric == "train_step_seconds"}
+    assert floors[1].interleaved == pytest.approx(0.102 / 0.097 - 1.0)
+    assert floors[1].apart > 0.3
+
+
 def test_the_floor_is_the_largest_for_ten_a_side():
     """Of train step and forward pass over all recordings; what was compiled plays no part."""
 
@@ -125,7 +136,7 @@ def test_a_case_is_held_to_its_own_realization():
 
 
 def test_run_json_says_it_without_the_processes(tmp_path):
-    """The floors come back from a header as they went; a header that says nothing, or nonsense, has none."""
+    """The floors come back from a header as they went; nothing, nonsense and what is no longer meant has none."""
     noise = keep_noise(tmp_path, recorded(), MACHINE)
     header = json.loads(json.dumps({"noise": for_header(noise)}))
     assert header["noise"]["recordings"][0]["processes"] == []
@@ -134,6 +145,9 @@ def test_run_json_says_it_without_the_processes(tmp_path):
     assert for_header(None) is None
     for nothing in ({}, {"noise": None}, {"noise": 3}, {"noise": {**header["noise"], "schema": 99}}):
         assert from_header(nothing) is None
+    assert header["noise"]["schema"] == 2
+    before_pairs = {"noise": {**header["noise"], "schema": 1}}
+    assert from_header(before_pairs) is None
 
 
 def test_a_file_appears_whole(tmp_path, monkeypatch):
@@ -154,7 +168,8 @@ def test_a_file_appears_whole(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "broken",
     [
-        lambda data: {**data, "schema": 2},
+        lambda data: {**data, "schema": 1},  # whose processes ran one after the other
+        lambda data: {**data, "schema": 3},
         lambda data: {**data, "machine": {**data["machine"], "cores": 64}},
         lambda data: {**data, "recordings": []},
         lambda data: {**data, "recordings": [{**data["recordings"][0], "floors": []}]},

@@ -12,6 +12,7 @@ from capsbench.record.compare import OP_CALLS, Pair, Unchanged, compare, pair_ca
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Fingerprint
 from capsbench.report.comparison import comparison_tables, noise_notes
+from capsbench.stats.verdict import least_pairs
 
 NEUTRAL = ("parameters", "train_step_flops")
 
@@ -82,6 +83,42 @@ def test_times_are_compared_by_processes():
     assert found.verdict == "worse"
     assert found.ratio == pytest.approx(1.2, rel=0.02)
     assert found.needed is None
+
+
+def test_rounds_that_took_turns_are_compared_pair_by_pair():
+    """A fifth is found beneath moments that differ by more, the ratio is that of the rounds, and the table says how."""
+    moments = [0.2 * 1.3 ** (i % 5) for i in range(10)]
+    slow = [1.2 * (1 + i / 1000) * moment for i, moment in enumerate(moments)]
+    sides = [with_metrics(train_step_seconds=sampled(times)) for times in (moments, slow)]
+    found = {}
+    for interleaved in (True, False):
+        changes = compare([Pair(*sides)], interleaved=interleaved)
+        [found[interleaved]] = [change for change in changes if change.metric == "train_step_seconds"]
+        [table] = comparison_tables(changes, everything=True, margin=0.05)
+        assert ("signed-rank" in table.notes[0]) == interleaved
+    assert (found[True].verdict, found[False].verdict) == ("worse", "undecided")
+    assert found[True].ratio == pytest.approx(1.2 * 1.0045, rel=1e-4)
+    assert found[True].seen.high - found[True].seen.low < 0.01
+    assert found[False].needed > 10
+
+
+def test_three_rounds_in_turns_ask_for_more():
+    """Times a fifth worse after three rounds are undecided, and the number of pairs that would do is said."""
+    times = [0.2, 0.21, 0.22]
+    sides = [with_metrics(train_step_seconds=sampled([factor * t for t in times])) for factor in (1.0, 1.2)]
+    changes = compare([Pair(*sides)], interleaved=True)
+    [found] = [change for change in changes if change.metric == "train_step_seconds"]
+    assert found.verdict == "undecided"
+    assert found.needed == least_pairs(found.rows) > 3
+
+
+def test_a_round_that_one_side_lacks_leaves_no_pairs():
+    """Sides of unequal many rounds are compared as any others."""
+    sides = [with_metrics(train_step_seconds=sampled([0.2 + i / 1000 for i in range(n)])) for n in (9, 10)]
+    together, apart = (compare([Pair(*sides)], interleaved=interleaved) for interleaved in (True, False))
+    assert [change.seen for change in together if change.metric == "train_step_seconds"] == [
+        change.seen for change in apart if change.metric == "train_step_seconds"
+    ]
 
 
 def noise_of(in_turns, in_a_row, **changes):
