@@ -24,6 +24,7 @@ test: $(TOX)
 
 # With the tests marked exhaustive, which pyproject.toml leaves out: of two -m, the later one counts.
 test-all: export PYTEST_ADDOPTS = -m ""
+test-all: export CAPSBENCH_KILLS ?= 8
 test-all: $(TOX)
 	$(TOX) run
 

@@ -50,8 +50,10 @@ PROFILED = [
 
 
 def profiled_in_short(mode, name):
-    """Whether `make test` looks at it: the small ones in plain modes, which have all ops, and EM networks by kernel."""
-    return name in SMALL | {"em-seed"} if mode != "fused" else name in {"em-tiny", "em-68k", "em-seed", "em-ibm"}
+    """Whether `make test` looks at it: small ones in plain modes, which without routing are one, and two by kernel."""
+    if mode == "fused":
+        return name in {"em-tiny", "em-68k"}
+    return name in SMALL | {"em-seed"} and (mode == "graph" or not name.startswith("cnn"))
 
 
 # The densities of em-official in a small network: kernels cover none of them.
