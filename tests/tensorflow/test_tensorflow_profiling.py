@@ -57,9 +57,7 @@ def profiled_in_short(mode, name):
 
 
 # The densities of em-official in a small network: kernels cover none of them.
-@pytest.mark.parametrize(
-    ("mode", "name"), [*in_short(PROFILED, profiled_in_short), ("graph", "shifted"), ("tiled", "shifted")]
-)
+@pytest.mark.parametrize(("mode", "name"), [*in_short(PROFILED, profiled_in_short), ("graph", "shifted")])
 def test_rows_add_up_and_every_op_has_a_name_and_a_layer(mode, name):
     """In every network, mode and pass: bytes sum exactly, next to nothing is without a name, an owner or a layer."""
     case, _, _, *traces = _traced(name, mode)
