@@ -23,7 +23,7 @@ device: cpu
 threads: 2
 measure: [parity, memory, time, ops, accuracy]
 train: {epochs: 1}
-time: {rounds: 1, min_samples: 3, max_seconds: 2}
+time: {rounds: 1, min_samples: 3, max_seconds: 0.3}
 """
 
 

@@ -10,6 +10,9 @@ pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 pytest.importorskip("numba")
 
+# In short: test_torch_fused.py and test_tensorflow_fused.py, each against the oracle, with what is counted and noted.
+pytestmark = pytest.mark.exhaustive
+
 SUITE = """\
 name: kernels
 dataset: {name: toys, train_limit: 60, test_limit: 30, transform: {resize: 28}}

@@ -31,7 +31,7 @@ def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(runner, "NETWORK", str(LINEAR))
-    monkeypatch.setattr(runner, "_TIME", TimeChoice(rounds=1, min_samples=3, max_seconds=0.5))
+    monkeypatch.setattr(runner, "_TIME", TimeChoice(rounds=1, min_samples=3, max_seconds=0.1))
     fake = plugins.discover()["fake"]
     monkeypatch.setattr(plugins, "discover", lambda: {"fake": fake})
 
@@ -146,7 +146,7 @@ def test_a_run_says_the_floor_that_was_known_and_comparisons_use_it(call, tmp_pa
     suite = tmp_path / "suite.yaml"
     suite.write_text(
         f"name: t\ndataset: mnist\nnetworks: [{LINEAR}]\nbackends: ['fake:fast']\nbatch: [8]\nmeasure: [time]\n"
-        "time: {rounds: 2, min_samples: 3, max_seconds: 1}\n"
+        "time: {rounds: 2, min_samples: 3, max_seconds: 0.1}\n"
     )
     arguments = ["run", suite, "--data", mnist_root, "--no-figures"]
     assert call(*arguments)[0] == 0

@@ -32,7 +32,7 @@ batch: [8]
 device: cpu
 threads: 1
 measure: [memory, time, ops, histograms, accuracy]
-time: {{rounds: 1, min_samples: 2, max_seconds: 1}}
+time: {{rounds: 1, min_samples: 1, max_seconds: 0.1}}
 """
 
 

@@ -2,12 +2,12 @@
 
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from capsbench.cli import main
 from capsbench.suite.schema import Suite
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,22 +26,18 @@ def commands():
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands(command):
+def test_commands(command, monkeypatch, capsys):
     """A command of the README ends well, or, where it would run a framework that is missing, says so."""
     arguments = shlex.split(command)[1:]
-    done = subprocess.run(
-        [sys.executable, "-m", "capsbench", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    if "run" in arguments and done.returncode == 64:
-        assert "not installed" in done.stderr
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["capsbench", *arguments])
+    code = main()
+    out, err = capsys.readouterr()
+    if "run" in arguments and code == 64:
+        assert "not installed" in err
         return
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert code == 0, err
+    assert out.strip()
 
 
 def test_there_are_commands():

@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 import threading
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from exhaustive import in_short
 from routed_layers import Layer, by_kernel, draw_arrays, draw_like, gradients_by_kernel
 
 pytest.importorskip("numba")
@@ -86,29 +88,45 @@ def test_denormal_numbers_stay():
     assert kept == [True] * 3
 
 
+PROCESSORS = {
+    "no AVX, and not known to be x86": ("vec._IS_X86 = False", {"NUMBA_CPU_FEATURES": "+sse2"}),
+    "AVX2": ("", {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}),
+    "this one": ("", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A function that compiles for a processor, once for all tests: the folder, how to run there, what was found."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+
+    @cache
+    def compiled(name):
+        folder, (before, variables) = tmp_path_factory.mktemp("compiled"), PROCESSORS[name]
+        again = partial(in_a_process, folder, environment, before, **{**variables, "NUMBA_CACHE_DIR": str(folder)})
+        return folder, again, again()[0]
+
+    return compiled
+
+
 @pytest.mark.parametrize(
-    ("before", "variables"),
-    [
-        ("vec._IS_X86 = False", {"NUMBA_CPU_FEATURES": "+sse2"}),
-        ("", {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma"}),
-    ],
-    ids=["no AVX, and not known to be x86", "AVX2"],
+    "name", in_short([name for name in PROCESSORS if name != "this one"], lambda name: name != "AVX2")
 )
-def test_other_processors(tmp_path, capsbench_environment, before, variables):
+def test_other_processors(first, name):
     """Code for lesser processors, and code without x86's own instructions, computes the same to rounding."""
-    variables = {**variables, "NUMBA_CACHE_DIR": str(tmp_path)}
-    found, _ = in_a_process(tmp_path, capsbench_environment, before, **variables)
-    for got, expected in zip(found, train(), strict=True):
+    for got, expected in zip(first(name)[2], train(), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-5)
 
 
-def test_the_second_process_compiles_nothing(tmp_path, capsbench_environment):
+# For whichever processor it is: the code for this one takes as long to compile anew.
+@pytest.mark.parametrize("name", in_short(PROCESSORS, lambda name: name.startswith("no AVX")))
+def test_the_second_process_compiles_nothing(first, name):
     """Machine code is kept between processes, in the folder that the user has named to Numba."""
-    first, _ = in_a_process(tmp_path, capsbench_environment, NUMBA_CACHE_DIR=str(tmp_path))
-    second, hits = in_a_process(tmp_path, capsbench_environment, NUMBA_CACHE_DIR=str(tmp_path))
+    folder, again, found = first(name)
+    second, hits = again()
     assert hits == 2
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    assert list(tmp_path.glob("kernels/*/*/*.nbi"))
+    assert all(np.array_equal(a, b) for a, b in zip(found, second, strict=True))
+    assert list(folder.glob("kernels/*/*/*.nbi"))
 
 
 def test_without_a_folder_it_compiles_anew(tmp_path, capsbench_environment):

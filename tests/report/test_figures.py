@@ -77,6 +77,7 @@ def group_of(*records):
     return group
 
 
+@pytest.mark.exhaustive
 def test_a_run_is_drawn_case_by_case_and_side_by_side(drawn):
     """Each case has the figures that it has data for, and the run those for which there is something to compare."""
     store, paths = drawn
@@ -104,9 +105,10 @@ def test_a_run_is_drawn_case_by_case_and_side_by_side(drawn):
     }
 
 
-def test_pictures_are_as_wide_as_a_column_or_a_page(drawn, single):
+@pytest.mark.parametrize("which", ["single", pytest.param("drawn", marks=pytest.mark.exhaustive)])
+def test_pictures_are_as_wide_as_a_column_or_a_page(request, which):
     """3.4 inches for a case at 300 dpi, 7 where several stand side by side; SVGs as wide, with text as text."""
-    for path in (*drawn[1], *single[1]):
+    for path in request.getfixturevalue(which)[1]:
         content = path.read_bytes()
         if path.suffix == ".png":
             width, _ = struct.unpack(">II", content[16:24])

@@ -59,6 +59,8 @@ def test_a_backend_that_cannot_is_said(strangers, name, problem):
     assert "\n" not in found.problem
 
 
+# In short: tests/numpy/test_numpy_ceilings.py, at sizes that take no time.
+@pytest.mark.exhaustive
 def test_numpy_finds_ceilings_of_a_processor():
     """A real product and a real copy give rates that a processor can have."""
     found = measure_ceilings("numpy", "cpu", 1, "float32")

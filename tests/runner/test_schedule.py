@@ -13,8 +13,10 @@ from capsbench.record.codec import decode, encode
 from capsbench.runner.assemble import DataFacts, Draft
 from capsbench.runner.group import turns
 from capsbench.runner.schedule import run_cases
-from capsbench.suite.schema import DatasetChoice, TrainChoice
+from capsbench.suite.schema import DatasetChoice, TimeChoice, TrainChoice
 from capsbench.worker.messages import Done
+
+BRIEF = TimeChoice(rounds=2, min_samples=1, max_seconds=0.05)
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_failures_are_rows_and_the_run_goes_on(run, make_case):
 
 def test_noise_on_stdout_is_no_message(run, make_case):
     """What a framework prints, even a line that looks like a message, leaves the record alone."""
-    noisy, quiet = run(make_case("noisy"), make_case("fast"))[0]
+    noisy, quiet = run(make_case("noisy", time=BRIEF), make_case("fast", measure=("accuracy",)))[0]
     assert noisy.status == "ok"
     assert noisy.metrics["accuracy"] == quiet.metrics["accuracy"]
 
@@ -152,7 +154,8 @@ def test_noise_on_stdout_is_no_message(run, make_case):
 def test_rounds_are_interleaved(run, make_case):
     """Comparable cases are timed in turns, A B C C B A, between their checks and their trainings."""
     measure = ("time", "accuracy")
-    _, _, listener = run(*(make_case(mode, measure=measure) for mode in ("fast", "slow", "compiled")), rounds=2)
+    cases = [make_case(mode, measure=measure, time=BRIEF) for mode in ("fast", "slow", "compiled")]
+    _, _, listener = run(*cases, rounds=2)
     assert listener.starts() == [
         *((mode, "check", 0) for mode in ("fast", "slow", "compiled")),
         *((mode, "time", 0) for mode in ("fast", "slow", "compiled")),
@@ -163,7 +166,7 @@ def test_rounds_are_interleaved(run, make_case):
 
 def test_incomparable_cases_take_no_turns(run, make_case):
     """Cases of different batch sizes are finished one after the other."""
-    small, large = make_case(measure=("time",)), make_case(measure=("time",), batch=16)
+    small, large = (make_case(measure=("time",), time=BRIEF, batch=batch) for batch in (8, 16))
     _, _, listener = run(small, large)
     assert listener.ended == [small.id, large.id]
     assert [stage for _, stage, _ in listener.starts()] == ["check", "time", "time"] * 2

@@ -43,6 +43,8 @@ SMALLER = {
     "em-ibm": (22, 22, 1),
     "em-yl": (22, 22, 1),
 }
+# One of each formulation, and every kind of layer, at little cost; the others are larger ones of the same.
+SMALL = {"em-tiny", "dynamic-small", "efficient", "vb", "self-routing", "cnn-tiny", "cnn-seed", "cnn-residual"}
 # Of one image, or two, a normalisation of class capsules would leave nothing.
 BATCHES = {"vb": 4}
 VARIANTS = {

@@ -6,6 +6,7 @@ pytest.importorskip("tensorflow")
 
 import numpy as np
 import tensorflow as tf
+from exhaustive import in_short
 from networks_for_tensorflow import (
     SMALLER,
     STEP,
@@ -48,7 +49,13 @@ def test_variants_equal_the_graph_and_the_oracle(name):
         assert np.abs(gradient - gradients[tensor]).max() <= 1e-10 * largest, tensor
 
 
-@pytest.mark.parametrize("name", [name for name in ZOO if name.startswith("em") and name != "em-official"])
+@pytest.mark.parametrize(
+    "name",
+    in_short(
+        [name for name in ZOO if name.startswith("em") and name != "em-official"],
+        lambda name: name in {"em-tiny", "em-68k"},
+    ),
+)
 def test_zoo_networks_hold_in_float32(name):
     """Float32 stays within 1e-5 of float64 going forward, and within 1e-4 in every gradient (em-ibm's 3e-4)."""
     case = case_of(zoo_network(name), 1, image=SMALLER.get(name, (28, 28, 1)))
@@ -100,9 +107,18 @@ def test_an_evaluation_keeps_nothing():
     assert max(event.size or 0 for event in trace.heap) < 4 * 4 * votes
 
 
-@pytest.mark.parametrize(("name", "batch"), [("em-tiny", 16), ("em-68k", 8), ("em-seed", 8), ("em-paper", 2)])
-@pytest.mark.parametrize("mode", ["fused", "chunked"])
-def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, mode):
+@pytest.mark.parametrize(
+    ("mode", "name", "batch"),
+    in_short(
+        [
+            (mode, name, batch)
+            for mode in ("fused", "chunked")
+            for name, batch in (("em-tiny", 16), ("em-68k", 8), ("em-seed", 8), ("em-paper", 2))
+        ],
+        lambda mode, name, _batch: name == "em-tiny" or (mode == "fused" and name == "em-68k"),
+    ),
+)
+def test_the_forecast_is_within_15_percent_of_the_measured_peak(mode, name, batch):
     """Peak memory is foretold from shapes alone, without importing what would compile a kernel."""
     case = case_of(zoo_network(name), batch)
     realization, placed = case.realize(mode)

@@ -18,7 +18,8 @@ from capsbench.suite.cases import expand
 from capsbench.suite.schema import load_suite
 from capsbench.worker.messages import AccuracyJob, Place
 
-pytestmark = pytest.mark.tensorflow
+# In short: test_tensorflow_resume.py, in one process, and tests/runner/test_kills.py, in runs of the fake backend.
+pytestmark = [pytest.mark.tensorflow, pytest.mark.exhaustive]
 
 SUITE = """\
 name: killed

@@ -54,6 +54,8 @@ SMALLER = {
     "cnn-residual": (14, 14, 1),
     **dict.fromkeys(("em-paper", "em-official", "em-ibm", "em-yl"), (22, 22, 1)),
 }
+# One of each formulation, and every kind of layer, at little cost; the others are larger ones of the same.
+SMALL = {"em-tiny", "dynamic-small", "efficient", "vb", "self-routing", "cnn-tiny", "cnn-seed", "cnn-residual"}
 # Of one image, or two, a normalisation of class capsules would leave nothing.
 BATCHES = {"vb": 4}
 
@@ -69,9 +71,9 @@ ZOO = [
 
 
 def realize(name, mode="eager", *, batch=2, iterations=None, **setting):
-    """A network of the zoo with a random batch placed."""
-    image = SMALLER.get(name, IMAGE)
-    bound = bind(with_routing_iterations(zoo.load(name), iterations), image, CLASSES)
+    """A network of the zoo, by its name, or any other, with a random batch placed."""
+    network, image = (zoo.load(name), SMALLER.get(name, IMAGE)) if isinstance(name, str) else (name, IMAGE)
+    bound = bind(with_routing_iterations(network, iterations), image, CLASSES)
     ours = BACKEND.realize(bound, draw_parameters(bound, 0), Setting(mode, threads=2, **setting))
     images = np.random.default_rng(0).random((batch, *image), dtype=np.float32)
     return ours, ours.place(images, np.arange(batch) % CLASSES, dropout_masks(bound, batch, 0, 0)), bound

@@ -119,7 +119,7 @@ def test_nothing_is_kept_for_an_evaluation():
     assert max(event.size or 0 for event in trace.heap) < 4 * 4 * votes
 
 
-@pytest.mark.parametrize(("name", "seeds"), [("em-tiny", 4), ("em-68k", 2)])
+@pytest.mark.parametrize(("name", "seeds"), [("em-tiny", 4), pytest.param("em-68k", 2, marks=pytest.mark.exhaustive)])
 def test_float32_errs_no_more_than_plain_operators(name, seeds):
     """The gradient's float32 error is at most three times that of the tiled formulation, over tensors and seeds."""
     bound = bind(zoo.load(name), (28, 28, 1), 10)

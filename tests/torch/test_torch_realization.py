@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from networks_for_torch import CLASSES, IMAGE, MODES, PLAIN_MODES, STEP, ZOO, realize
+from exhaustive import in_short
+from networks_for_torch import CLASSES, IMAGE, MODES, PLAIN_MODES, SMALL, STEP, ZOO, realize
 
 torch = pytest.importorskip("torch")
 
@@ -16,6 +17,8 @@ from capsbench.network.training import SGD  # noqa: E402 - likewise
 from capsbench_torch.backend import BACKEND  # noqa: E402 - likewise
 
 pytestmark = pytest.mark.torch
+
+LEAST = {"em-tiny", "dynamic-small", "efficient", "cnn-tiny", "cnn-paper", "cnn-seed"}
 
 
 def adam_by_hand(value, gradients, optimizer, rate):
@@ -30,7 +33,7 @@ def adam_by_hand(value, gradients, optimizer, rate):
     return value
 
 
-@pytest.mark.parametrize("name", ["em-paper", "cnn-tiny"])
+@pytest.mark.parametrize("name", ["em-tiny", "cnn-tiny", pytest.param("em-paper", marks=pytest.mark.exhaustive)])
 def test_adam(name):
     """Two train steps move the parameters as algorithm 1 of Adam says, with the learning rate they are handed."""
     ours, placed, bound = realize(name, batch=1, precision="float64")
@@ -95,8 +98,14 @@ def test_two_realizations_are_the_same(mode):
     assert losses[0] == losses[1]
 
 
-@pytest.mark.parametrize("batch", [1, 7])
-@pytest.mark.parametrize(("name", "mode"), ZOO)
+def foretold_in_short(name, mode, batch):
+    """Whether `make test` looks at it: every network in eager mode, small ones in all, several batches of the least."""
+    return mode == "fused" or (batch == 1 and (mode == "eager" or name in SMALL)) or name in LEAST
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "batch"), in_short([(*each, batch) for each in ZOO for batch in (1, 7)], foretold_in_short)
+)
 def test_forecast(name, mode, batch):
     """The forecast peak lies within 15 % of the measured one, for the zoo, both modes and several batches."""
     batch = batch if name in {"em-tiny", "cnn-tiny", "cnn-paper", "cnn-seed"} else min(batch, 2)
@@ -106,9 +115,17 @@ def test_forecast(name, mode, batch):
     assert BACKEND.forecast_peak_bytes(bound, Setting(mode), batch) == pytest.approx(measured, rel=0.15)
 
 
-@pytest.mark.parametrize("iterations", [1, 3, 5])
 @pytest.mark.parametrize(
-    ("name", "mode"), [*(("em-68k", mode) for mode in MODES), *(("dynamic-small", mode) for mode in PLAIN_MODES)]
+    ("name", "mode", "iterations"),
+    in_short(
+        [
+            (name, mode, iterations)
+            for name, modes in (("em-68k", MODES), ("dynamic-small", PLAIN_MODES))
+            for mode in modes
+            for iterations in (1, 3, 5)
+        ],
+        lambda name, mode, iterations: name != "em-68k" or mode == "fused" or iterations == 1,
+    ),
 )
 def test_forecast_follows_iterations(name, mode, iterations):
     """It holds for other numbers of routing iterations as well."""
