@@ -55,6 +55,7 @@ def compare(
     What repeats exactly (bytes, calls, FLOPs) is compared exactly, times by
     the processes they were measured in, error rates seed by seed. A time
     must differ by more than the margin and the noise floor of its machine.
+    The two sides of a `capsbench continuous` are compared round by round.
     """
     from capsbench.record.compare import Unchanged, pair_cases
     from capsbench.record.compare import compare as changes_of
@@ -74,10 +75,11 @@ def compare(
         )
     noise, told = _noise(stores, results)
     unchanged = None if everything else Unchanged()
-    changes = changes_of(pairing.pairs, margin=margin, noise=noise, unchanged=unchanged)
+    in_turns = _took_turns(*stores)
+    changes = changes_of(pairing.pairs, margin=margin, noise=noise, interleaved=in_turns, unchanged=unchanged)
     shown = None if format_ else most
     tables = comparison_tables(changes, everything=everything, margin=margin, most=shown, unchanged=unchanged)
-    held = [*noise_notes(changes, noise, interleaved=False), *told]
+    held = [*noise_notes(changes, noise, interleaved=in_turns), *told]
     told_apart = apart(pairing, most)
     said = [*explanations(changes), *held, *summary(changes, pairing, unchanged), *told_apart, *_surroundings(*stores)]
     if format_ is not None:
@@ -96,6 +98,16 @@ def fails(change: Change, fail_on: FailOn | None) -> bool:
     """Whether a change is what `--fail-on` asks for."""
     gated = fail_on == "worse" or (fail_on == "worse-exact" and change.kind in {"exact", "status"})
     return gated and change.verdict == "worse"
+
+
+def _took_turns(*stores: RunStore) -> bool:
+    """Whether the runs are the two sides of one `capsbench continuous`, whose rounds belong together."""
+    headers = [store.header() for store in stores]
+    sides = [found if isinstance(found := header.get("continuous"), dict) else {} for header in headers]
+    alike = [
+        (header.get("started"), side.get("base"), side.get("head")) for header, side in zip(headers, sides, strict=True)
+    ]
+    return alike[0] == alike[1] and {side.get("side") for side in sides} == {"base", "head"}
 
 
 def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise], list[str]]:

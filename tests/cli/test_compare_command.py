@@ -24,8 +24,8 @@ MACHINE_WITH_NOISE = Machine(processor="Abacus", cores=2, memory_bytes=1, system
 def runs(tmp_path):
     """Make a run of some records; its id."""
 
-    def make(*records, machine=MACHINE, **packages):
-        store = create(tmp_path, {"environment": {"machine": machine, "packages": packages}})
+    def make(*records, machine=MACHINE, header=None, **packages):
+        store = create(tmp_path, {"environment": {"machine": machine, "packages": packages}, **(header or {})})
         for each in records:
             store.append(each)
         return store.run_id
@@ -64,6 +64,25 @@ def test_worse_is_exit_code_1_where_it_is_asked_for(runs, call):
     assert "worse" in text
     assert call(base, new, "--fail-on", "worse")[0] == 1
     assert call(new, base, "--fail-on", "worse")[0] == 0
+
+
+def test_sides_of_one_comparison_are_compared_round_by_round(runs, call):
+    """A machine that becomes four times as slow hides a fifth from everybody but who looks within rounds."""
+    drift = [1.0 + 0.3 * number for number in range(10)]
+    times = [{"train_step_seconds": sampled([factor * each for each in drift])} for factor in (1.0, 1.2)]
+    commits = {"started": "2026-11-26T08:00:00+00:00", "base": "a", "head": "b"}
+
+    def verdict(**others):
+        ids = []
+        for number, side in enumerate(("base", "head")):
+            told = {**commits, **(others if number else {})}
+            header = {"started": told.pop("started"), "continuous": {"side": side, **told}}
+            ids.append(runs(record(metrics=times[number]), header=header))
+        return [word for word in call(*ids)[1].split() if word in {"worse", "undecided"}][-1]
+
+    assert verdict() == "worse"
+    assert verdict(started="2026-11-26T09:00:00+00:00") == "undecided"
+    assert verdict(head="c") == "undecided"
 
 
 def test_other_surroundings_are_said(runs, call, tmp_path):
