@@ -160,6 +160,13 @@ class Catalog:
             first += self._layouts.size(layout)
             yield Row(place, case, checks, op_calls, known.kinds[kind], metrics)
 
+    def outcomes(self) -> Iterator[tuple[str, Status] | Place]:
+        """Case id and status of each line that holds something; of one of another make only its place."""
+        known = self.columns
+        columns = (known.lines, known.starts, known.sizes, known.cases, known.kind_of)
+        for number, start, size, case, kind in zip(*columns, strict=True):
+            yield Place(number, start, size) if case is None else (case.id, known.kinds[kind].status)
+
     def _add(self, line: bytes, place: Place) -> None:
         known = self._known(line) or (None, None, None, _ODD, _ODD)
         for column, value in zip(_lists(self.columns), (place.number, place.at, place.size, *known), strict=True):

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Final, Literal
 
 from capsbench.record.noise import Noise
-from capsbench.record.packed import exact_or_sampled, samples_of, value_of
+from capsbench.record.packed import in_both, samples_of, value_of
 from capsbench.record.schema import CaseKey, Direction, Fingerprint, Metric, Record
 from capsbench.record.skim import OP_CALLS
 from capsbench.record.stored import op_calls
@@ -156,16 +156,28 @@ def compare(
             pair, and held to a floor of their own.
         unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    compared = (change for pair in pairs for change in _of_pair(pair, unchanged))
-    changes = list(_shifted(compared, paired=interleaved))
-    changes += _errors(pairs)
-    places = [place for place, change in enumerate(changes) if change.seen is not None]
-    corrected = holm([change.seen.p_value for change in changes if change.seen is not None])
-    for place, p_value in zip(places, corrected, strict=True):
-        change = changes[place]
-        allowed = _margin(change, margin, noise, interleaved=interleaved)
-        changes[place] = _decided(change, p_value, allowed, len(places))
-    return tuple(changes)
+    compared = (each for pair in pairs for each in _of_pair(pair, unchanged))
+    found = [*_shifted(compared, paired=interleaved), *_errors(pairs)]
+    p_values = [each.seen.p_value for each in found if isinstance(each, _Tested) and each.seen is not None]
+    corrected = iter(holm(p_values))
+
+    def decided(tested: _Tested) -> Change:
+        allowed = _margin(tested, margin, noise, interleaved=interleaved)
+        return _decided(tested, next(corrected), allowed, len(p_values))
+
+    return tuple(each if isinstance(each, Change) else decided(each) for each in found)
+
+
+@dataclass(slots=True)
+class _Tested:
+    """A time or an error rate, which is decided on together with all others; see `Change`."""
+
+    pair: Pair
+    metric: str
+    kind: Kind
+    base: float
+    new: float
+    seen: Shift | Difference | None = None
 
 
 def _by_work(records: Iterable[Record]) -> dict[tuple[object, ...], list[Record]]:
@@ -179,7 +191,7 @@ def _setting(record: Record) -> tuple[object, ...]:
     return setting(record.case, record.fingerprint)
 
 
-def _of_pair(pair: Pair, unchanged: Unchanged | None) -> Iterator[Change]:
+def _of_pair(pair: Pair, unchanged: Unchanged | None) -> Iterator[Change | _Tested]:
     ended = pair.base.status, pair.new.status
     if ended[0] != ended[1]:
         verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
@@ -194,38 +206,33 @@ def _of_pair(pair: Pair, unchanged: Unchanged | None) -> Iterator[Change]:
         elif name in _BYTES_MARGIN:
             yield _bytes(pair, name, base, new)
         elif name in _TIMES:
-            yield Change(pair, name, "time", base, new, None, "undecided")
+            yield _Tested(pair, name, "time", base, new)
     if unchanged is not None and same:
         unchanged.count += same
         unchanged.seeds.add(pair.base.case.seed)
 
 
 def _common(pair: Pair) -> Iterator[tuple[str, str, float, float, Direction]]:
-    """The numbers that both have: name, kind (exact where both are), values, direction."""
-    a, b = pair.base.metrics, pair.new.metrics
-    for name in a:
-        if name in b and name not in OUTCOMES:
-            (kind, base, direction), (other, new, _) = exact_or_sampled(a, name), exact_or_sampled(b, name)
-            yield name, kind if kind == other else "sampled", base, new, direction
+    """The numbers that both have and that are compared case by case, as `in_both` tells them."""
+    yield from (told for told in in_both(pair.base.metrics, pair.new.metrics) if told[0] not in OUTCOMES)
     before, after = op_calls(pair.base), op_calls(pair.new)
     if before is not None and after is not None:
         yield OP_CALLS, "exact", before, after, "lower"
 
 
-def _shifted(changes: Iterator[Change], *, paired: bool) -> Iterator[Change]:
-    """The changes, those of times with what is seen of them; times that cannot be compared are left out."""
-    while some := list(islice(changes, _TOGETHER)):
-        seen = iter(shifts([_samples(change) for change in some if change.kind == "time"], paired=paired))
-        for change in some:
-            if change.kind != "time":
-                yield change
-            elif (found := next(seen)) is not None:
-                yield Change(change.pair, change.metric, "time", change.base, change.new, found, "undecided")
+def _shifted(found: Iterator[Change | _Tested], *, paired: bool) -> Iterator[Change | _Tested]:
+    """The same, times with what is seen of them; those that cannot be compared are left out."""
+    while some := list(islice(found, _TOGETHER)):
+        seen = iter(shifts([_samples(each) for each in some if isinstance(each, _Tested)], paired=paired))
+        for each in some:
+            if isinstance(each, _Tested):
+                each.seen = next(seen)
+            if isinstance(each, Change) or each.seen is not None:
+                yield each
 
 
-def _samples(change: Change) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    base, new = _sides(change.pair)
-    return samples_of(base.metrics, change.metric), samples_of(new.metrics, change.metric)
+def _samples(time: _Tested) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return samples_of(time.pair.base.metrics, time.metric), samples_of(time.pair.new.metrics, time.metric)
 
 
 def numbers(record: Record) -> Mapping[str, Metric]:
@@ -252,16 +259,16 @@ def _bytes(pair: Pair, name: str, base: float, new: float) -> Change:
     return Change(pair, name, "bytes", base, new, None, verdict)
 
 
-def _errors(pairs: Sequence[Pair]) -> Iterator[Change]:
-    """Error rates of all seeds that both runs trained alike, one change for all that differ in the seed only."""
+def _errors(pairs: Sequence[Pair]) -> Iterator[_Tested]:
+    """Error rates of all seeds that both runs trained alike, one for all that differ in the seed only."""
     groups: dict[tuple[object, ...], list[Pair]] = {}
     for pair in pairs:
         alike = pair.base.fingerprint.protocol == pair.new.fingerprint.protocol
         if alike and _ERROR in pair.base.metrics and _ERROR in pair.new.metrics:
             groups.setdefault(_setting(pair.base), []).append(pair)
     for group in groups.values():
-        base, new = ([_error(side) for side in sides] for sides in zip(*map(_sides, group), strict=True))
-        yield Change(group[0], _ERROR, "error", fmean(base), fmean(new), difference(base, new), "undecided")
+        base, new = [_error(pair.base) for pair in group], [_error(pair.new) for pair in group]
+        yield _Tested(group[0], _ERROR, "error", fmean(base), fmean(new), difference(base, new))
 
 
 def _error(record: Record) -> float:
@@ -270,22 +277,18 @@ def _error(record: Record) -> float:
     return found
 
 
-def _sides(pair: Pair) -> tuple[Record, Record]:
-    return pair.base, pair.new
-
-
-def _margin(change: Change, margin: float, noise: Sequence[Noise], *, interleaved: bool) -> float:
-    """What of a change counts for nothing: a difference of error rates, or a share of a time."""
-    if change.kind == "error":
+def _margin(tested: _Tested, margin: float, noise: Sequence[Noise], *, interleaved: bool) -> float:
+    """What of it counts for nothing: a difference of error rates, or a share of a time."""
+    if tested.kind == "error":
         return ERROR_MARGIN
-    assert change.seen is not None  # noqa: S101 - only such changes are tested
-    case, count = change.pair.base.case, change.seen.count
-    return max(margin, *(each.floor_of(case, change.metric, count, interleaved=interleaved) for each in noise), 0.0)
+    assert tested.seen is not None  # noqa: S101 - others are left out
+    case, count = tested.pair.base.case, tested.seen.count
+    return max(margin, *(each.floor_of(case, tested.metric, count, interleaved=interleaved) for each in noise), 0.0)
 
 
-def _decided(change: Change, corrected: float, margin: float, rows: int) -> Change:
-    assert change.seen is not None  # noqa: S101 - only such changes are tested
-    verdict = decide(change.seen, corrected, margin)
-    known = margin if change.kind == "time" else None
-    values = (change.pair, change.metric, change.kind, change.base, change.new, change.seen, verdict)
+def _decided(tested: _Tested, corrected: float, margin: float, rows: int) -> Change:
+    assert tested.seen is not None  # noqa: S101 - others are left out
+    verdict = decide(tested.seen, corrected, margin)
+    known = margin if tested.kind == "time" else None
+    values = (tested.pair, tested.metric, tested.kind, tested.base, tested.new, tested.seen, verdict)
     return Change(*values, margin=known, rows=rows)

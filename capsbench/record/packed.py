@@ -7,7 +7,7 @@ So those are an array, and everything else is kept once for all records that agr
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
@@ -38,6 +38,15 @@ class Place:
     kind: Literal["exact", "sampled"]
 
 
+class Places(dict[str, Place]):
+    """Of the metrics of a layout, by name; each layout has one, which stands for it."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
 class PackedMetrics(Mapping[str, Metric]):
     """What a dictionary of metrics holds.
 
@@ -47,15 +56,15 @@ class PackedMetrics(Mapping[str, Metric]):
         first: of this one's.
     """
 
-    __slots__ = ("_first", "_numbers", "_places")
+    __slots__ = ("_first", "_numbers", "places")
 
-    def __init__(self, places: Mapping[str, Place], numbers: "Sequence[float]", first: int) -> None:
-        self._places = places
+    def __init__(self, places: Places, numbers: "Sequence[float]", first: int) -> None:
+        self.places = places
         self._numbers = numbers
         self._first = first
 
     def __getitem__(self, name: str) -> Metric:
-        place, numbers = self._places[name], self._numbers
+        place, numbers = self.places[name], self._numbers
         at = self._first + place.at
         return Metric(
             value=self.value(place),
@@ -69,7 +78,7 @@ class PackedMetrics(Mapping[str, Metric]):
 
     def place(self, name: str) -> Place | None:
         """Where a metric lies, and what it is in; None where there is none of the name."""
-        return self._places.get(name)
+        return self.places.get(name)
 
     def value(self, place: Place) -> float | int:
         """The value that lies there."""
@@ -82,13 +91,13 @@ class PackedMetrics(Mapping[str, Metric]):
         return tuple(self._numbers[end - place.sample_count : end])
 
     def __contains__(self, name: object) -> bool:
-        return name in self._places
+        return name in self.places
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self.places)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.places)
 
     def __repr__(self) -> str:
         return repr(dict(self))
@@ -102,7 +111,29 @@ def value_of(metrics: Mapping[str, Metric], name: str) -> float | int | None:
     return metrics[name].value if name in metrics else None
 
 
-def exact_or_sampled(metrics: Mapping[str, Metric], name: str) -> tuple[str, float | int, Direction]:
+def in_both(
+    a: Mapping[str, Metric], b: Mapping[str, Metric]
+) -> Iterator[tuple[str, Literal["exact", "sampled"], float | int, float | int, Direction]]:
+    """What both have, packed or not: name, kind (exact where both are), values in A and in B, direction."""
+    if isinstance(a, PackedMetrics) and isinstance(b, PackedMetrics):
+        for name, kind, in_a, in_b in _shared(a.places, b.places):
+            yield name, kind, a.value(in_a), b.value(in_b), in_a.direction
+        return
+    for name in (name for name in a if name in b):
+        (kind, value, direction), (other, new, _) = _exact_or_sampled(a, name), _exact_or_sampled(b, name)
+        yield name, kind if kind == other else "sampled", value, new, direction
+
+
+@lru_cache(maxsize=4096)
+def _shared(a: Places, b: Places) -> tuple[tuple[str, Literal["exact", "sampled"], Place, Place], ...]:
+    """What records of two layouts have in common."""
+    both = ((name, a[name], b[name]) for name in a if name in b)
+    return tuple((name, x.kind if x.kind == y.kind else "sampled", x, y) for name, x, y in both)
+
+
+def _exact_or_sampled(
+    metrics: Mapping[str, Metric], name: str
+) -> tuple[Literal["exact", "sampled"], float | int, Direction]:
     """Kind, value and direction of a metric that is there, packed or not."""
     if isinstance(metrics, PackedMetrics) and (place := metrics.place(name)) is not None:
         return place.kind, metrics.value(place), place.direction
@@ -137,7 +168,7 @@ class Layouts:
 
     def __init__(self, known: Iterable[Layout] = ()) -> None:
         self._numbers: dict[Layout, int] = {}
-        self._places: list[Mapping[str, Place]] = []
+        self._places: list[Places] = []
         self._sizes: list[int] = []
         for layout in known:
             self._add(layout)
@@ -147,7 +178,7 @@ class Layouts:
         """By their numbers."""
         return tuple(self._numbers)
 
-    def places(self, number: int) -> Mapping[str, Place]:
+    def places(self, number: int) -> Places:
         """Where the metrics of a layout lie."""
         return self._places[number]
 
@@ -197,13 +228,13 @@ class Layouts:
         return self._numbers.setdefault(layout, len(self._numbers))
 
 
-def _places(layout: Layout) -> tuple[Mapping[str, Place], int]:
+def _places(layout: Layout) -> tuple[Places, int]:
     """Where metrics lie, and how many numbers they have.
 
     Raises:
         ValueError: not as capsbench writes metrics.
     """
-    places = {}
+    places = Places()
     at = 0
     for name, unit, direction, kind, number, samples, ends in layout:
         # Everything but numbers is checked here, once; that those are numbers, an array checks.

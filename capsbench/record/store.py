@@ -186,10 +186,10 @@ class RunStore:
             yield from filter(None, (_outcome(line, f"{path}:{number}") for number, line in self._lines()))
             return
         shelf = self._shelf()
-        for row in catalog.rows():
-            if isinstance(row, Row):
-                yield row.case.id, row.kind.status
-            elif (record := shelf.read(row)) is not None:
+        for found in catalog.outcomes():
+            if not isinstance(found, Place):
+                yield found
+            elif (record := shelf.read(found)) is not None:
                 yield record.case.id, record.status
 
     def artifacts(self, case_id: str) -> Path:

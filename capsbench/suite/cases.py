@@ -1,9 +1,10 @@
 """From suites to cases: the product of the axes, refused before anything runs where it makes no sense."""
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
+from functools import lru_cache
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -105,7 +106,7 @@ class Case:
 
 def content_hash(value: object) -> str:
     """Hash of plain data or dataclasses, all fields written out, 16 hexadecimal digits."""
-    return sha256(_json(plain(value, defaults=True))).hexdigest()[:16]
+    return hashlib.sha256(_json(plain(value, defaults=True))).hexdigest()[:16]
 
 
 def expand(
@@ -234,18 +235,19 @@ def _load(name: str, path: Path) -> Network:
 
 @dataclass(frozen=True, slots=True)
 class _Fixed:
-    """What all cases of a network and a data set share, and the beginning of the text that their ids are hashes of."""
+    """What all cases of a network and a data set share, and the hash of the text that those of their ids begin with."""
 
     network: Network
     dataset: DataUse
     train: TrainChoice
     iterations: int | None
-    text: bytes
+    begun: "hashlib._Hash"
 
     @classmethod
     def of(cls, suite: Suite, dataset: DataUse, network: Network, digest: str, train: TrainChoice) -> "_Fixed":
         protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
-        return cls(network, dataset, train, routing_iterations(network), b"[" + _json(protocol) + b", ")
+        begun = hashlib.sha256(b"[" + _json(protocol) + b", ")
+        return cls(network, dataset, train, routing_iterations(network), begun)
 
 
 def _case(
@@ -255,10 +257,12 @@ def _case(
     iterations = "" if fixed.iterations is None else f".i{fixed.iterations}"
     parallel = f".d{devices}" if devices > 1 else ""
     label = f"{fixed.network.name}.{fixed.dataset.name}.{backend}-{mode}.b{batch}{parallel}{iterations}.s{seed}"
-    setting = (backend, mode, device, batch, seed, suite.threads, suite.precision, suite.allocator, measure)
-    several = (devices,) if devices > 1 else ()
-    # The same as content_hash of both together, with what cases share written out once.
-    digest = sha256(fixed.text + _json((*setting, *several)) + b"]").hexdigest()[:8]
+    several = f", {devices}" if devices > 1 else ""
+    rest = _listed(suite.threads, suite.precision, suite.allocator, measure)
+    # The same as content_hash of all that a case is, with what many share written out once.
+    whole = fixed.begun.copy()
+    whole.update(f"[{_listed(backend, mode, device)}, {batch}, {seed}, {rest}{several}]]".encode())
+    digest = whole.hexdigest()[:8]
     return Case(
         id=f"{label}-{digest}",
         suite=suite.name,
@@ -278,6 +282,12 @@ def _case(
         time=suite.time,
         limits=suite.limits,
     )
+
+
+@lru_cache(maxsize=4096)
+def _listed(*values: Hashable) -> str:
+    """What stands between the brackets of a list in JSON."""
+    return _ENCODER.encode(values)[1:-1]
 
 
 def _json(value: object) -> bytes:

@@ -32,12 +32,14 @@ class Checkout:
         folder: of the project.
         environment: of a process that is to import it.
         has_figures: whether its `run` can be told not to draw.
+        takes_turns: whether its workers ask for turns.
         problem: why it cannot be run, in one sentence; None where nothing speaks against it.
     """
 
     folder: Path
     environment: Mapping[str, str]
     has_figures: bool = True
+    takes_turns: bool = False
     problem: str | None = None
 
 
@@ -59,8 +61,15 @@ def prepare(folder: Path, metadata: Path) -> Checkout:
     if problem is not None:
         return Checkout(folder=folder, environment=environment, problem=problem)
     help_text, problem = _say(["-m", "capsbench", "run", "--help"], folder, environment)
-    has_figures = "--no-figures" in help_text
-    return Checkout(folder=folder, environment=environment, has_figures=has_figures, problem=problem)
+    if problem is not None:
+        return Checkout(folder=folder, environment=environment, problem=problem)
+    _, knows_none = _say(["-c", "import capsbench.worker.turns"], folder, environment)
+    return Checkout(
+        folder=folder,
+        environment=environment,
+        has_figures="--no-figures" in help_text,
+        takes_turns=knows_none is None,
+    )
 
 
 def last_line(text: str) -> str:

@@ -71,7 +71,7 @@ class _Visitor:
 
     def take(self, turns: Sequence[Turn]) -> list[Record]:
         """Make the visits of a round."""
-        records = take_round(turns, self._visit)
+        records = take_round(turns, self._visit, self.sides)
         for turn, record in zip(turns, records, strict=True):
             if turn.purpose == "first":
                 self.kept[turn.side].append(record, turn.cell)

@@ -82,7 +82,7 @@ def answer(asked: Question, repository: Repository, rounds: int, data: Path) -> 
     with ready_sides(repository, revisions, data) as (sides, around):
 
         def take(turns: Sequence[Turn]) -> list[Record]:
-            return take_round(turns, visit_of)
+            return take_round(turns, visit_of, sides)
 
         def visit_of(turn: Turn, turns: Turns | None) -> Record:
             return visit(sides[turn.side], turn.cell, turn.measure, around, turns=turns)

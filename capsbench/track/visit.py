@@ -80,7 +80,7 @@ def visit(
         around: see there.
         tell: hears every line that the run says of itself.
         keep: the folder for a case's larger files, by the case's id; None forgets them.
-        turns: with another visit that is made at the same time; a revision that knows of none takes none.
+        turns: with another visit that is made at the same time; the revision must know of turns.
     """
     if side.checkout.problem is not None:
         return absent(cell, "crash", side.checkout.problem)

@@ -78,7 +78,8 @@ def test_sides_of_one_comparison_are_compared_round_by_round(runs, call):
             told = {**commits, **(others if number else {})}
             header = {"started": told.pop("started"), "continuous": {"side": side, **told}}
             ids.append(runs(record(metrics=times[number]), header=header))
-        return [word for word in call(*ids)[1].split() if word in {"worse", "undecided"}][-1]
+        [row] = [line for line in call(*ids)[1].splitlines() if "train_step_seconds" in line][:1]
+        return next(word for word in ("worse", "undecided") if word in row)
 
     assert verdict() == "worse"
     assert verdict(started="2026-11-26T09:00:00+00:00") == "undecided"

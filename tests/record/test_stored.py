@@ -15,7 +15,7 @@ from sample_records import case, exact, failed, iteration_run, record, run, samp
 from capsbench.errors import BadInput
 from capsbench.record import store as store_module
 from capsbench.record.codec import encode
-from capsbench.record.packed import exact_or_sampled, sample_count, samples_of, value_of
+from capsbench.record.packed import in_both, sample_count, samples_of, value_of
 from capsbench.record.schema import Record
 from capsbench.record.store import create
 from capsbench.record.stored import StoredRecord, op_calls, op_names
@@ -77,9 +77,12 @@ def test_packed_metrics_tell_what_metrics_tell(store):
         assert sample_count(packed.metrics, name) == sample_count(whole.metrics, name)
         assert (name in packed.metrics) == (name in whole.metrics)
     for name in whole.metrics:
-        assert exact_or_sampled(packed.metrics, name) == exact_or_sampled(whole.metrics, name)
         assert samples_of(packed.metrics, name) == samples_of(whole.metrics, name)
     assert len(packed.metrics) == len(whole.metrics)
+    told = list(in_both(whole.metrics, whole.metrics))
+    for a in (packed.metrics, whole.metrics):
+        assert list(in_both(a, packed.metrics)) == list(in_both(packed.metrics, a)) == told
+    assert {kind for _, kind, *_ in told} == {"exact", "sampled"}
     assert op_calls(packed) == op_calls(whole) == sum(event.calls for event in whole.ops)
     assert op_names(packed) == op_names(whole) == {event.op for event in whole.ops}
 

@@ -28,10 +28,9 @@ class Log:
         self._busy = threading.Lock()
 
     def work(self, name, samples):
-        """Start up, then take so many samples, each in a turn of its own."""
+        """Take so many samples, each in a turn of its own."""
 
         def do(descriptor, _given_up):
-            self._step(f"{name} starts")
             for number in range(samples):
                 os.write(descriptor, ASKS)
                 assert os.read(descriptor, 1)
@@ -50,21 +49,39 @@ class Log:
 
 
 def test_samples_alternate():
-    """One starts up and waits, the other starts up, then one sample of each; who has more goes on alone."""
+    """Once both are there, one sample of each, the first one's first; who has more goes on alone."""
     log = Log()
     assert in_turns(log.work("a", 2), log.work("b", 4)) == ("a ended", "b ended")
-    assert log.done == ["a starts", "b starts", "a0", "b0", "a1", "b1", "b2", "b3"]
+    assert log.done == ["a0", "b0", "a1", "b1", "b2", "b3"]
     assert not log.clashed
 
 
-def test_works_that_never_ask_go_one_after_the_other():
-    """As a revision does that knows of no turns."""
-    log = Log()
-    in_turns(log.work("a", 0), log.work("b", 3))
-    assert log.done == ["a starts", "b starts", "b0", "b1", "b2"]
-    log = Log()
-    in_turns(log.work("a", 2), log.work("b", 0))
-    assert log.done == ["a starts", "b starts", "a0", "a1"]
+def test_both_start_at_the_same_time():
+    """No sample is taken while the other one is still on its way to its first."""
+    barrier, log = threading.Barrier(2, timeout=10), Log()
+
+    def late(name):
+        work = log.work(name, 2)
+
+        def do(descriptor, given_up):
+            barrier.wait()
+            if name == "b":
+                time.sleep(0.2)
+                assert log.done == []
+            return work(descriptor, given_up)
+
+        return do
+
+    in_turns(late("a"), late("b"))
+    assert log.done == ["a0", "b0", "a1", "b1"]
+
+
+def test_a_work_that_never_asks_keeps_nobody_waiting():
+    """The other one goes on when it has ended."""
+    for samples in ((0, 3), (3, 0)):
+        log = Log()
+        in_turns(log.work("a", samples[0]), log.work("b", samples[1]))
+        assert len(log.done) == 3
 
 
 def test_what_a_work_raises_is_raised_when_both_have_ended():
@@ -76,7 +93,7 @@ def test_what_a_work_raises_is_raised_when_both_have_ended():
     log = Log()
     with pytest.raises(OSError, match="so it is"):
         in_turns(fails, log.work("b", 2))
-    assert log.done == ["b starts", "b0", "b1"]
+    assert log.done == ["b0", "b1"]
 
 
 def test_who_has_no_turns_does_not_wait(monkeypatch):
@@ -111,16 +128,17 @@ def timed(make_case, mnist_root):
 
 
 def test_workers_take_turns(timed, tmp_path, monkeypatch):
-    """No step of one overlaps with a step of the other, and samples alternate once both have warmed up."""
+    """Once both have warmed up, no step of one overlaps with a step of the other, and samples alternate."""
     log = tmp_path / "steps"
     monkeypatch.setenv("FAKE_LOG", str(log))
     found = in_turns(timed("steady"), timed("steady"))
     assert [each.done.status for each in found] == ["ok", "ok"]
     steps = [line.split() for line in log.read_text(encoding="ascii").splitlines()]
     steps.sort(key=lambda step: float(step[1]))
-    assert all(float(end) <= float(begin) for (_, _, end), (_, begin, _) in pairwise(steps))
-    changes = sum(a != b for (a, *_), (b, *_) in pairwise(steps))
-    assert changes >= 12  # of eight samples each
+    apart = [float(end) <= float(begin) for (_, _, end), (_, begin, _) in pairwise(steps)]
+    last_overlap = max((place for place, is_apart in enumerate(apart) if not is_apart), default=0)
+    changes = [place for place, ((a, *_), (b, *_)) in enumerate(pairwise(steps)) if a != b and place > last_overlap]
+    assert len(changes) >= 12  # of eight samples each
 
 
 def test_a_worker_that_dies_leaves_the_other_its_turns(timed):
