@@ -120,6 +120,13 @@ def test_a_quiet_machine_finds_a_tenth_and_a_fifth(recording):
 
 
 @every_recording
+def test_the_machine_as_it_was_finds_a_tenth_and_a_fifth(recording):
+    """A fifth with 14 rounds in a table of 24 rows, a tenth with as many in one of two."""
+    assert found(recording, 14, 1.2) >= 95
+    assert found(recording, 14, 1.1, cases=1) >= 80
+
+
+@every_recording
 def test_a_loud_machine_finds_what_it_says_it_finds(recording):
     """As if pairs scattered by a tenth: so many rounds as are named for a fifth find it about as often as is said."""
     loud = calmed(recording, 0.1)
