@@ -124,7 +124,9 @@ class Catalog:
         numbers: of metrics, record by record.
     """
 
-    def __init__(self, covered: Covered = _NOTHING, columns: Columns | None = None, numbers: bytes = b"") -> None:
+    def __init__(
+        self, covered: Covered = _NOTHING, columns: Columns | None = None, numbers: "array[float] | None" = None
+    ) -> None:
         """A catalog of nothing, or one that was kept.
 
         Raises:
@@ -132,7 +134,7 @@ class Catalog:
         """
         self.covered = covered
         self.columns = columns or Columns()
-        self.numbers = array("d", numbers)
+        self.numbers = array("d") if numbers is None else numbers
         self._layouts = Layouts(self.columns.layouts)
         self._kinds: dict[tuple[object, ...], int] = {}
         self._check()

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import zlib
+from array import array
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -144,15 +145,19 @@ def _kept(path: Path, records: BinaryIO, stamp: _Stamp) -> tuple[Catalog | None,
             if not is_same and _checksum(records, covered.bytes) != covered.checksum:
                 return None, 0
             return _read(file, head), 0 if is_same else covered.bytes
-    except (OSError, ValueError, OverflowError):
+    except (OSError, EOFError, ValueError, OverflowError):
         return None, 0
 
 
 def _read(file: BinaryIO, head: _Head) -> Catalog:
-    columns, numbers = file.read(head.columns_bytes), file.read(head.numbers_bytes)
-    if zlib.crc32(numbers, zlib.crc32(columns)) != head.checksum:
+    text = file.read(head.columns_bytes)
+    checksum, columns = zlib.crc32(text), _adapter(Columns).validate_json(text)
+    del text  # as large as what is made of it
+    numbers = array("d")
+    numbers.fromfile(file, head.numbers_bytes // numbers.itemsize)
+    if zlib.crc32(numbers, checksum) != head.checksum or head.numbers_bytes % numbers.itemsize or file.read(1):
         raise ValueError("damaged")
-    return Catalog(head.covered, _adapter(Columns).validate_json(columns), numbers)
+    return Catalog(head.covered, columns, numbers)
 
 
 def _checksum(file: BinaryIO, size: int) -> int:

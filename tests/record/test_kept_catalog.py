@@ -147,14 +147,13 @@ def test_a_catalog_of_another_version_is_made_again(store, lines_read, monkeypat
 def test_a_catalog_with_parts_that_do_not_fit_is_refused(store):
     """A checksum says that bytes are those written, not who wrote them."""
     made = kept_catalog.catalog_of(store.folder / "records.jsonl")
-    columns, numbers = made.all_columns(), made.numbers.tobytes()
+    columns, numbers = made.all_columns(), made.numbers
     catalog.Catalog(made.covered, columns, numbers)
     spoiled = [
         (replace(columns, kind_of=[len(columns.kinds)] * len(columns.kind_of)), numbers),
         (replace(columns, layout_of=[-1] * len(columns.layout_of)), numbers),
         (replace(columns, checks=columns.checks[1:]), numbers),
         (replace(columns, layouts=columns.layouts[1:]), numbers),
-        (columns, numbers[8:]),
         (columns, numbers[1:]),
     ]
     for parts in spoiled:
