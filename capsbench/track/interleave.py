@@ -2,7 +2,7 @@
 
 Every visit is a fresh process of that revision. First everything is measured once on each side; then come rounds of
 times only. The two visits of a round are made at the same time and take turns, sample by sample, where the machine has
-room for both; so they are a pair. They begin A B, B A, A B, …
+room for both; so they are a pair. Rounds go A B, B A, A B, …
 """
 
 from collections import defaultdict
