@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from capsbench.measure.environment import Machine
-    from capsbench.record.compare import Change
+    from capsbench.record.compare import Change, Pairing
     from capsbench.record.noise import Noise
     from capsbench.record.store import RunStore
 
@@ -57,7 +57,7 @@ def compare(
     must differ by more than the margin and the noise floor of its machine.
     The two sides of a `capsbench continuous` are compared round by round.
     """
-    from capsbench.record.compare import Unchanged, pair_cases
+    from capsbench.record.compare import Unchanged
     from capsbench.record.compare import compare as changes_of
     from capsbench.record.store import open_run
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
@@ -67,12 +67,7 @@ def compare(
 
     most = rows_of(rows)
     stores = open_run(results, a), open_run(results, b)
-    pairing = pair_cases(*(store.stored_records(case) for store in stores))
-    if not pairing.pairs:
-        raise BadInput(
-            f"{stores[0].run_id} and {stores[1].run_id} have no case in common; a case is known by its network, "
-            "data set, batch, seed, backend, mode and setting"
-        )
+    pairing = _paired(*stores, case)
     noise, told = _noise(stores, results)
     unchanged = None if everything else Unchanged()
     in_turns = _took_turns(*stores)
@@ -92,6 +87,23 @@ def compare(
         print_notes(said, screen)
     if any(fails(change, fail_on) for change in changes):
         raise typer.Exit(EXIT_WORSE)
+
+
+def _paired(a: RunStore, b: RunStore, case: str | None) -> Pairing:
+    """The cases of both runs, those that are in both as pairs.
+
+    Raises:
+        BadInput: there are none.
+    """
+    from capsbench.record.compare import pair_cases
+
+    pairing = pair_cases(a.stored_records(case), b.stored_records(case))
+    if not pairing.pairs:
+        raise BadInput(
+            f"{a.run_id} and {b.run_id} have no case in common; a case is known by its network, "
+            "data set, batch, seed, backend, mode and setting"
+        )
+    return pairing
 
 
 def fails(change: Change, fail_on: FailOn | None) -> bool:

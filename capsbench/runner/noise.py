@@ -81,7 +81,8 @@ def record_noise(
 ) -> Recording:
     """Run blocks of two pairs, A B and B A, and work out the floors.
 
-    Both processes of a pair are there at the same time and take turns, sample by sample.
+    Both processes of a pair are there at the same time and take turns, sample by sample; on a GPU they run one after
+    the other, as the rounds of revisions do there.
 
     Args:
         case: what each process does.
@@ -117,15 +118,17 @@ def record_noise(
 def _processes(case: Case, blocks: int, cache: Path | None) -> Iterator[tuple[Process, dict[str, str]]]:
     start = time.monotonic()
 
-    def timed(descriptor: int, given_up: Callable[[], bool]) -> _Timed:
+    def timed(descriptor: int | None = None, given_up: Callable[[], bool] = lambda: False) -> _Timed:
         began, load = time.monotonic() - start, _load()
-        with Worker(job, {**environment, VARIABLE: str(descriptor)}, Limits(_MOST_SECONDS), given_up) as worker:
+        turns = {} if descriptor is None else {VARIABLE: str(descriptor)}
+        with Worker(job, {**environment, **turns}, Limits(_MOST_SECONDS), given_up) as worker:
             return _Timed(began, load, receive(worker))
 
     environment = worker_environment(plugins.load(case.backend), case.setting, case.allocator)
     job = TimeJob(case=case, place=Place(cache=None if cache is None else str(cache)))
     for pair in _PAIRS * blocks:
-        for side, each in zip(pair, in_turns(timed, timed), strict=True):
+        both = in_turns(timed, timed) if case.device == "cpu" else (timed(), timed())
+        for side, each in zip(pair, both, strict=True):
             yield _process(side, each), _versions(each.received)
 
 

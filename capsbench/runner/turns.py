@@ -34,7 +34,7 @@ class _Side(Generic[T]):
         work: see there.
         ours: the end that turns are handed out at.
         theirs: the end that workers ask at.
-        thread: that does it, once it has begun.
+        thread: that does it, once it has started.
         waits: whether a worker of it asks for a turn.
         ended: whether it is done.
         result: what came of it.
@@ -50,7 +50,12 @@ class _Side(Generic[T]):
     result: list[T] = field(default_factory=list)
     error: BaseException | None = None
 
-    def do(self, given_up: Callable[[], bool]) -> None:
+    def start(self, given_up: Callable[[], bool]) -> None:
+        """Begin, in a thread."""
+        self.thread = threading.Thread(target=self._do, args=(given_up,))
+        self.thread.start()
+
+    def _do(self, given_up: Callable[[], bool]) -> None:
         """All of it; the other end hears when it is done."""
         try:
             self.result.append(self.work(self.theirs.fileno(), given_up))
@@ -65,12 +70,9 @@ class _Side(Generic[T]):
         self.waits = self.waits or ASKS in said
         self.ended = self.ended or _ENDED in said
 
-    def go_on(self, given_up: Callable[[], bool]) -> None:
-        """Begin, or hand a turn to the worker that waits."""
-        if self.thread is None:
-            self.thread = threading.Thread(target=self.do, args=(given_up,))
-            self.thread.start()
-        elif self.waits:
+    def go_on(self) -> None:
+        """Hand a turn to the worker that waits, if one does."""
+        if self.waits:
             self.waits = False
             self.ours.send(GO_ON)
 
@@ -87,7 +89,9 @@ def in_turns(first: Work[T], second: Work[T]) -> tuple[T, T]:
     with ExitStack() as stack:
         sides = (_side(first, stack), _side(second, stack))
         stack.callback(partial(_end, sides, stop))
-        _hand_out(sides, stop.is_set)
+        for side in sides:
+            side.start(stop.is_set)
+        _hand_out(*sides)
     for side in sides:
         if side.error is not None:
             raise side.error
@@ -100,22 +104,21 @@ def _side(work: Work[T], stack: ExitStack) -> _Side[T]:
     return _Side(work, ours, theirs)
 
 
-def _hand_out(sides: tuple[_Side[T], ...], given_up: Callable[[], bool]) -> None:
-    running, other = sides
-    for side in sides:
-        side.go_on(given_up)
+def _hand_out(running: _Side[T], other: _Side[T]) -> None:
+    """Turns, until both have ended."""
+    sides = running, other
     with selectors.DefaultSelector() as selector:
         for side in sides:
             selector.register(side.ours, selectors.EVENT_READ, side)
         while not all(side.waits or side.ended for side in sides):
             _hear(selector)
-        running.go_on(given_up)
+        running.go_on()
         while not all(side.ended for side in sides):
             _hear(selector)
             if running.waits or running.ended:
                 if not other.ended:
                     running, other = other, running
-                running.go_on(given_up)
+                running.go_on()
 
 
 def _hear(selector: selectors.BaseSelector) -> None:

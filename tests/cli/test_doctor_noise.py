@@ -82,6 +82,17 @@ def test_the_table_says_the_scatter_of_pairs_beside_that_of_processes():
     assert shown["in turns\n5 a side"].value < 0.05 < shown["in a row\n5 a side"].value
 
 
+def test_on_a_gpu_nobody_takes_turns(call, monkeypatch, tmp_path):
+    """The two processes of a pair run one after the other there, as rounds do that are held to this floor."""
+    monkeypatch.setenv("FAKE_DEVICES", "cpu,cuda:0")
+    monkeypatch.setattr(runner, "in_turns", lambda *_works: pytest.fail("two at once"))
+    code, _, err = call(*NOISE, "--backend", "fake:fast", "--device", "cuda:0")
+    assert code == 0, err
+    [recording] = kept_noise(tmp_path / "results").recordings
+    starts = [process.started_seconds for process in recording.processes]
+    assert starts == sorted(set(starts))
+
+
 def test_what_cannot_be_timed_is_said_and_nothing_kept(call, tmp_path):
     """A process that dies ends the experiment with its reason; so does a backend that is broken."""
     code, out, err = call(*NOISE, "--backend", "fake:killed")
