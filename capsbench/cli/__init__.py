@@ -4,6 +4,7 @@ Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad inpu
 could not be written, 130 interrupted (129: the terminal closed, 143: a scheduler's SIGTERM).
 """
 
+import gc
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -33,6 +34,7 @@ from capsbench.cli.options import EXIT_INTERRUPTED
 from capsbench.errors import EXIT_BAD_INPUT, EXIT_UNWRITTEN, BadInput, Unwritten, unknown_name
 
 # typer brings its own copy of click or uses the one installed; this is its ClickException, wherever that lives.
+_COLLECTION_THRESHOLDS = (200_000, 20, 20)
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 
@@ -101,6 +103,8 @@ def _options(
 
 def main() -> int:
     """Run the command that stands in `sys.argv`; the exit code."""
+    # What a command reads stays until it ends: a hundred thousand records are not looked through again and again.
+    gc.set_threshold(*_COLLECTION_THRESHOLDS)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without × gets a question mark, not a traceback

@@ -24,7 +24,11 @@ MAX_DEPTH = 32
 MAX_EVENTS = 200_000
 
 
-class _Loader(yaml.SafeLoader):
+# Reads ten times as fast where PyYAML comes with it, as its wheels do.
+_Reader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Reader):  # type: ignore[misc]
     """The safe loader, which also reads `1e-3` as a number, as YAML 1.2 does, and leaves dates as text."""
 
 

@@ -5,102 +5,25 @@ A line is read as `codec.encode` writes it; one of another make is only noted, f
 
 import zlib
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from operator import add
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import pydantic_core
 from pydantic import TypeAdapter
 
 from capsbench.record import skim
-from capsbench.record.packed import Layout, Layouts, PackedMetrics
-from capsbench.record.schema import CaseKey, DataParallel, Fingerprint, Parity, SplitFacts, Status
+from capsbench.record.columns import NO_CALLS, Checks, Columns, Kind, Place, Row, Shared, case_maker
+from capsbench.record.packed import Layouts, PackedMetrics
+from capsbench.record.schema import CaseKey, Fingerprint, SplitFacts, Status
 
 _T = TypeVar("_T")
+_H = TypeVar("_H", bound=Hashable)
 
-_ODD: Final = -1
-"""Stands where a line of another make would have a kind and a layout."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a line lies: its number (from 1), its first byte, how many it has."""
-
-    number: int
-    at: int
-    size: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """What many records have in common.
-
-    Attributes:
-        schema: as in `Record`, and so are those that are not told of here.
-        lacks: which of the fields left out are empty.
-        op_names: of the profiled step.
-    """
-
-    schema: int
-    run: str
-    status: Status
-    reason: str
-    lacks: frozenset[str]
-    op_names: frozenset[str]
-    data: dict[str, SplitFacts]
-    notes: tuple[str, ...]
-    fingerprint: Fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Checks:
-    """What was checked before anything was timed."""
-
-    parity: Parity | None
-    data_parallel: DataParallel | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """A row a line that holds something.
-
-    Attributes:
-        lines: their numbers, from 1.
-        starts: where they begin, in bytes.
-        sizes: in bytes.
-        cases: None for a line of another make, which must be read whole.
-        checks: likewise.
-        op_calls: of all ops of the profiled step; None where it was not profiled.
-        kind_of: index of a row's kind.
-        layout_of: number of the layout of its metrics.
-        kinds: what rows have in common.
-        layouts: of metrics, by number.
-    """
-
-    lines: list[int] = field(default_factory=list)
-    starts: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    cases: list[CaseKey | None] = field(default_factory=list)
-    checks: list[Checks | None] = field(default_factory=list)
-    op_calls: list[int | None] = field(default_factory=list)
-    kind_of: list[int] = field(default_factory=list)
-    layout_of: list[int] = field(default_factory=list)
-    kinds: list[Kind] = field(default_factory=list)
-    layouts: tuple[Layout, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """What a catalog says of a line."""
-
-    place: Place
-    case: CaseKey
-    checks: Checks
-    op_calls: int | None
-    kind: Kind
-    metrics: PackedMetrics
+_ODD: Final = (0, 0, -1, -1, -1, -1, 0.0, 0.0)
+"""What a line of another make has in the columns after its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +48,11 @@ class Catalog:
     """
 
     def __init__(
-        self, covered: Covered = _NOTHING, columns: Columns | None = None, numbers: "array[float] | None" = None
+        self,
+        covered: Covered = _NOTHING,
+        columns: Columns | None = None,
+        shared: Shared | None = None,
+        numbers: "array[float] | None" = None,
     ) -> None:
         """A catalog of nothing, or one that was kept.
 
@@ -134,48 +61,51 @@ class Catalog:
         """
         self.covered = covered
         self.columns = columns or Columns()
+        self._each = self.columns.each
         self.numbers = array("d") if numbers is None else numbers
-        self._layouts = Layouts(self.columns.layouts)
+        self._shared = shared or Shared()
+        self._layouts = Layouts(self._shared.layouts)
+        self._settings = _numbered(self._shared.settings)
+        self._checks = _numbered(self._shared.checks)
         self._kinds: dict[tuple[object, ...], int] = {}
         self._check()
+
+    @property
+    def shared(self) -> Shared:
+        """What the columns point to."""
+        return replace(self._shared, layouts=self._layouts.all)
 
     def add(self, line: bytes) -> None:
         """Add the next line."""
         known = self.covered
         if not line.isspace():
-            self._add(line, Place(known.lines + 1, known.bytes, len(line)))
+            name, told = self._known(line) or (None, _ODD)
+            self._shared.ids.append(name)
+            for column, value in zip(self._each, (known.lines + 1, known.bytes, len(line), *told), strict=True):
+                column.append(value)
         self.covered = Covered(known.lines + 1, known.bytes + len(line), zlib.crc32(line, known.checksum))
-
-    def all_columns(self) -> Columns:
-        """The columns with the layouts that came with the last lines."""
-        return replace(self.columns, layouts=self._layouts.all)
 
     def rows(self) -> Iterator[Row | Place]:
         """What is known of each line that holds something, in their order; of one of another make only its place."""
-        first, known = 0, self.columns
-        for number, start, size, case, checks, op_calls, kind, layout in zip(*_lists(known), strict=True):
-            place = Place(number, start, size)
-            if case is None or checks is None:
-                yield place
+        first, columns, shared = 0, self.columns, self._shared
+        cases = [case_maker(setting) for setting in shared.settings]
+        told = zip(shared.ids, columns.seeds, columns.setting_of, columns.layout_of, strict=True)
+        for at, (name, seed, setting, layout) in enumerate(told):
+            if name is None:
+                yield columns.place(at)
                 continue
             metrics = PackedMetrics(self._layouts.places(layout), self.numbers, first)
             first += self._layouts.size(layout)
-            yield Row(place, case, checks, op_calls, known.kinds[kind], metrics)
+            yield Row(at, columns, shared, cases[setting](id=name, seed=seed), metrics)
 
     def outcomes(self) -> Iterator[tuple[str, Status] | Place]:
         """Case id and status of each line that holds something; of one of another make only its place."""
-        known = self.columns
-        columns = (known.lines, known.starts, known.sizes, known.cases, known.kind_of)
-        for number, start, size, case, kind in zip(*columns, strict=True):
-            yield Place(number, start, size) if case is None else (case.id, known.kinds[kind].status)
+        statuses = [kind.status for kind in self._shared.kinds]
+        for at, (name, kind) in enumerate(zip(self._shared.ids, self.columns.kind_of, strict=True)):
+            yield self.columns.place(at) if name is None else (name, statuses[kind])
 
-    def _add(self, line: bytes, place: Place) -> None:
-        known = self._known(line) or (None, None, None, _ODD, _ODD)
-        for column, value in zip(_lists(self.columns), (place.number, place.at, place.size, *known), strict=True):
-            column.append(value)
-
-    def _known(self, line: bytes) -> tuple[CaseKey, Checks, int | None, int, int] | None:
-        """Case, checks, calls, index of the kind and number of the layout; None for a line of another make."""
+    def _known(self, line: bytes) -> tuple[str, tuple[float, ...]] | None:
+        """The case's id and what the columns after the place have; None for a line of another make."""
         parts = skim.parts(line)
         if parts is None:
             return None
@@ -183,10 +113,18 @@ class Catalog:
             case: CaseKey = _adapter(CaseKey).validate_json(parts.case)
             checks: Checks = _adapter(Checks).validate_json(parts.checks)
             kind = self._kind(parts, skim.op_names(line))
+            found = skim.op_calls(line)
+            calls = NO_CALLS if found is None else found
+            array("q", (case.seed, calls))
             layout = self._layouts.pack(pydantic_core.from_json(parts.metrics), self.numbers)
-        except ValueError:  # no JSON, no UTF-8, or not of the fields' types
+        except (ValueError, OverflowError):  # no JSON, no UTF-8, not of the fields' types, beyond 64 bits
             return None
-        return None if layout is None else (case, checks, skim.op_calls(line), kind, layout)
+        if layout is None:
+            return None
+        setting = _index(replace(case, id="", seed=0), self._shared.settings, self._settings)
+        bare, parity = _index(checks.bare(), self._shared.checks, self._checks), checks.parity
+        errors = (parity.forward_max_relative_error, parity.gradient_relative_error) if parity else (0.0, 0.0)
+        return case.id, (case.seed, calls, setting, bare, kind, layout, *errors)
 
     def _kind(self, parts: skim.Parts, op_names: frozenset[str]) -> int:
         key = (parts.schema, parts.run, parts.status, parts.reason, parts.lacks, op_names, parts.tail)
@@ -196,30 +134,41 @@ class Catalog:
             tail: _Tail = _adapter(_Tail).validate_json(parts.tail)
             told = (op_names, tail.data, tail.notes, tail.fingerprint)
             kind = Kind(parts.schema, parts.run, parts.status, reason, parts.lacks, *told)
-            found = self._kinds[key] = len(self.columns.kinds)
-            self.columns.kinds.append(kind)
+            found = self._kinds[key] = len(self._shared.kinds)
+            self._shared.kinds.append(kind)
         return found
 
     def _check(self) -> None:
         """See that every index is one, and no number too many or too few."""
-        known, layouts = self.columns, self._layouts
-        whole = [i for i, case in enumerate(known.cases) if case is not None]
+        known, shared, layouts = self.columns, self._shared, self._layouts
+        odd = [at for at, name in enumerate(shared.ids) if name is None]
+        pointing = (
+            (known.setting_of, shared.settings),
+            (known.checks_of, shared.checks),
+            (known.kind_of, shared.kinds),
+            (known.layout_of, layouts.all),
+        )
         if (
-            [i for i, checks in enumerate(known.checks) if checks is not None] != whole
-            or len(set(map(len, _lists(known)))) > 1
+            {len(shared.ids)} != set(map(len, known.each))
             or min((*known.starts, *known.sizes), default=0) < 0
             or max(map(add, known.starts, known.sizes), default=0) > self.covered.bytes
-            or not all(0 <= known.kind_of[i] < len(known.kinds) for i in whole)
-            or not all(0 <= known.layout_of[i] < len(layouts.all) for i in whole)
-            or sum(layouts.size(known.layout_of[i]) for i in whole) != len(self.numbers)
+            or any([at for at, index in enumerate(column) if index < 0] != odd for column, _ in pointing)
+            or any(max(column, default=-1) >= len(pointed) for column, pointed in pointing)
+            or sum(layouts.size(index) for index in known.layout_of if index >= 0) != len(self.numbers)
         ):
             raise ValueError("a catalog whose parts do not belong together")
 
 
-def _lists(columns: Columns) -> tuple[list[Any], ...]:
-    """Those that have a row a line."""
-    places = columns.lines, columns.starts, columns.sizes
-    return (*places, columns.cases, columns.checks, columns.op_calls, columns.kind_of, columns.layout_of)
+def _numbered(values: Iterable[_H]) -> dict[_H, int]:
+    return {value: index for index, value in enumerate(values)}
+
+
+def _index(value: _H, values: list[_H], numbered: dict[_H, int]) -> int:
+    """Where a value lies in a list, to which it is added where it is new."""
+    found = numbered.setdefault(value, len(values))
+    if found == len(values):
+        values.append(value)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,23 @@ import shutil
 import sys
 import zlib
 from array import array
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
-from typing import BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import pydantic_core
 from pydantic import TypeAdapter
 
 from capsbench.dataset.atomic import whole_file
-from capsbench.record.catalog import Catalog, Columns, Covered
+from capsbench.record.catalog import Catalog, Covered
+from capsbench.record.columns import Columns, Shared
 
 _T = TypeVar("_T")
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 """Raise it with every change of what is kept, or of how a line is read."""
 
 _WORTH_KEEPING_BYTES: Final = 16 << 20
@@ -53,8 +55,9 @@ class _Head:
     byteorder: str
     stamp: _Stamp
     covered: Covered
-    columns_bytes: int
-    numbers_bytes: int
+    text_bytes: int
+    row_count: int
+    number_count: int
     checksum: int
 
 
@@ -118,19 +121,18 @@ def _stamp(file: BinaryIO) -> _Stamp:
 
 
 def _keep(catalog: Catalog, path: Path, stamp: _Stamp) -> None:
-    columns, numbers = pydantic_core.to_json(catalog.all_columns(), inf_nan_mode="strings"), catalog.numbers.tobytes()
+    text = pydantic_core.to_json(catalog.shared, inf_nan_mode="strings")
+    arrays = (*catalog.columns.each, catalog.numbers)
     # A run that is still going needs the room on its disk more.
-    if shutil.disk_usage(path.parent).free > _ROOM * (len(columns) + len(numbers)):
-        _write(path, stamp, catalog.covered, columns, numbers)
+    if shutil.disk_usage(path.parent).free > _ROOM * (len(text) + sum(len(each) * each.itemsize for each in arrays)):
+        _write(path, stamp, catalog.covered, text, arrays)
 
 
-def _write(path: Path, stamp: _Stamp, covered: Covered, columns: bytes, numbers: bytes) -> None:
-    checksum = zlib.crc32(numbers, zlib.crc32(columns))
-    head = _Head(_VERSION, sys.byteorder, stamp, covered, len(columns), len(numbers), checksum)
+def _write(path: Path, stamp: _Stamp, covered: Covered, text: bytes, arrays: "Sequence[array[Any]]") -> None:
+    checksum = reduce(_add_checksum, arrays, zlib.crc32(text))
+    head = _Head(_VERSION, sys.byteorder, stamp, covered, len(text), len(arrays[0]), len(arrays[-1]), checksum)
     with whole_file(path) as file:
-        file.write(pydantic_core.to_json(head) + b"\n")
-        file.write(columns)
-        file.write(numbers)
+        file.writelines((pydantic_core.to_json(head), b"\n", text, *arrays))
 
 
 def _kept(path: Path, records: BinaryIO, stamp: _Stamp) -> tuple[Catalog | None, int]:
@@ -150,14 +152,20 @@ def _kept(path: Path, records: BinaryIO, stamp: _Stamp) -> tuple[Catalog | None,
 
 
 def _read(file: BinaryIO, head: _Head) -> Catalog:
-    text = file.read(head.columns_bytes)
-    checksum, columns = zlib.crc32(text), _adapter(Columns).validate_json(text)
+    text = file.read(head.text_bytes)
+    checksum, shared = zlib.crc32(text), _adapter(Shared).validate_json(text)
     del text  # as large as what is made of it
-    numbers = array("d")
-    numbers.fromfile(file, head.numbers_bytes // numbers.itemsize)
-    if zlib.crc32(numbers, checksum) != head.checksum or head.numbers_bytes % numbers.itemsize or file.read(1):
+    columns, numbers = Columns(), array("d")
+    for each, count in (*((column, head.row_count) for column in columns.each), (numbers, head.number_count)):
+        each.fromfile(file, count)
+        checksum = _add_checksum(checksum, each)
+    if checksum != head.checksum or file.read(1):
         raise ValueError("damaged")
-    return Catalog(head.covered, columns, numbers)
+    return Catalog(head.covered, columns, shared, numbers)
+
+
+def _add_checksum(checksum: int, numbers: "array[Any]") -> int:
+    return zlib.crc32(numbers, checksum)
 
 
 def _checksum(file: BinaryIO, size: int) -> int:

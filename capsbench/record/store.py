@@ -4,7 +4,6 @@ Lines are appended and synced as cases end, so that a crash loses at most the ca
 crash tore is skipped by readers and never joined to the next one.
 """
 
-import gc
 import json
 import re
 import secrets
@@ -19,8 +18,8 @@ from capsbench.dataset.atomic import sync_folder, whole_file
 from capsbench.errors import BadInput, Unwritten, unknown_name
 from capsbench.measure.privacy import scrubbed
 from capsbench.record import skim
-from capsbench.record.catalog import Place, Row
 from capsbench.record.codec import decode, encode, strict
+from capsbench.record.columns import Place, Row
 from capsbench.record.kept_catalog import catalog_of, kept_catalog
 from capsbench.record.log import append_line, holding_room
 from capsbench.record.schema import Record
@@ -121,9 +120,8 @@ class RunStore:
         if not self._records_path().is_file():
             return ()
         shelf = self._shelf()
-        with _uncollected():
-            chosen = self._latest(self._known(shelf), glob)
-            return tuple(each if isinstance(each, Record) else shelf.record(each) for each in chosen)
+        chosen = self._latest(self._known(shelf), glob)
+        return tuple(each if isinstance(each, Record) else shelf.record(each) for each in chosen)
 
     def _known(self, shelf: Shelf) -> Iterator[Record | Row]:
         """What is known of each line, read whole where it is of another make."""
@@ -282,18 +280,6 @@ def open_run(results: Path, run: str) -> RunStore:
         raise BadInput(f"there is no run {run!r}, nor any other, in {results / 'runs'}")
     newest = unknown_name("run", run, [*runs[-5:], LATEST])
     raise BadInput(f"{newest} ({len(runs):,} in {results / 'runs'}, the newest are shown)")
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Looks for no cycles of garbage: of a million objects that stay, each look takes longer than the one before."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _outcome(line: bytes, where: str) -> tuple[str, str] | None:

@@ -12,8 +12,8 @@ from typing import Final
 from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
-from capsbench.record.catalog import Place, Row
-from capsbench.record.schema import DataParallel, Parity, Record
+from capsbench.record.columns import ParityError, Place, Row
+from capsbench.record.schema import DataParallel, Fingerprint, Parity, Record, SplitFacts
 
 Decode = Callable[[bytes, int], Record | None]
 """Reads a whole line, of which it is told the number; None where it is damaged."""
@@ -39,16 +39,10 @@ class Shelf:
 
     def record(self, row: Row) -> Record:
         """The record of a row of the file's catalog."""
-        kind, found, put = row.kind, object.__new__(StoredRecord), object.__setattr__
-        put(found, "schema", kind.schema)
-        put(found, "run", kind.run)
+        found, put = object.__new__(StoredRecord), object.__setattr__
         put(found, "case", row.case)
-        put(found, "status", kind.status)
-        put(found, "reason", kind.reason)
+        put(found, "status", row.kind.status)
         put(found, "metrics", row.metrics)
-        put(found, "data", kind.data)
-        put(found, "notes", kind.notes)
-        put(found, "fingerprint", kind.fingerprint)
         put(found, "row", row)
         put(found, "_shelf", self)
         return found
@@ -95,6 +89,36 @@ class StoredRecord(Record):
         """The record as an ordinary one; without ops and layers where its line is damaged."""
         found = self._shelf.whole(self.row.place)
         return found or Record(run=self.run, case=self.case, status=self.status, fingerprint=self.fingerprint)
+
+    @property
+    def schema(self) -> int:
+        """As in `Record`."""
+        return self.row.kind.schema
+
+    @property
+    def run(self) -> str:
+        """As in `Record`."""
+        return self.row.kind.run
+
+    @property
+    def reason(self) -> str:
+        """As in `Record`."""
+        return self.row.kind.reason
+
+    @property
+    def data(self) -> dict[str, SplitFacts]:
+        """As in `Record`."""
+        return self.row.kind.data
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """As in `Record`."""
+        return self.row.kind.notes
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """As in `Record`."""
+        return self.row.kind.fingerprint
 
     @property
     def parity(self) -> Parity | None:
@@ -162,3 +186,11 @@ def op_calls(record: Record) -> int | None:
 def op_names(record: Record) -> frozenset[str]:
     """The canonical ops of its profiled step."""
     return record.row.kind.op_names if isinstance(record, StoredRecord) else frozenset(each.op for each in record.ops)
+
+
+def parity_error(record: Record, name: ParityError) -> float | None:
+    """How far a realization lay from the oracle; None where that was not measured."""
+    if isinstance(record, StoredRecord):
+        return record.row.parity_error(name)
+    error: float | None = getattr(record.parity, name, None)
+    return error

@@ -127,7 +127,11 @@ def _unit(value: float, units: Sequence[Unit]) -> Unit:
     """The largest unit that still leaves a digit before the point, after rounding (999.97 ms is 1.00 s)."""
     if not math.isfinite(value) or value == 0:
         return units[-1] if units is SECONDS else units[0]
-    return next((unit for unit in reversed(units) if abs(value) / unit.size >= 0.99995), units[0])
+    least = abs(value) / 0.99995
+    for unit in reversed(units):
+        if least >= unit.size:
+            return unit
+    return units[0]
 
 
 def _in_unit(value: float, unit: Unit) -> str:

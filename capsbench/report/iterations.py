@@ -1,6 +1,7 @@
 """Routing iterations: what each costs within one step, and what one more costs from case to case."""
 
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from math import isfinite
 from typing import Final
@@ -40,15 +41,24 @@ def iteration_tables(
         phase: the only one whose costs are sorted by iteration; None for all.
         which: step that the costs are of; the slopes are always of both.
     """
-    return (*cost_tables(records, phase=phase, which=which), *slope_tables(records))
+    costs = cost_tables(records, phase=phase, which=which, sloped=sloped_networks(records))
+    return (*costs, *slope_tables(records))
 
 
 def cost_tables(
-    records: Sequence[Record], *, phase: Phase | None = None, which: Which = "train_step"
+    records: Sequence[Record],
+    *,
+    phase: Phase | None = None,
+    which: Which = "train_step",
+    sloped: AbstractSet[str] = frozenset(),
 ) -> Iterator[Table]:
-    """What each routing iteration costs, as in `iteration_tables`."""
-    sloped = {cases[0].case.network for cases in _by_work(records).values() if len(_counts(cases)) > 1}
+    """What each routing iteration costs, as in `iteration_tables`; `sloped` networks need no word on how to get one."""
     yield from (table for group in groups(records) for table in _costs(group, phase, which, sloped))
+
+
+def sloped_networks(records: Sequence[Record]) -> set[str]:
+    """The networks with a slope."""
+    return {cases[0].case.network for cases in _by_work(records).values() if len(_counts(cases)) > 1}
 
 
 def slope_tables(records: Sequence[Record]) -> Iterator[Table]:
@@ -67,7 +77,7 @@ def slope(points: Sequence[tuple[int, float]]) -> float | None:
     return float(np.polyfit(counts, values, 1)[0])
 
 
-def _costs(group: Group, phase: Phase | None, which: Which, sloped: set[str]) -> Iterator[Table]:
+def _costs(group: Group, phase: Phase | None, which: Which, sloped: AbstractSet[str]) -> Iterator[Table]:
     def key(event: OpEvent) -> Key:
         if phase is not None and event.phase != phase:
             return OTHER_PHASES_LINE

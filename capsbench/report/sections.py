@@ -11,7 +11,7 @@ from capsbench.record.schema import Record
 from capsbench.report.claims import claims_table
 from capsbench.report.distributions import distribution_tables
 from capsbench.report.groups import Which, by_group
-from capsbench.report.iterations import cost_tables, slope_tables
+from capsbench.report.iterations import cost_tables, slope_tables, sloped_networks
 from capsbench.report.ops import By, Sort, op_tables
 from capsbench.report.peak import peak_tables
 from capsbench.report.roofline import roofline_tables
@@ -65,24 +65,31 @@ def section_tables(
         ceilings: of the machine that the run was on, for the layers.
         ledger: the published numbers, for the claims.
     """
-    top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
-
-    def each(make: Callable[[Sequence[Record]], Iterable[Table]]) -> Iterator[Table]:
-        return few(by_group(records, make), asked.most)
-
-    if asked.ops:
-        by: By = "phase" if phase is None and which == "train_step" else "op"
-        yield from each(partial(op_tables, by=by, top=top, sort=sort, phase=phase, which=which))
-    if asked.layers:
-        yield from each(partial(op_tables, by="layer", top=top, sort=sort, phase=phase, which=which))
-        yield from each(partial(roofline_tables, ceilings=ceilings, which=which))
+    makes = list(_of_a_group(records, asked, ceilings))
+    # Group by group, so that of each record ops and layers are read once for all sections.
+    tables = by_group(records, lambda group: (table for make in makes for table in make(group)))
+    yield from few(tables, None if asked.most is None else asked.most * len(makes))
     if asked.iterations:
-        yield from few(cost_tables(records, phase=phase, which=which), asked.most)
         yield from slope_tables(records)
-        yield from each(routing_tables)
-    if asked.peak:
-        yield from each(partial(peak_tables, top=top, which=which))
     if asked.histograms:
         yield from distribution_tables(records)
     if asked.claims and ledger is not None:
         yield from claims_table(records, ledger)
+
+
+def _of_a_group(
+    records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings]
+) -> Iterator[Callable[[Sequence[Record]], Iterable[Table]]]:
+    """What makes tables of cases that do the same work."""
+    top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
+    if asked.ops:
+        by: By = "phase" if phase is None and which == "train_step" else "op"
+        yield partial(op_tables, by=by, top=top, sort=sort, phase=phase, which=which)
+    if asked.layers:
+        yield partial(op_tables, by="layer", top=top, sort=sort, phase=phase, which=which)
+        yield partial(roofline_tables, ceilings=ceilings, which=which)
+    if asked.iterations:
+        yield partial(cost_tables, phase=phase, which=which, sloped=sloped_networks(records))
+        yield routing_tables
+    if asked.peak:
+        yield partial(peak_tables, top=top, which=which)

@@ -1,10 +1,10 @@
 """Accuracy over seeds: the mean of cases that differ in their seed only, and how sure it is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
-from statistics import fmean
+from statistics import fmean, median
 from typing import Final
 
 from capsbench.record.schema import Record
@@ -14,6 +14,8 @@ from capsbench.report.rows import Field, table_of_items, within
 from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.stats.student import mean_interval
 
+_MOST_SEEDS: Final = 10
+"""That have a column each; of more the ends and the middle are told."""
 _INTERVAL: Final = (
     "interval: holds the mean over all seeds with 95 % confidence (Student's t); the test images are the same for all "
     "seeds, so that their choice is not in it."
@@ -48,7 +50,7 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
         Field(Column("seeds"), _trained),
         Field(Column("mean %"), lambda row: cell(fmean(row.values.values()), fmt.percent)),
         Field(Column("its 95 %\ninterval"), lambda row: _interval(list(row.values.values()), row.first)),
-        *(Field(Column(f"seed\n{seed}"), partial(_of_seed, seed)) for seed in seeds),
+        *(_each_seed(seeds) if len(seeds) <= _MOST_SEEDS else _SPREAD),
     )
     some_failed = any("accuracy" not in record.metrics for group in whole for record in group)
     notes = (_INTERVAL, *([_FEW] if some_failed else []), *_left_out(groups))
@@ -76,6 +78,10 @@ def _trained(row: _Row) -> Cell:
     return Cell(f"{count}" if count == row.count else f"{count} of {row.count}", count)
 
 
+def _each_seed(seeds: Sequence[int]) -> Iterator[Field[_Row]]:
+    return (Field(Column(f"seed\n{seed}"), partial(_of_seed, seed)) for seed in seeds)
+
+
 def _of_seed(seed: int, row: _Row) -> Cell:
     return cell(row.values.get(seed), fmt.percent)
 
@@ -97,3 +103,17 @@ def _left_out(groups: Sequence[Sequence[Record]]) -> Iterator[str]:
         if len({record.case.seed for record in group}) < len(group):
             name = fmt.label(f"{case.network}, {case.realization}, batch {case.batch}")
             yield f"{name}: left out, because seeds come twice."
+
+
+def _spread(row: _Row, of: Callable[[Iterable[float]], float]) -> Cell:
+    return cell(of(row.values.values()), fmt.percent)
+
+
+_ENDS_AND_MIDDLE: Final[tuple[tuple[str, Callable[[Iterable[float]], float]], ...]] = (
+    ("lowest", min),
+    ("median", median),
+    ("highest", max),
+)
+_SPREAD: Final[tuple[Field[_Row], ...]] = tuple(
+    Field(Column(f"{name}\n%", group="seeds"), partial(_spread, of=of)) for name, of in _ENDS_AND_MIDDLE
+)

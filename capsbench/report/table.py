@@ -3,15 +3,14 @@
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from capsbench.report.format import NOTHING, UNITS, label
 
 Value = float | int | str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Cell:
+class Cell(NamedTuple):
     """A text as printed, and the exact value behind it for whoever exports the table.
 
     Attributes:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from capsbench.record.ceilings import DeviceCeilings
+from capsbench.record.columns import ParityError
 from capsbench.record.packed import sample_count
 from capsbench.record.schema import Metric, Record, SplitFacts
+from capsbench.record.stored import parity_error
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
 from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cell, table_of
@@ -189,9 +191,8 @@ def _count_cell(count: int) -> Cell:
     return exact_cell(count) if count else Cell(fmt.NOTHING)
 
 
-def _parity(record: Record, name: str) -> Cell:
-    value: float | None = getattr(record.parity, name, None)
-    return cell(value, fmt.error)
+def _parity(record: Record, name: ParityError) -> Cell:
+    return cell(parity_error(record, name), fmt.error)
 
 
 def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:

@@ -10,6 +10,7 @@ import json
 import struct
 import sys
 import zlib
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from capsbench.record import kept_catalog, skim
 from capsbench.record.catalog import Catalog, Covered
 from capsbench.record.claims import packaged_path, read_ledger
 from capsbench.record.codec import decode, encode
+from capsbench.record.columns import Columns
 from capsbench.record.store import RunStore
 from capsbench.record.stored import op_calls
 from capsbench.suite.cases import expand
@@ -152,14 +154,18 @@ def _record(data, folder):
 
 
 def _catalog(data, folder):
-    """Columns and numbers with sound checksums, so that what they say is looked at; nothing of it may lead astray."""
-    columns, _, numbers = data.partition(b"\n")
+    """Text and numbers with a sound checksum, so that what they say is looked at; nothing of it may lead astray."""
+    text, _, numbers = data.partition(b"\n")
+    arrays = (*Columns().each, array("d"))
+    for at, each in enumerate(arrays):
+        end = 8 * (at + 1) if at < len(arrays) - 1 else len(numbers)
+        each.frombytes(numbers[8 * at : end - end % 8].ljust(8, b"\0"))
     folder = folder / "run"
     folder.mkdir(exist_ok=True)
     with _file(_LINE, folder, "records.jsonl").open("rb") as file:
         stamp = kept_catalog._stamp(file)
     covered = Covered(1, len(_LINE), zlib.crc32(_LINE))
-    kept_catalog._write(folder / ".records.catalog", stamp, covered, columns, numbers)
+    kept_catalog._write(folder / ".records.catalog", stamp, covered, text, arrays)
     store = RunStore(folder)
     for record in store.stored_records():
         dict(record.metrics)
@@ -234,7 +240,8 @@ _LINE = encode(decode((ROOT / "tests" / "record" / "records-schema-3.jsonl").rea
 def _catalog_seeds():
     made = Catalog()
     made.add(_LINE)
-    return [pydantic_core.to_json(made.all_columns(), inf_nan_mode="strings") + b"\n" + made.numbers.tobytes()]
+    text = pydantic_core.to_json(made.shared, inf_nan_mode="strings")
+    return [text + b"\n" + b"".join(each.tobytes() for each in (*made.columns.each, made.numbers))]
 
 
 def _message_seeds():

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from array import array
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from capsbench.record import catalog, kept_catalog
 from capsbench.record.codec import encode
 from capsbench.record.schema import Record
 from capsbench.record.store import create
+
+_INDICES = ("setting_of", "checks_of", "kind_of", "layout_of")
 
 
 @pytest.fixture(autouse=True)
@@ -147,14 +150,17 @@ def test_a_catalog_of_another_version_is_made_again(store, lines_read, monkeypat
 def test_a_catalog_with_parts_that_do_not_fit_is_refused(store):
     """A checksum says that bytes are those written, not who wrote them."""
     made = kept_catalog.catalog_of(store.folder / "records.jsonl")
-    columns, numbers = made.all_columns(), made.numbers
-    catalog.Catalog(made.covered, columns, numbers)
+    columns, shared, numbers = made.columns, made.shared, made.numbers
+    catalog.Catalog(made.covered, columns, shared, numbers)
+    beyond, before = (array("q", [index] * len(columns.lines)) for index in (len(columns.lines), -1))
     spoiled = [
-        (replace(columns, kind_of=[len(columns.kinds)] * len(columns.kind_of)), numbers),
-        (replace(columns, layout_of=[-1] * len(columns.layout_of)), numbers),
-        (replace(columns, checks=columns.checks[1:]), numbers),
-        (replace(columns, layouts=columns.layouts[1:]), numbers),
-        (columns, numbers[1:]),
+        *((replace(columns, **{name: beyond}), shared, numbers) for name in _INDICES),
+        *((replace(columns, **{name: before}), shared, numbers) for name in _INDICES),
+        (replace(columns, starts=before), shared, numbers),
+        (replace(columns, seeds=columns.seeds[1:]), shared, numbers),
+        (columns, replace(shared, ids=[None, *shared.ids[1:]]), numbers),
+        (columns, replace(shared, layouts=shared.layouts[1:]), numbers),
+        (columns, shared, numbers[1:]),
     ]
     for parts in spoiled:
         with pytest.raises(ValueError):  # noqa: PT011 - of several makers, all of which count as damage

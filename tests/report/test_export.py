@@ -35,7 +35,7 @@ def tables(draw):
 
     def of(unit):
         if not unit:
-            return st.builds(Cell, WORDS)
+            return WORDS.map(Cell)
         return st.just(Cell("—")) | st.builds(lambda value: Cell(f"{value:.3g} {unit}", value, unit), number)
 
     rows = draw(st.lists(st.tuples(*map(of, kinds)), max_size=4))

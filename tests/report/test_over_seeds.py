@@ -38,6 +38,15 @@ def test_several_seeds_have_a_mean_and_an_interval():
     assert "Student's t" in note
 
 
+def test_of_many_seeds_the_ends_and_the_middle_are_told():
+    """Eleven columns fit no screen, and the accuracy of each seed stands in the table of accuracies."""
+    found = table([of_seed(seed, 0.80 + seed / 100) for seed in range(11)])
+    assert column(found, "seeds") == ["11"]
+    ends = [column(found, f"{name}\n%") for name in ("lowest", "median", "highest")]
+    assert ends == [["80.00"], ["85.00"], ["90.00"]]
+    assert not any(head.header.startswith("seed\n") for head in found.columns)
+
+
 def test_one_seed_has_no_interval():
     """Neither a table of its own nor, beside others, a row; and two seeds of which one failed have no interval."""
     assert table([of_seed(0, 0.9), of_seed(0, 0.8, backend="tensorflow")]) is None
