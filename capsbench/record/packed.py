@@ -64,16 +64,15 @@ class PackedMetrics(Mapping[str, Metric]):
         self._first = first
 
     def __getitem__(self, name: str) -> Metric:
-        place, numbers = self.places[name], self._numbers
-        at = self._first + place.at
+        place = self.places[name]
         return Metric(
             value=self.value(place),
             unit=place.unit,
             direction=place.direction,
             kind=place.kind,
             samples=self.samples(place),
-            interval=(numbers[at + 2], numbers[at + 3]) if place.has_interval else None,
-            contended=int(numbers[at + 1]),
+            interval=self.interval(place),
+            contended=int(self._numbers[self._first + place.at + 1]),
         )
 
     def place(self, name: str) -> Place | None:
@@ -89,6 +88,11 @@ class PackedMetrics(Mapping[str, Metric]):
         """The samples that lie there."""
         end = self._first + place.end
         return tuple(self._numbers[end - place.sample_count : end])
+
+    def interval(self, place: Place) -> tuple[float, float] | None:
+        """The interval that lies there, if one does."""
+        at = self._first + place.at
+        return (self._numbers[at + 2], self._numbers[at + 3]) if place.has_interval else None
 
     def __contains__(self, name: object) -> bool:
         return name in self.places
@@ -146,6 +150,14 @@ def samples_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, ...]:
     if isinstance(metrics, PackedMetrics) and (place := metrics.place(name)) is not None:
         return metrics.samples(place)
     return metrics[name].samples
+
+
+def interval_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, float] | None:
+    """The interval of a metric, packed or not; None where there is none."""
+    if isinstance(metrics, PackedMetrics):
+        place = metrics.place(name)
+        return None if place is None else metrics.interval(place)
+    return metrics[name].interval if name in metrics else None
 
 
 def sample_count(metrics: Mapping[str, Metric], name: str) -> int:

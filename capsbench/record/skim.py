@@ -30,6 +30,7 @@ _HEAD_BYTES = 4096
 _FINGERPRINT, _METRICS, _OPS, _OPS_END = b'"fingerprint":{', b',"metrics":{', b'},"ops":[', b'],"step_profile_seconds":'
 _PARITY, _DATA = b',"parity":', b'],"data":{'
 _ENDED, _REASON, _NO_FORWARD = b'},"status":"', b'","reason":', b',"forward_profile":null,'
+_NONE_ALIVE = b',"alive_at_peak":[],"forward_profile":'
 _NO_ROUTING, _NO_VALUES = b',"routing":[', b',"distributions":[],"routing":['
 _ENDS: dict[bytes, Status] = {each.encode(): each for each in get_args(Status)}
 _CALLS = re.compile(rb'"calls":(-?\d+)')
@@ -103,6 +104,8 @@ def _lacks(line: bytes, ops: int, data: int) -> frozenset[str]:
     found = []
     if line.startswith(b"]", ops + len(_OPS)):
         found += ["ops", *(["forward_profile"] if line.find(_NO_FORWARD, ops, data) >= 0 else [])]
+    if line.find(_NONE_ALIVE, ops, data) >= 0:
+        found.append("alive_at_peak")
     if line.endswith(_NO_ROUTING, ops, data):
         found += ["routing", *(["distributions"] if line.endswith(_NO_VALUES, ops, data) else [])]
     return _names(tuple(found))

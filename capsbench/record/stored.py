@@ -153,7 +153,7 @@ class StoredRecord(Record):
     @property
     def alive_at_peak(self) -> tuple[LiveTensor, ...]:
         """As in `Record`."""
-        return self.whole().alive_at_peak
+        return () if "alive_at_peak" in self.row.kind.lacks else self.whole().alive_at_peak
 
     @property
     def forward_profile(self) -> StepProfile | None:

@@ -4,15 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from operator import attrgetter
 from typing import Final
 
 from capsbench.record.compare import Change, Kind, Pairing, Unchanged, Word
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.rows import Field, table_of_items, within
+from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
+from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 from capsbench.stats.verdict import Difference, Shift
 
@@ -121,11 +120,18 @@ def apart(pairing: Pairing, most: int | None = None) -> Iterator[str]:
 def _apart(pairing: Pairing) -> Iterator[str]:
     for pair in pairing.pairs:
         base, new = pair.base, pair.new
-        splits = sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
+        alike = base.data == new.data  # quicker than to look for what is not
+        splits = (
+            [] if alike else sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
+        )
         if splits:
             yield f"{fmt.label(base.case.id)}: other images in A and in B ({', '.join(splits)})"
         elif base.fingerprint.protocol != new.fingerprint.protocol and "error_rate" in base.metrics:
             yield f"{fmt.label(base.case.id)}: trained otherwise in A and in B, so that error rates are not compared"
+
+
+def _other_splits(base: Record, new: Record) -> list[str]:
+    return sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
 
 
 def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleaved: bool) -> Iterator[str]:
@@ -228,7 +234,7 @@ def _interval(change: Change) -> Cell:
     return Cell(f"{seen.low:.3f}–{seen.high:.3f}")
 
 
-_CASE_FIELDS: Final[tuple[Field[Change], ...]] = within((*KEYS, *SETTINGS), attrgetter("pair.base"))
+_CASE_FIELDS: Final[tuple[Field[Change], ...]] = attributes((*KEY_ATTRIBUTES, *SETTING_ATTRIBUTES), "pair.base")
 _SEED: Final = Field(Column("seed", "key"), _seed)
 _FIELDS: Final[tuple[Field[Change], ...]] = (
     Field(Column("metric", "key", "left"), lambda change: text_cell(change.metric)),

@@ -3,14 +3,13 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import ceil, isfinite
-from operator import attrgetter
 from typing import Final
 
 from capsbench.record.schema import CaseKey, Record
 from capsbench.record.stored import op_names
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.rows import Field, table_of_items, within
+from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
+from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 COMPILED: Final = "Compiled"
@@ -121,7 +120,7 @@ def _times(pair: _Pair) -> tuple[float | None, float | None, float | None, float
 
 
 _FIELDS: Final[tuple[Field[_Pair], ...]] = (
-    *within((*KEYS, *SETTINGS), attrgetter("record")),
+    *attributes((*KEY_ATTRIBUTES, *SETTING_ATTRIBUTES), "record"),
     Field(
         Column("compiling", group="compiled", shared="compiling {}"),
         lambda pair: cell(_seconds(pair.record, "compile_seconds"), fmt.seconds),

@@ -7,7 +7,7 @@ from typing import Final
 from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.rows import Field, attribute, table_of_items
+from capsbench.report.rows import Field, attribute, attributes, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
 
 
@@ -33,12 +33,13 @@ def _failed(record: Record) -> bool:
     return record.status != "ok"
 
 
-KEYS: Final[tuple[Field[Record], ...]] = (
-    attribute(Column("network", "key", "left"), "case.network", text_cell),
-    attribute(Column("backend:mode", "key", "left"), "case.realization", text_cell),
-    attribute(Column("batch", "key", shared="batch {}"), "case.batch", exact_cell),
-    attribute(Column("iters", "key", shared="routing iterations {}"), "case.routing_iterations", text_cell),
+KEY_ATTRIBUTES: Final = (
+    (Column("network", "key", "left"), "case.network", text_cell),
+    (Column("backend:mode", "key", "left"), "case.realization", text_cell),
+    (Column("batch", "key", shared="batch {}"), "case.batch", exact_cell),
+    (Column("iters", "key", shared="routing iterations {}"), "case.routing_iterations", text_cell),
 )
+"""Which case it is, as `attributes` takes it."""
 _SETTINGS: Final = (
     ("case.dataset", text_cell),
     ("case.device", text_cell),
@@ -46,7 +47,10 @@ _SETTINGS: Final = (
     ("case.precision", text_cell),
     ("case.allocator", text_cell),
 )
-SETTINGS: Final[tuple[Field[Record], ...]] = tuple(
-    attribute(column, path, write) for column, (path, write) in zip(SETTING_COLUMNS, _SETTINGS, strict=True)
+SETTING_ATTRIBUTES: Final = tuple(
+    (column, path, write) for column, (path, write) in zip(SETTING_COLUMNS, _SETTINGS, strict=True)
 )
+"""How it was run, likewise."""
+KEYS: Final[tuple[Field[Record], ...]] = attributes(KEY_ATTRIBUTES)
+SETTINGS: Final[tuple[Field[Record], ...]] = attributes(SETTING_ATTRIBUTES)
 SEED: Final[Field[Record]] = attribute(Column("seed", "key", shared="seed {}"), "case.seed", exact_cell)

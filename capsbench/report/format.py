@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import Final
 
 NOTHING: Final = "—"
@@ -39,12 +40,12 @@ def seconds(value: float | None) -> str:
 
 def size(value: float | None) -> str:
     """163.1 MB (decimal: a MB is 10^6 bytes)."""
-    return quantity(value, BYTES)
+    return _size(value)
 
 
 def flops(value: float | None) -> str:
     """1.23 G, for a column that says FLOPs."""
-    return quantity(value, FLOPS)
+    return _flops(value)
 
 
 def count(value: float | None) -> str:
@@ -79,6 +80,11 @@ def quantity(value: float | None, units: Sequence[Unit]) -> str:
         return NOTHING
     unit = _unit(value, units)
     return _finite(value) or f"{_in_unit(value, unit)} {unit.name}".rstrip()
+
+
+# What many cases of a table have in common.
+_size = lru_cache(maxsize=4096)(partial(quantity, units=BYTES))
+_flops = lru_cache(maxsize=4096)(partial(quantity, units=FLOPS))
 
 
 def interval(bounds: tuple[float, float] | None, units: Sequence[Unit]) -> str:

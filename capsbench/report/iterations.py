@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from functools import partial
 from math import isfinite
 from typing import Final
@@ -12,11 +13,11 @@ from capsbench.measure.optable import OpEvent, Phase
 from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SETTINGS
+from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
 from capsbench.report.notes import profile_notes
 from capsbench.report.parts import OTHER_PHASES_LINE, TOTAL, Key, closing_lines, columns, parts
-from capsbench.report.rows import Field, table_of_items, within
+from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 OUTSIDE: Final = "outside routing"
@@ -63,7 +64,7 @@ def sloped_networks(records: Sequence[Record]) -> set[str]:
 
 def slope_tables(records: Sequence[Record]) -> Iterator[Table]:
     """What one more iteration costs; one table, or none where no case has two counts."""
-    found = [cases for cases in _by_work(records).values() if len(_counts(cases)) > 1]
+    found = [_Work(cases[0], cases) for cases in _by_work(records).values() if len(_counts(cases)) > 1]
     if found:
         yield table_of_items("One more routing iteration", _FIELDS, found, (_SLOPE_NOTE,))
 
@@ -120,12 +121,20 @@ def _counts(records: Sequence[Record]) -> list[int]:
     return sorted({record.case.routing_iterations or 0 for record in records})
 
 
-def _slope_cell(cases: Sequence[Record], *, metric: str, text: Callable[[float | None], str]) -> Cell:
-    return cell(slope(_points(cases, metric)), text)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Cases that differ in their iteration count and seed only; the first stands for what they share."""
+
+    first: Record
+    cases: Sequence[Record]
 
 
-def _most_points(cases: Sequence[Record]) -> Cell:
-    return cell(max(len(_points(cases, metric)) for _, metric, _ in _SLOPES), fmt.count)
+def _slope_cell(work: _Work, *, metric: str, text: Callable[[float | None], str]) -> Cell:
+    return cell(slope(_points(work.cases, metric)), text)
+
+
+def _most_points(work: _Work) -> Cell:
+    return cell(max(len(_points(work.cases, metric)) for _, metric, _ in _SLOPES), fmt.count)
 
 
 def _points(cases: Sequence[Record], metric: str) -> list[tuple[int, float]]:
@@ -134,16 +143,12 @@ def _points(cases: Sequence[Record], metric: str) -> list[tuple[int, float]]:
     return [(count, value) for count, value in held if value is not None]
 
 
-def _first(cases: Sequence[Record]) -> Record:
-    return cases[0]
-
-
 _SLOPE_NOTE: Final = "least-squares slope over all cases that differ in their iteration count and seed only."
-_FIELDS: Final[tuple[Field[Sequence[Record]], ...]] = (
-    *within((*KEYS[:-1], *SETTINGS), _first),
+_FIELDS: Final[tuple[Field[_Work], ...]] = (
+    *attributes((*KEY_ATTRIBUTES[:-1], *SETTING_ATTRIBUTES), "first"),
     Field(
         Column("iterations", "key", "left", shared="iterations {}"),
-        lambda cases: text_cell(", ".join(map(str, _counts(cases)))),
+        lambda work: text_cell(", ".join(map(str, _counts(work.cases)))),
     ),
     Field(Column("points", "key", shared="points {}"), _most_points),
     *(Field(Column(head), partial(_slope_cell, metric=metric, text=text)) for head, metric, text in _SLOPES),

@@ -10,9 +10,9 @@ from capsbench.report.format import NOTHING
 from capsbench.report.table import Cell, Column, Row, Table
 
 T = TypeVar("T")
-U = TypeVar("U")
 H = TypeVar("H", bound=Hashable)
 
+_SOON: Final = 100
 _MORE: Final = "--case GLOB chooses, --rows N or all shows more, capsbench export has all."
 
 
@@ -38,20 +38,14 @@ def attribute(column: Column, path: str, write: Callable[[Any], Cell]) -> Field[
     return derived(column, attrgetter(path), write)
 
 
+def attributes(told: Iterable[tuple[Column, str, Callable[[Any], Cell]]], part: str = "") -> tuple[Field[Any], ...]:
+    """Such columns; of a part of their items, such as `pair.base`."""
+    return tuple(attribute(column, f"{part}.{path}" if part else path, write) for column, path, write in told)
+
+
 def derived(column: Column, get: Callable[[T], H], write: Callable[[H], Cell]) -> Field[T]:
     """A column whose cells follow from one thing about its items."""
     return Field(column, lambda item: write(get(item)), told=get)
-
-
-def within(fields: Iterable[Field[T]], part: Callable[[U], T]) -> tuple[Field[U], ...]:
-    """The same columns of what is a part of an item."""
-    return tuple(_within(each, part) for each in fields)
-
-
-def _within(field: Field[T], part: Callable[[U], T]) -> Field[U]:
-    cell, told = field.cell, field.told
-    inner = None if told is None else lambda item: told(part(item))
-    return Field(field.column, lambda item: cell(part(item)), field.mixed, inner)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,15 +124,17 @@ def table_of_items(
 
 def _agreed(field: Field[T], items: Sequence[T]) -> set[str] | None:
     """The only text of a column, or none; None where there are several. A row with nothing there contradicts nobody."""
-    if field.told is not None:
-        items = tuple(dict(zip(map(field.told, items), items, strict=True)).values())
     told: set[str] = set()
-    for item in items:
-        text = field.cell(item).text
-        if text != NOTHING:
-            told.add(text)
-            if len(told) > 1:
-                return None
+    for some in (items[:_SOON], items):  # most columns that disagree do so soon
+        each: Iterable[T] = some
+        if field.told is not None:
+            each = dict(zip(map(field.told, some), some, strict=True)).values()
+        for item in each:
+            text = field.cell(item).text
+            if text != NOTHING:
+                told.add(text)
+                if len(told) > 1:
+                    return None
     return told
 
 

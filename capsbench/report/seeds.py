@@ -3,14 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter
 from statistics import fmean, median
 from typing import Final
 
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SETTINGS
-from capsbench.report.rows import Field, table_of_items, within
+from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
+from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.stats.student import mean_interval
 
@@ -46,7 +45,7 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
         return ()
     seeds = sorted({record.case.seed for group in whole for record in group})
     fields: tuple[Field[_Row], ...] = (
-        *within((*KEYS, *SETTINGS), attrgetter("first")),
+        *attributes((*KEY_ATTRIBUTES, *SETTING_ATTRIBUTES), "first"),
         Field(Column("seeds"), _trained),
         Field(Column("mean %"), lambda row: cell(fmean(row.values.values()), fmt.percent)),
         Field(Column("its 95 %\ninterval"), lambda row: _interval(list(row.values.values()), row.first)),

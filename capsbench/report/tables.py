@@ -7,8 +7,8 @@ from functools import lru_cache, partial
 
 from capsbench.record.ceilings import DeviceCeilings
 from capsbench.record.columns import ParityError
-from capsbench.record.packed import sample_count
-from capsbench.record.schema import Metric, Record, SplitFacts
+from capsbench.record.packed import interval_of, sample_count
+from capsbench.record.schema import Record, SplitFacts
 from capsbench.record.stored import parity_error
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
@@ -151,7 +151,7 @@ def _cost_fields() -> tuple[Field[Record], ...]:
         Field(Column("allocated", group="size"), lambda r: metric_cell(r, "allocated_bytes", fmt.size)),
         Field(Column("forward", group="time"), lambda r: metric_cell(r, "forward_seconds", fmt.seconds)),
         Field(Column("train\nstep", group="time"), lambda r: metric_cell(r, step, fmt.seconds)),
-        Field(Column("its\ninterval", group="time"), lambda r: _interval(r.metrics.get(step))),
+        Field(Column("its\ninterval", group="time"), lambda r: _interval(interval_of(r.metrics, step))),
         Field(Column("images\n/s", group="time"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
         _samples(Column("rounds", group="time", shared="rounds {}"), step),
         Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
@@ -176,8 +176,7 @@ def _accuracy_cell(record: Record, *, name: str) -> Cell:
     return metric_cell(record, name, fmt.percent)
 
 
-def _interval(metric: Metric | None) -> Cell:
-    bounds = None if metric is None else metric.interval
+def _interval(bounds: tuple[float, float] | None) -> Cell:
     text = fmt.interval(bounds, fmt.SECONDS)
     return Cell(text, text if bounds else None)
 
