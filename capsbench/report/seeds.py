@@ -6,6 +6,7 @@ from functools import partial
 from statistics import fmean, median
 from typing import Final
 
+from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
@@ -13,6 +14,7 @@ from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.stats.student import mean_interval
 
+_ACCURACY: Final = "accuracy"
 _MOST_SEEDS: Final = 10
 """That have a column each; of more the ends and the middle are told."""
 _INTERVAL: Final = (
@@ -51,7 +53,7 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
         Field(Column("its 95 %\ninterval"), lambda row: _interval(list(row.values.values()), row.first)),
         *(_each_seed(seeds) if len(seeds) <= _MOST_SEEDS else _SPREAD),
     )
-    some_failed = any("accuracy" not in record.metrics for group in whole for record in group)
+    some_failed = any(_ACCURACY not in record.metrics for group in whole for record in group)
     notes = (_INTERVAL, *([_FEW] if some_failed else []), *_left_out(groups))
     return (table_of_items("Accuracy over seeds", fields, [_row(group) for group in whole], notes),)
 
@@ -59,17 +61,20 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
 def _groups(records: Sequence[Record]) -> list[list[Record]]:
     """Records that differ in their seed only, where one of them at least has an accuracy."""
     groups: dict[tuple[object, ...], list[Record]] = {}
+    known: dict[int, tuple[object, ...]] = {}  # many records share what they say of their images
     for record in records:
-        case, images = record.case, tuple(sorted((name, facts.sha256) for name, facts in record.data.items()))
+        case, images = record.case, known.get(id(record.data))
+        if images is None:
+            images = known[id(record.data)] = tuple(sorted((name, facts.sha256) for name, facts in record.data.items()))
         key = (case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations)
         setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
         groups.setdefault((*key, *setting, record.fingerprint.network, images), []).append(record)
-    return [group for group in groups.values() if any("accuracy" in record.metrics for record in group)]
+    return [group for group in groups.values() if any(_ACCURACY in record.metrics for record in group)]
 
 
 def _row(group: Sequence[Record]) -> _Row:
-    values = {record.case.seed: record.metrics["accuracy"].value for record in group if "accuracy" in record.metrics}
-    return _Row(group[0], len(group), values)
+    told = ((record.case.seed, value_of(record.metrics, _ACCURACY)) for record in group)
+    return _Row(group[0], len(group), {seed: value for seed, value in told if value is not None})
 
 
 def _trained(row: _Row) -> Cell:
