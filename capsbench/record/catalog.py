@@ -96,7 +96,7 @@ class Catalog:
                 continue
             metrics = PackedMetrics(self._layouts.places(layout), self.numbers, first)
             first += self._layouts.size(layout)
-            yield Row(at, columns, shared, cases[setting](id=name, seed=seed), metrics)
+            yield Row(at, columns, shared, cases[setting](name, seed), metrics)
 
     def outcomes(self) -> Iterator[tuple[str, Status] | Place]:
         """Case id and status of each line that holds something; of one of another make only its place."""

@@ -1,8 +1,8 @@
 """The columns of a catalog: whole and real numbers, a row a line, and what these point to, once for all that agree."""
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
 from typing import Any, Final, Literal
 
 from capsbench.record.packed import Layout, PackedMetrics
@@ -185,7 +185,18 @@ class Row:
         return self._shared.checks[self._columns.checks_of[self._at]]
 
 
-def case_maker(setting: CaseKey) -> "partial[CaseKey]":
-    """Makes cases of a setting, of an id and a seed."""
-    told = {each.name: getattr(setting, each.name) for each in fields(CaseKey)}
-    return partial(CaseKey, **{name: value for name, value in told.items() if name not in {"id", "seed"}})
+def case_maker(setting: CaseKey) -> Callable[[str, int], CaseKey]:
+    """Makes cases of a setting, of an id and a seed: quicker than their constructor, of which many would be called."""
+    put = {each.name: getattr(CaseKey, each.name).__set__ for each in fields(CaseKey)}
+    put_id, put_seed = put.pop("id"), put.pop("seed")
+    fixed = [(put_fixed, getattr(setting, name)) for name, put_fixed in put.items()]
+
+    def case(name: str, seed: int) -> CaseKey:
+        made = object.__new__(CaseKey)
+        for put_fixed, value in fixed:
+            put_fixed(made, value)
+        put_id(made, name)
+        put_seed(made, seed)
+        return made
+
+    return case

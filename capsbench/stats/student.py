@@ -8,17 +8,20 @@ from statistics import fmean, stdev
 from capsbench.stats.interval import CONFIDENCE, Interval
 
 
-def mean_interval(samples: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval | None:
+def mean_interval(
+    samples: Sequence[float], *, confidence: float = CONFIDENCE, scatter: float | None = None
+) -> Interval | None:
     """Holds the mean of the distribution with `confidence`, if samples are independent and their mean is about normal.
 
     mean ± t * s / sqrt(n), with s the samples' standard deviation (n - 1 in the denominator) and t the quantile of
     Student's distribution with n - 1 degrees of freedom. None for fewer than two samples, or some that are not finite:
-    nothing is known of their scatter.
+    nothing is known of their scatter. Who knows s already may give it: it takes most of the time.
     """
     count = len(samples)
     if count < 2 or not all(map(isfinite, samples)):
         return None
-    mean, half = fmean(samples), t_quantile(count - 1, confidence) * stdev(samples) / sqrt(count)
+    spread = stdev(samples) if scatter is None else scatter
+    mean, half = fmean(samples), t_quantile(count - 1, confidence) * spread / sqrt(count)
     return Interval(mean - half, mean + half, confidence)
 
 
