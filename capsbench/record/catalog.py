@@ -11,6 +11,7 @@ from functools import cache
 from operator import add
 from typing import Final, TypeVar
 
+import numpy as np
 import pydantic_core
 from pydantic import TypeAdapter
 
@@ -116,7 +117,7 @@ class Catalog:
             found = skim.op_calls(line)
             calls = NO_CALLS if found is None else found
             array("q", (case.seed, calls))
-            layout = self._layouts.pack(pydantic_core.from_json(parts.metrics), self.numbers)
+            layout = self._layouts.pack(pydantic_core.from_json(parts.metrics, allow_inf_nan=False), self.numbers)
         except (ValueError, OverflowError):  # no JSON, no UTF-8, not of the fields' types, beyond 64 bits
             return None
         if layout is None:
@@ -155,6 +156,7 @@ class Catalog:
             or any([at for at, index in enumerate(column) if index < 0] != odd for column, _ in pointing)
             or any(max(column, default=-1) >= len(pointed) for column, pointed in pointing)
             or sum(layouts.size(index) for index in known.layout_of if index >= 0) != len(self.numbers)
+            or not np.isfinite(self.numbers).all()  # what is not finite is a text in a line, which is read whole
         ):
             raise ValueError("a catalog whose parts do not belong together")
 

@@ -36,6 +36,8 @@ _ERROR: Final = "error_rate"
 _TOGETHER: Final = 4_096  # numbers whose shifts are reckoned with at a time
 # What training came to; of those only error rates are compared, over seeds.
 OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
+APART: Final = "rounds of its times were taken one after the other, not side by side"
+"""A note on a case whose sides were not there at the same time, though they took turns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ class Pair:
 
     base: Record
     new: Record
+
+    @property
+    def beside(self) -> bool:
+        """Whether both were there at the same time, if they took turns."""
+        return APART not in self.base.notes and APART not in self.new.notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +290,8 @@ def _margin(tested: _Tested, margin: float, noise: Sequence[Noise], *, interleav
         return ERROR_MARGIN
     assert tested.seen is not None  # noqa: S101 - others are left out
     case, count = tested.pair.base.case, tested.seen.count
-    return max(margin, *(each.floor_of(case, tested.metric, count, interleaved=interleaved) for each in noise), 0.0)
+    beside = interleaved and tested.pair.beside
+    return max(margin, *(each.floor_of(case, tested.metric, count, interleaved=beside) for each in noise), 0.0)
 
 
 def _decided(tested: _Tested, corrected: float, margin: float, rows: int) -> Change:

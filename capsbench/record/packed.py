@@ -216,7 +216,7 @@ class Layouts:
                 if tuple(each) != _FIELDS:
                     return None
                 kind, value, unit, direction, samples, interval, contended = each.values()
-                if abs(value) > _MOST:
+                if abs(value) > _MOST or type(contended) is not int:
                     return None
                 number = type(value).__name__
                 layout.append((name, unit, direction, kind, number, len(samples), interval and len(interval)))

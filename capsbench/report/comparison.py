@@ -156,18 +156,24 @@ def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleave
 
 def _floors(times: Sequence[Change], known: Noise, *, interleaved: bool) -> str:
     """Which floors the times had, by metric, and where they come from."""
-    found: dict[tuple[str, int], list[float]] = {}
+    found: dict[tuple[bool, str, int], list[float]] = {}
     for change in times:
         assert change.seen is not None  # noqa: S101 - of times there is always a shift
-        floor = known.floor_of(change.pair.base.case, change.metric, change.seen.count, interleaved=interleaved)
+        beside, count = interleaved and change.pair.beside, change.seen.count
+        floor = known.floor_of(change.pair.base.case, change.metric, count, interleaved=beside)
         if floor > 0.0:
-            found.setdefault((change.metric, change.seen.count), []).append(floor)
-    told = [f"{_span(floors)} of {metric} with {_processes(count)} a side" for (metric, count), floors in found.items()]
+            found.setdefault((beside, change.metric, count), []).append(floor)
+    told = [
+        f"{_span(floors)} of {metric} with {_processes(count)} a side, {_HOW[beside]}"
+        for (beside, metric, count), floors in found.items()
+    ]
     if not told:
         return "none of what is compared here was recorded; `capsbench doctor --noise --backend` records more"
-    how = "taking turns" if interleaved else "in runs one after the other"
     days = sorted({each.measured[:10] for each in known.recordings})
-    return f"{', '.join(told)}, {how} (recorded {', '.join(days)})"
+    return f"{'; '.join(told)} (recorded {', '.join(days)})"
+
+
+_HOW: Final = {True: "taking turns", False: "one after the other"}
 
 
 def _span(shares: Sequence[float]) -> str:

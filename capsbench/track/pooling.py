@@ -8,6 +8,7 @@ from statistics import median
 from typing import Final
 
 from capsbench.measure.optable import OpEvent, StepProfile
+from capsbench.record.compare import APART
 from capsbench.record.schema import Metric, Record
 from capsbench.stats.interval import median_interval
 
@@ -50,8 +51,8 @@ def with_fresh_times(record: Record, fresh: Record, rounds: int) -> Record:
 def with_times(record: Record, fresh: Record) -> Record:
     """A record whose times, and op table where there is a fresh one, are those of a later series of rounds."""
     times = {name: metric for name, metric in fresh.metrics.items() if metric.kind == "sampled"}
-    kept = [note for note in record.notes if not _CONTENDED.fullmatch(note)]
-    told = [note for note in fresh.notes if _CONTENDED.fullmatch(note)]
+    kept = [note for note in record.notes if not _is_of_times(note)]
+    told = [note for note in fresh.notes if _is_of_times(note)]
     profile = fresh if fresh.ops else record
     return replace(
         record,
@@ -64,6 +65,10 @@ def with_times(record: Record, fresh: Record) -> Record:
         forward_profile=profile.forward_profile,
         notes=(*kept, *told),
     )
+
+
+def _is_of_times(note: str) -> bool:
+    return note == APART or _CONTENDED.fullmatch(note) is not None
 
 
 def _metrics(records: Sequence[Record]) -> Iterator[tuple[str, Metric]]:

@@ -1,5 +1,6 @@
 """A large run is read from a catalog beside its records, which never says anything but what the lines say."""
 
+import math
 import os
 import sys
 from array import array
@@ -161,10 +162,24 @@ def test_a_catalog_with_parts_that_do_not_fit_is_refused(store):
         (columns, replace(shared, ids=[None, *shared.ids[1:]]), numbers),
         (columns, replace(shared, layouts=shared.layouts[1:]), numbers),
         (columns, shared, numbers[1:]),
+        (columns, shared, array("d", [math.nan, *numbers[1:]])),
     ]
     for parts in spoiled:
         with pytest.raises(ValueError):  # noqa: PT011 - of several makers, all of which count as damage
             catalog.Catalog(made.covered, *parts)
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"), [(b'"contended":0', b'"contended":0.5'), (b'"samples":[', b'"samples":[NaN,')]
+)
+def test_numbers_that_capsbench_does_not_write_are_left_to_the_parser(store, written, instead):
+    """Parts of a sample that was contended, and a literal that is no JSON: the whole line decides what they mean."""
+    line = encode(record(case(seed=99)))
+    assert written in line
+    with (store.folder / "records.jsonl").open("ab") as file:
+        file.write(line.replace(written, instead))
+    for _ in range(2):
+        assert says_the_truth(store)
 
 
 def test_torn_blank_and_odd_lines_are_told_as_without(store):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sample_records import EVENTS, case, exact, metrics, noise_recording, record, sampled
 
 from capsbench.measure.environment import Machine
-from capsbench.record.compare import OP_CALLS, Pair, Unchanged, compare, pair_cases
+from capsbench.record.compare import APART, OP_CALLS, Pair, Unchanged, compare, pair_cases
 from capsbench.record.noise import Noise
 from capsbench.record.schema import Fingerprint
 from capsbench.report.comparison import comparison_tables, noise_notes
@@ -152,6 +152,18 @@ def test_a_time_must_pass_the_floor(noise, interleaved, verdict, margin):
     assert {change.margin for change in changes if change.kind != "time"} == {None}
 
 
+@pytest.mark.parametrize(("notes", "verdict", "how"), [((), "worse", "taking turns"), ((APART,), "same", "one after")])
+def test_turns_that_were_not_side_by_side_are_held_to_the_larger_floor(notes, verdict, how):
+    """What a machine shows of processes that run at the same time is too little for others."""
+    steps = [0.2 + 0.0001 * i for i in range(10)]
+    base, new = (with_metrics(train_step_seconds=sampled([by * step for step in steps])) for by in (1.0, 1.2))
+    noise = [noise_of(0.10, 0.25)]
+    changes = compare([Pair(base, replace(new, notes=notes))], noise=noise, interleaved=True)
+    assert word(changes, "train_step_seconds") == verdict
+    [told] = noise_notes(changes, noise, interleaved=True)
+    assert how in told
+
+
 def test_what_times_were_held_against_is_said():
     """The floors by metric, how the sides ran and when it was recorded; that there is none; which margin was raised."""
     pair = Pair(record(), record())
@@ -159,7 +171,7 @@ def test_what_times_were_held_against_is_said():
     changes = compare([pair], noise=noise)
     [told] = noise_notes(changes, noise, interleaved=False)
     assert told == (
-        "noise floor of Abacus: 12.30 % of train_step_seconds with 3 processes a side, in runs one after the other "
+        "noise floor of Abacus: 12.30 % of train_step_seconds with 3 processes a side, one after the other "
         "(recorded 2026-11-26)"
     )
     [table] = comparison_tables(changes, everything=True, margin=0.05)

@@ -3,11 +3,12 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from capsbench.network.text import dump
-from capsbench.record.compare import compare
+from capsbench.record.compare import APART, compare
 from capsbench.suite.schema import load_suite
 from capsbench.track.cells import cells, without_times
 from capsbench.track.interleave import (
@@ -20,6 +21,7 @@ from capsbench.track.interleave import (
     suspects,
     usual_rounds,
 )
+from capsbench.track.rounds import take_round
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from sample_records import EVENTS, case, exact, record, sampled
@@ -116,6 +118,27 @@ def test_rounds_are_side_by_side_where_there_is_room(planned, changes, beside):
     later_rounds([series], 2, machine.take)
     assert [turn.beside for turn in machine.turns[:2]] == [beside] * 2
     assert not Series(planned[0]).fits_beside
+
+
+@pytest.mark.parametrize(("knows", "device"), [(True, "cpu"), (False, "cpu"), (False, "cuda:0")])
+def test_rounds_that_could_not_be_side_by_side_are_noted(planned, knows, device):
+    """On processors, whose floor is recorded side by side; the note goes with the times into the case's record."""
+    sides = {side: SimpleNamespace(checkout=SimpleNamespace(takes_turns=knows)) for side in ("base", "head")}
+    seen = []
+
+    def visit(turn, turns):
+        seen.append(turns)
+        return record(case(device=device))
+
+    series = Series(planned[0])
+    first_round([planned[0]], lambda turns: take_round(turns, visit, sides))
+    assert seen == [None, None]
+    series.first.update(base=record(case(device=device)), head=record(case(device=device)))
+    later_rounds([series], 2, lambda turns: take_round(turns, visit, sides))
+    noted = not knows and device == "cpu"
+    assert series.pair().beside != noted
+    assert all((APART in each.notes) == noted for side in series.rounds.values() for each in side)
+    assert all((turns is None) == (not knows) for turns in seen[2:])
 
 
 def test_identical_sides_are_not_worse(planned):
