@@ -107,10 +107,10 @@ class Catalog:
 
     def _known(self, line: bytes) -> tuple[str, tuple[float, ...]] | None:
         """The case's id and what the columns after the place have; None for a line of another make."""
-        parts = skim.parts(line)
-        if parts is None:
-            return None
         try:
+            parts = skim.parts(line)
+            if parts is None:
+                return None
             case: CaseKey = _adapter(CaseKey).validate_json(parts.case)
             checks: Checks = _adapter(Checks).validate_json(parts.checks)
             kind = self._kind(parts, skim.op_names(line))

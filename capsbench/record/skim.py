@@ -73,7 +73,11 @@ class Parts(NamedTuple):
 
 
 def parts(line: bytes) -> Parts | None:
-    """The parts of a line, unread; None where it is of another make or of a newer schema."""
+    """The parts of a line, unread; None where it is of another make or of a newer schema.
+
+    Raises:
+        ValueError: the name of the run is no text of JSON.
+    """
     head = _HEAD.match(line, 0, _HEAD_BYTES)
     if head is None or int(head[1]) > SCHEMA or _is_spliced(line):
         return None

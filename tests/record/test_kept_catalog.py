@@ -170,10 +170,18 @@ def test_a_catalog_with_parts_that_do_not_fit_is_refused(store):
 
 
 @pytest.mark.parametrize(
-    ("written", "instead"), [(b'"contended":0', b'"contended":0.5'), (b'"samples":[', b'"samples":[NaN,')]
+    ("written", "instead"),
+    [
+        (b'"contended":0', b'"contended":0.5'),
+        (b'"samples":[', b'"samples":[NaN,'),
+        (b'"samples":[', b'"samples":[1e999,'),
+        (b'"value":', b'"value":1e999,"was":'),
+        (b'"run":"', b'"run":"\xff'),
+        (b'"run":"', b'"run":"\x01'),
+    ],
 )
-def test_numbers_that_capsbench_does_not_write_are_left_to_the_parser(store, written, instead):
-    """Parts of a sample that was contended, and a literal that is no JSON: the whole line decides what they mean."""
+def test_what_capsbench_does_not_write_is_left_to_the_parser(store, written, instead):
+    """Parts of a sample, numbers that are none, and names that are no text: the whole line decides what they mean."""
     line = encode(record(case(seed=99)))
     assert written in line
     with (store.folder / "records.jsonl").open("ab") as file:
