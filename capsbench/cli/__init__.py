@@ -33,8 +33,8 @@ from capsbench.cli import (
 from capsbench.cli.options import EXIT_INTERRUPTED
 from capsbench.errors import EXIT_BAD_INPUT, EXIT_UNWRITTEN, BadInput, Unwritten, unknown_name
 
+_COLLECTION_THRESHOLDS = (200_000, 20, 20)  # of Python's garbage collector
 # typer brings its own copy of click or uses the one installed; this is its ClickException, wherever that lives.
-_COLLECTION_THRESHOLDS = (200_000, 20, 20)
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 
