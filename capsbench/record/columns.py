@@ -8,7 +8,8 @@ from typing import Any, Final, Literal
 from capsbench.record.packed import Layout, PackedMetrics
 from capsbench.record.schema import CaseKey, DataParallel, Fingerprint, Parity, SplitFacts, Status
 
-ParityError = Literal["forward_max_relative_error", "gradient_relative_error"]
+ParityErrorName = Literal["forward_max_relative_error", "gradient_relative_error"]
+"""Of the numbers in which parities of one kind of case differ."""
 
 NO_CALLS: Final = -(2**63)
 """Stands among calls where no step was profiled."""
@@ -173,7 +174,7 @@ class Row:
         known, at = self._columns, self._at
         return self._bare.with_errors(known.forward_errors[at], known.gradient_errors[at])
 
-    def parity_error(self, name: ParityError) -> float | None:
+    def parity_error(self, name: ParityErrorName) -> float | None:
         """One of the errors of the parity; None where there was none."""
         if self._bare.parity is None:
             return None

@@ -12,7 +12,7 @@ from typing import Final
 from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
-from capsbench.record.columns import ParityError, Place, Row
+from capsbench.record.columns import ParityErrorName, Place, Row
 from capsbench.record.schema import DataParallel, Fingerprint, Parity, Record, SplitFacts
 
 Decode = Callable[[bytes, int], Record | None]
@@ -188,7 +188,7 @@ def op_names(record: Record) -> frozenset[str]:
     return record.row.kind.op_names if isinstance(record, StoredRecord) else frozenset(each.op for each in record.ops)
 
 
-def parity_error(record: Record, name: ParityError) -> float | None:
+def parity_error(record: Record, name: ParityErrorName) -> float | None:
     """How far a realization lay from the oracle; None where that was not measured."""
     if isinstance(record, StoredRecord):
         return record.row.parity_error(name)

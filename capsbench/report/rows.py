@@ -13,6 +13,7 @@ T = TypeVar("T")
 H = TypeVar("H", bound=Hashable)
 
 _SOON: Final = 100
+"""Rows that are looked at before all are."""
 _MORE: Final = "--case GLOB chooses, --rows N or all shows more, capsbench export has all."
 
 

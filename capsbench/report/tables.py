@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from capsbench.record.ceilings import DeviceCeilings
-from capsbench.record.columns import ParityError
+from capsbench.record.columns import ParityErrorName
 from capsbench.record.packed import interval_of, sample_count
 from capsbench.record.schema import Record, SplitFacts
 from capsbench.record.stored import parity_error
@@ -190,7 +190,7 @@ def _count_cell(count: int) -> Cell:
     return exact_cell(count) if count else Cell(fmt.NOTHING)
 
 
-def _parity(record: Record, name: ParityError) -> Cell:
+def _parity(record: Record, name: ParityErrorName) -> Cell:
     return cell(parity_error(record, name), fmt.error)
 
 
