@@ -18,7 +18,7 @@ from capsbench.dataset.smallnorb import AZIMUTHS, CATEGORIES, ELEVATIONS, INSTAN
 from capsbench.dataset.toybox import build
 from capsbench.errors import BadInput
 
-GENERATOR_VERSION = 2  # raise it with every change of a pixel: the cache is keyed by it
+GENERATOR_VERSION = 3  # raise it with every change of a pixel: the cache is keyed by it
 
 _SIZES = (0.76, 1.0)  # of a toy in the picture; what it leaves of the picture is where it may lie
 _MOST_ROLL = 8.0  # degrees
