@@ -261,21 +261,3 @@ def test_names(event, op):
     """Events of every kind have the name that they should; only ops hold what they call."""
     assert canonical(shortened(event)) == op
     assert holds_all(shortened(event)) == ("::" in shortened(event) and not event.startswith("layer::"))
-
-
-@pytest.mark.filterwarnings("ignore")  # PyTorch's compiler stumbles over warnings of PyTorch's own
-def test_compiled_steps():
-    """A compiled step and a compiled evaluation have their graphs as ops, under a name that does not vary."""
-    ours, placed, bound = warm("em-tiny", "compile", iterations=1)
-    ours.forward(placed)
-    used = ours.memory(placed, STEP)
-    for step in (STEP, None):
-        profile = summarise(ours.profile(placed, step), vote_bytes(bound, 2))
-        assert 0 <= profile.unattributed_bytes <= 0.05 * profile.allocated_bytes
-        graphs = [event for event in profile.events if event.native == "CompiledFxGraph"]
-        assert {event.op for event in graphs} == {"Compiled"}
-        assert sum(event.calls for event in graphs) > 0
-        assert sum(event.allocated_bytes for event in graphs) > 0.2 * profile.allocated_bytes
-        assert not any("##" in event.native for event in profile.events)
-        if step is not None:
-            assert (used.peak_bytes, used.allocated_bytes) == (profile.peak_bytes, profile.allocated_bytes)
