@@ -6,8 +6,9 @@ from typing import Final
 
 from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
+from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
-from capsbench.report.rows import Field, attribute, attributes, table_of_items
+from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
 
 
@@ -53,4 +54,6 @@ SETTING_ATTRIBUTES: Final = tuple(
 """How it was run, likewise."""
 KEYS: Final[tuple[Field[Record], ...]] = attributes(KEY_ATTRIBUTES)
 SETTINGS: Final[tuple[Field[Record], ...]] = attributes(SETTING_ATTRIBUTES)
-SEED: Final[Field[Record]] = attribute(Column("seed", "key", shared="seed {}"), "case.seed", exact_cell)
+SEED: Final[Field[Record]] = Field(
+    Column("seed", "key", shared="seed {}"), lambda record: exact_cell(record.case.seed), each=seeds_of
+)

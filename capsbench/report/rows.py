@@ -6,6 +6,10 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from capsbench.record.classes import examples, where
 from capsbench.report.format import NOTHING
 from capsbench.report.table import Cell, Column, Row, Table
 
@@ -24,18 +28,22 @@ class Field(Generic[T]):
     Attributes:
         column: the column.
         cell: of an item.
+        alike: whether items of a class have the same cell, as far as `items` know of classes.
         mixed: whether its numbers have several units; else all have that of the first.
         told: what of an item the cell follows from, where that is quicker to have than the cell.
+        each: what the cells of all items follow from, where that is quicker to have together; not of what is alike.
     """
 
     column: Column
     cell: Callable[[T], Cell]
+    alike: bool = False
     mixed: bool = False
     told: Callable[[T], Hashable] | None = None
+    each: Callable[[Sequence[T]], Sequence[Hashable]] | None = None
 
 
 def attribute(column: Column, path: str, write: Callable[[Any], Cell]) -> Field[Any]:
-    """A column that tells an attribute of its items, such as `case.seed`."""
+    """A column that tells an attribute of its items, such as `case.network`, which all of a class have in common."""
     return derived(column, attrgetter(path), write)
 
 
@@ -45,8 +53,8 @@ def attributes(told: Iterable[tuple[Column, str, Callable[[Any], Cell]]], part: 
 
 
 def derived(column: Column, get: Callable[[T], H], write: Callable[[H], Cell]) -> Field[T]:
-    """A column whose cells follow from one thing about its items."""
-    return Field(column, lambda item: write(get(item)), told=get)
+    """A column whose cells follow from one thing about its items, which all of a class have in common."""
+    return Field(column, lambda item: write(get(item)), alike=True, told=get)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,9 +104,14 @@ class MadeRows(Sequence[Row], Generic[T]):
 
     def first(self, count: int) -> "MadeRows[T]":
         """So many rows in their order, among them urgent ones, which may be up to half of them."""
-        urgent = list(islice((i for i, item in enumerate(self.items) if self.urgent(item)), count // 2))
+        urgent = np.flatnonzero(self.are_urgent)[: count // 2].tolist()
         chosen = dict.fromkeys([*urgent, *range(min(count, len(self.items)))])
         return replace(self, items=[self.items[i] for i in sorted(islice(chosen, count))])
+
+    @property
+    def are_urgent(self) -> NDArray[np.bool_]:
+        """Which items are urgent, [items]."""
+        return where(self.items, self.urgent)
 
 
 def table_of_items(
@@ -127,10 +140,7 @@ def _agreed(field: Field[T], items: Sequence[T]) -> set[str] | None:
     """The only text of a column, or none; None where there are several. A row with nothing there contradicts nobody."""
     told: set[str] = set()
     for some in (items[:_SOON], items):  # most columns that disagree do so soon
-        each: Iterable[T] = some
-        if field.told is not None:
-            each = dict(zip(map(field.told, some), some, strict=True)).values()
-        for item in each:
+        for item in _different(field, some):
             text = field.cell(item).text
             if text != NOTHING:
                 told.add(text)
@@ -139,13 +149,22 @@ def _agreed(field: Field[T], items: Sequence[T]) -> set[str] | None:
     return told
 
 
+def _different(field: Field[T], items: Sequence[T]) -> Iterable[T]:
+    """Items among which are all cells of a field, as few as are soon found."""
+    some = examples(items) if field.alike else items
+    if field.each is not None:
+        places = {value: place for place, value in enumerate(field.each(items))}
+        return (items[place] for place in places.values())
+    return some if field.told is None else dict(zip(map(field.told, some), some, strict=True)).values()
+
+
 def shortened(table: Table, rows: int | None) -> Table:
     """A table for a screen: so many of its rows, if these are of cases, and how many more there are; None for all."""
     made = table.rows
     if rows is None or not isinstance(made, MadeRows) or len(made) <= rows:
         return table
     shown = made.first(rows)
-    urgent = sum(map(made.urgent, made.items)) - sum(map(shown.urgent, shown.items)) if made.what else 0
+    urgent = int(made.are_urgent.sum() - shown.are_urgent.sum()) if made.what else 0
     which = f", {urgent:,} of them {made.what}" if urgent else ""
     told = f"… {len(made) - rows:,} more rows{which}; {_MORE}"
     return replace(table, rows=tuple(shown), notes=(told, *table.notes))

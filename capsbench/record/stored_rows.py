@@ -1,0 +1,193 @@
+"""The records of a records.jsonl as columns: numbers of all at once, and a record where one is asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property
+from math import inf, nan
+from typing import Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from capsbench.record.catalog import Catalog
+from capsbench.record.classes import Classed, Classes, Places, classes_of
+from capsbench.record.columns import NO_CALLS, whole_numbers
+from capsbench.record.packed import Place, sample_count, samples_of, value_of
+from capsbench.record.schema import Record
+from capsbench.record.stored import Shelf, op_calls
+
+Numbers = npt.NDArray[np.float64]
+
+_NONE: Final = -1
+
+
+class Lines:
+    """What is known of the lines of a file, which all selections of its records share.
+
+    Args:
+        catalog: of the file.
+        shelf: its lines.
+        odd: records of lines of another make, by their row in the catalog.
+
+    Attributes:
+        catalog: of the file.
+        odd: see above.
+        firsts: where the numbers of each row's metrics begin, [rows].
+        numbers: of all rows.
+    """
+
+    def __init__(self, catalog: Catalog, shelf: Shelf, odd: Mapping[int, Record]) -> None:
+        self.catalog = catalog
+        self.odd = odd
+        columns = catalog.columns
+        known = (columns.setting_of, columns.kind_of, columns.layout_of, columns.checks_of)
+        self.settings, self.kinds, self.layouts, self.checks = map(whole_numbers, known)
+        self.seeds, self.calls = map(whole_numbers, (columns.seeds, columns.op_calls))
+        sizes = catalog.number_counts
+        self.firsts: Places = np.cumsum(sizes) - sizes
+        self.numbers = np.frombuffer(catalog.numbers, dtype=np.float64) if len(catalog.numbers) else np.zeros(0)
+        self._ids = catalog.shared.ids
+        self._shelf = shelf
+
+    def case_id(self, row: int) -> str:
+        """The id of the case of a row."""
+        found = self._ids[row]
+        return self.odd[row].case.id if found is None else found
+
+    def record(self, row: int) -> Record:
+        """The record of a row."""
+        odd = self.odd.get(row)
+        return self._shelf.record(self.catalog.row(row, int(self.firsts[row]))) if odd is None else odd
+
+
+class StoredRecords(Classed[Record]):
+    """Some of the records of a file.
+
+    Args:
+        lines: of the file.
+        rows: of the catalog, [records], of lines that can be read.
+    """
+
+    def __init__(self, lines: Lines, rows: Places) -> None:
+        self.lines = lines
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(self.lines.record, self.rows.tolist())
+
+    def item(self, place: int) -> Record:
+        """The record at a place."""
+        return self.lines.record(int(self.rows[place]))
+
+    def take(self, places: Places) -> Self:
+        """The records at some places."""
+        return type(self)(self.lines, self.rows[places])
+
+    @cached_property
+    def classes(self) -> Classes:
+        """Records are alike that have setting, status, notes, data, checks and the layout of their metrics in common.
+
+        One of another make is like no other.
+        """
+        known, rows = self.lines, self.rows
+        columns = [each[rows] for each in (known.settings, known.kinds, known.layouts, known.checks)]
+        return classes_of(*columns, known.calls[rows] == NO_CALLS, *([self._own] if self._odd.size else []))
+
+    @cached_property
+    def shapes(self) -> Classes:
+        """Likewise, but whatever their settings and checks are."""
+        known, rows = self.lines, self.rows
+        columns = [each[rows] for each in (known.kinds, known.layouts)]
+        return classes_of(*columns, known.calls[rows] == NO_CALLS, *([self._own] if self._odd.size else []))
+
+    @cached_property
+    def _odd(self) -> Places:
+        """Places of records of another make."""
+        return np.flatnonzero(self.lines.settings[self.rows] < 0) if self.lines.odd else np.zeros(0, dtype=np.int64)
+
+    @property
+    def _own(self) -> Places:
+        own = np.full(len(self), _NONE, dtype=np.int64)
+        own[self._odd] = self.rows[self._odd]
+        return own
+
+    @cached_property
+    def seeds(self) -> Places:
+        """Of the cases, [records]."""
+        found = self.lines.seeds[self.rows]
+        odd = {place: self.item(place).case.seed for place in self._odd.tolist()}
+        if any(abs(seed) >= -NO_CALLS for seed in odd.values()):
+            found = found.astype(object)
+        for place, seed in odd.items():
+            found[place] = seed
+        return found
+
+    @property
+    def calls(self) -> Numbers:
+        """Of all ops of the profiled step, [records]; NaN where no step was profiled."""
+        whole = self.lines.calls[self.rows]
+        found = np.where(whole == NO_CALLS, np.nan, whole)
+        for place in self._odd.tolist():
+            found[place] = _real(op_calls(self.item(place)))
+        return found
+
+    def values(self, metric: str) -> Numbers:
+        """Of a metric, [records]; NaN where a record has none of the name."""
+        at = self._offsets([None if place is None else place.at for place in self._places(metric)])
+        found = np.where(at < 0, np.nan, self.lines.numbers[np.maximum(at, 0)] if self.lines.numbers.size else np.nan)
+        for place in self._odd.tolist():
+            found[place] = _real(value_of(self.item(place).metrics, metric))
+        return found
+
+    def samples(self, metric: str) -> Numbers:
+        """Of a metric that all records have, with equally many samples, [records, samples]."""
+        first = self.item(0) if len(self) else None
+        count = 0 if first is None else sample_count(first.metrics, metric)
+        if self._odd.size:
+            return np.array([samples_of(each.metrics, metric) for each in self], dtype=np.float64).reshape(-1, count)
+        at = self._offsets([None if place is None else place.end - count for place in self._places(metric)])
+        samples: Numbers = self.lines.numbers[at[:, None] + np.arange(count)]
+        return samples
+
+    def _places(self, metric: str) -> list[Place | None]:
+        return [places.get(metric) for places in self.lines.catalog.places]
+
+    def _offsets(self, of_layouts: Sequence[int | None]) -> Places:
+        """Where something lies among the numbers, [records], by where it lies among those of a layout; -1 for None."""
+        known = np.array([*(_NONE if each is None else each for each in of_layouts), _NONE], dtype=np.int64)
+        offsets = known[self.lines.layouts[self.rows]]
+        return np.where(offsets < 0, _NONE, self.lines.firsts[self.rows] + offsets)
+
+
+def seeds_of(records: Sequence[Record]) -> list[int]:
+    """Seeds of the cases of records."""
+    return records.seeds.tolist() if isinstance(records, StoredRecords) else [each.case.seed for each in records]
+
+
+def _real(value: float | None) -> float:
+    """A number as an array holds it: NaN for None, an end for one that is too large."""
+    try:
+        return nan if value is None else float(value)
+    except OverflowError:
+        return inf
+
+
+def latest(lines: Lines, rows: Sequence[int]) -> StoredRecords:
+    """The last record of each case among rows, in the order in which the cases first come."""
+    of_case = {lines.case_id(row): row for row in rows}
+    return StoredRecords(lines, np.fromiter(of_case.values(), dtype=np.int64, count=len(of_case)))
+
+
+def like(records: StoredRecords, glob: str) -> StoredRecords:
+    """The records of cases like a glob, as `CaseKey.is_like` means it."""
+    named = [any(fnmatchcase(text, glob) for text in each.case.names) for each in records.examples]
+    told = zip(records.rows.tolist(), records.classes.of.tolist(), strict=True)
+    chosen = [
+        place
+        for place, (row, number) in enumerate(told)
+        if named[number] or fnmatchcase(records.lines.case_id(row), glob)
+    ]
+    return records.take(np.array(chosen, dtype=np.int64))
