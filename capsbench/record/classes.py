@@ -48,6 +48,10 @@ class Classed(Sequence[T], Generic[T]):
     def item(self, place: int) -> T:
         """The item at a place from 0 on."""
 
+    def by_class(self, tell: Callable[[T], H]) -> list[H]:
+        """What is told of each class."""
+        return list(map(tell, self.examples))
+
     @cached_property
     def examples(self) -> Sequence[T]:
         """The first of each class."""
@@ -90,14 +94,20 @@ def told(items: Sequence[T], tell: Callable[[T], H]) -> list[H]:
     """What is told of each item, which must follow from its class."""
     if not isinstance(items, Classed):
         return list(map(tell, items))
-    by_class = list(map(tell, items.examples))
+    by_class = items.by_class(tell)
     return [by_class[number] for number in items.classes.of.tolist()]
+
+
+def different(items: Sequence[T], tell: Callable[[T], H]) -> list[H]:
+    """What is told of the items, each once, in the order in which it comes."""
+    return list(dict.fromkeys(items.by_class(tell) if isinstance(items, Classed) else map(tell, items)))
 
 
 def where(items: Sequence[T], holds: Callable[[T], object]) -> npt.NDArray[np.bool_]:
     """Of which items something holds, which must follow from their class; [items]."""
-    found = np.fromiter(map(bool, map(holds, examples(items))), dtype=np.bool_)
-    return found[items.classes.of] if isinstance(items, Classed) else found
+    if not isinstance(items, Classed):
+        return np.fromiter(map(bool, map(holds, items)), dtype=np.bool_)
+    return np.array(items.by_class(lambda item: bool(holds(item))), dtype=np.bool_)[items.classes.of]
 
 
 def taken(items: Sequence[T], places: Places) -> Sequence[T]:
@@ -113,10 +123,7 @@ def chosen(items: Sequence[T], holds: Callable[[T], object]) -> Sequence[T]:
 def grouped_places(items: Sequence[T], key: Callable[[T], H]) -> dict[H, Places]:
     """Places of the items by a key, which must follow from their class; both in the order in which they come."""
     numbers: dict[H, int] = {}
-    by_example = [numbers.setdefault(key(each), len(numbers)) for each in examples(items)]
-    group_of = np.array(by_example, dtype=np.int64)
-    if isinstance(items, Classed):
-        group_of = group_of[items.classes.of]
+    group_of = np.array(told(items, lambda each: numbers.setdefault(key(each), len(numbers))), dtype=np.int64)
     order = np.argsort(group_of, kind="stable")
     ends = np.cumsum(np.bincount(group_of, minlength=len(numbers)))
     return dict(zip(numbers, np.split(order, ends[:-1]), strict=True)) if numbers else {}

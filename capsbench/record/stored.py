@@ -183,6 +183,11 @@ def op_calls(record: Record) -> int | None:
     return sum(event.calls for event in record.ops) if record.ops else None
 
 
+def may_have(record: Record, part: str) -> bool:
+    """Whether a field that is left out of catalogs may hold something; without reading the line."""
+    return part not in record.row.kind.lacks if isinstance(record, StoredRecord) else bool(getattr(record, part))
+
+
 def op_names(record: Record) -> frozenset[str]:
     """The canonical ops of its profiled step."""
     return record.row.kind.op_names if isinstance(record, StoredRecord) else frozenset(each.op for each in record.ops)

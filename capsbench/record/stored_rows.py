@@ -1,6 +1,6 @@
 """The records of a records.jsonl as columns: numbers of all at once, and a record where one is asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
 from math import inf, nan
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from capsbench.record.catalog import Catalog
-from capsbench.record.classes import Classed, Classes, Places, classes_of
+from capsbench.record.classes import Classed, Classes, H, Places, classes_of
 from capsbench.record.columns import NO_CALLS, whole_numbers
 from capsbench.record.packed import Place, sample_count, samples_of, value_of
 from capsbench.record.schema import Record
@@ -48,6 +48,31 @@ class Lines:
         self.numbers = np.frombuffer(catalog.numbers, dtype=np.float64) if len(catalog.numbers) else np.zeros(0)
         self._ids = catalog.shared.ids
         self._shelf = shelf
+        self._examples: dict[int, Record] = {}
+
+    @cached_property
+    def classes(self) -> Classes:
+        """Of all rows; see `StoredRecords`."""
+        return classes_of(self.settings, self.checks, *self._shape)
+
+    @cached_property
+    def shapes(self) -> Classes:
+        """Likewise."""
+        return classes_of(*self._shape)
+
+    @property
+    def _shape(self) -> tuple[Places, ...]:
+        own = np.full(len(self.kinds), _NONE, dtype=np.int64)
+        odd = np.fromiter(self.odd, dtype=np.int64, count=len(self.odd))
+        own[odd] = odd
+        return self.kinds, self.layouts, own, (self.calls == NO_CALLS).astype(np.int64)
+
+    def example(self, number: int) -> Record:
+        """A record of a class."""
+        found = self._examples.get(number)
+        if found is None:
+            found = self._examples[number] = self.record(int(self.classes.firsts[number]))
+        return found
 
     def case_id(self, row: int) -> str:
         """The id of the case of a row."""
@@ -92,27 +117,22 @@ class StoredRecords(Classed[Record]):
 
         One of another make is like no other.
         """
-        known, rows = self.lines, self.rows
-        columns = [each[rows] for each in (known.settings, known.kinds, known.layouts, known.checks)]
-        return classes_of(*columns, known.calls[rows] == NO_CALLS, *([self._own] if self._odd.size else []))
+        return classes_of(self.lines.classes.of[self.rows])
 
     @cached_property
     def shapes(self) -> Classes:
         """Likewise, but whatever their settings and checks are."""
-        known, rows = self.lines, self.rows
-        columns = [each[rows] for each in (known.kinds, known.layouts)]
-        return classes_of(*columns, known.calls[rows] == NO_CALLS, *([self._own] if self._odd.size else []))
+        return classes_of(self.lines.shapes.of[self.rows])
+
+    def by_class(self, tell: Callable[[Record], H]) -> list[H]:
+        """What is told of each class."""
+        classes = self.lines.classes.of[self.rows[self.classes.firsts]]
+        return [tell(self.lines.example(number)) for number in classes.tolist()]
 
     @cached_property
     def _odd(self) -> Places:
         """Places of records of another make."""
         return np.flatnonzero(self.lines.settings[self.rows] < 0) if self.lines.odd else np.zeros(0, dtype=np.int64)
-
-    @property
-    def _own(self) -> Places:
-        own = np.full(len(self), _NONE, dtype=np.int64)
-        own[self._odd] = self.rows[self._odd]
-        return own
 
     @cached_property
     def seeds(self) -> Places:
@@ -142,6 +162,21 @@ class StoredRecords(Classed[Record]):
             found[place] = _real(value_of(self.item(place).metrics, metric))
         return found
 
+    def exact_values(self, metric: str) -> list[float | int | None]:
+        """Of a metric, whole numbers as such; None where a record has none of the name."""
+        found: list[float | int | None] = self.values(metric).tolist()
+        places = [*self._places(metric), None]
+        layouts = self.lines.layouts[self.rows]
+        lacking = np.array([each is None for each in places])[layouts]
+        whole = np.array([each is not None and each.is_whole for each in places])[layouts]
+        for place in np.flatnonzero(lacking).tolist():
+            found[place] = None
+        for place in np.flatnonzero(whole).tolist():
+            found[place] = int(found[place] or 0)
+        for place in self._odd.tolist():
+            found[place] = value_of(self.item(place).metrics, metric)
+        return found
+
     def samples(self, metric: str) -> Numbers:
         """Of a metric that all records have, with equally many samples, [records, samples]."""
         first = self.item(0) if len(self) else None
@@ -167,6 +202,13 @@ def seeds_of(records: Sequence[Record]) -> list[int]:
     return records.seeds.tolist() if isinstance(records, StoredRecords) else [each.case.seed for each in records]
 
 
+def values_of(records: Sequence[Record], metric: str) -> list[float | int | None]:
+    """Of a metric, as records have it; None where one has none of the name."""
+    if not isinstance(records, StoredRecords):
+        return [value_of(each.metrics, metric) for each in records]
+    return records.exact_values(metric)
+
+
 def _real(value: float | None) -> float:
     """A number as an array holds it: NaN for None, an end for one that is too large."""
     try:
@@ -183,7 +225,7 @@ def latest(lines: Lines, rows: Sequence[int]) -> StoredRecords:
 
 def like(records: StoredRecords, glob: str) -> StoredRecords:
     """The records of cases like a glob, as `CaseKey.is_like` means it."""
-    named = [any(fnmatchcase(text, glob) for text in each.case.names) for each in records.examples]
+    named = records.by_class(lambda each: any(fnmatchcase(text, glob) for text in each.case.names))
     told = zip(records.rows.tolist(), records.classes.of.tolist(), strict=True)
     chosen = [
         place

@@ -5,11 +5,15 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+import numpy as np
+
 from capsbench.record.ceilings import DeviceCeilings
+from capsbench.record.classes import examples, ranks, taken, told
 from capsbench.record.columns import ParityErrorName
 from capsbench.record.packed import interval_of, sample_count
 from capsbench.record.schema import Record, SplitFacts
 from capsbench.record.stored import parity_error
+from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
 from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cell, table_of
@@ -70,7 +74,7 @@ def report(
         published: the tables that set published numbers beside those of the run.
         most: rows that will be shown of a table, which `few` makes op tables of; None for all.
     """
-    ordered = sorted(records, key=_order)
+    ordered = _in_order(records)
     notes = _Notes(ordered)
 
     def each() -> Iterator[Table]:
@@ -91,7 +95,8 @@ def report(
 
 def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
     """What the networks reached, a row a case."""
-    more = [name for name in ("validation", "familiar") if any(f"{name}_accuracy" in r.metrics for r in records)]
+    known = {name for record in examples(records) for name in record.metrics}
+    more = [name for name in ("validation", "familiar") if f"{name}_accuracy" in known]
     fields = (
         *KEYS,
         SEED,
@@ -102,7 +107,7 @@ def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) 
         _samples(Column("epochs", shared="epochs {}"), "epoch_seconds"),
         _split(Column("trained on", shared="trained on {}"), "train"),
         _split(Column("tested on", shared="tested on {}"), "test"),
-        Field(Column("status", "status", "left"), status),
+        Field(Column("status", "status", "left"), status, alike=True),
     )
     return table_of("Accuracy", fields, records)
 
@@ -113,7 +118,7 @@ def cost_table(
     """What the networks cost, a row a case; beside the ceilings of the machine, where they are known."""
     peak: tuple[Field[Record], ...] = (Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
     has_peak = any(known.ceilings.fma_flops_per_second for known in ceilings)
-    has_mixed = any("mixed_forward_relative_error" in record.metrics for record in records)
+    has_mixed = any("mixed_forward_relative_error" in record.metrics for record in examples(records))
     fields = (
         *KEYS,
         SEED,
@@ -121,7 +126,7 @@ def cost_table(
         *_cost_fields(),
         *(_MIXED_FIELDS if has_mixed else ()),
         *(peak if has_peak else ()),
-        Field(Column("status", "status", "left"), status),
+        Field(Column("status", "status", "left"), status, alike=True),
     )
     more = (*([_MIXED_NOTE] if has_mixed else []), *([_PEAK_NOTE] if has_peak else []))
     return table_of("Cost", fields, records, (*_COST_NOTES, *more))
@@ -165,11 +170,20 @@ _MIXED_FIELDS: tuple[Field[Record], ...] = tuple(
 )
 
 
-def _order(record: Record) -> tuple[object, ...]:
+def _in_order(records: Sequence[Record]) -> Sequence[Record]:
     """Cases that will be compared stand together, in the same order in every run."""
+    seeds = ranks(seeds_of(records))
+    return taken(records, np.lexsort((ranks(told(records, _realization)), seeds, ranks(told(records, _work)))))
+
+
+def _work(record: Record) -> tuple[object, ...]:
     case = record.case
-    axes = (case.network, case.dataset, case.batch, case.routing_iterations or 0, case.seed, case.backend, case.mode)
-    return (*axes, case.devices, case.device, case.threads, case.precision, case.allocator)
+    return case.network, case.dataset, case.batch, case.routing_iterations or 0
+
+
+def _realization(record: Record) -> tuple[object, ...]:
+    case = record.case
+    return case.backend, case.mode, case.devices, case.device, case.threads, case.precision, case.allocator
 
 
 def _accuracy_cell(record: Record, *, name: str) -> Cell:
@@ -221,7 +235,7 @@ class _Notes:
     """Numbers what is to be said of single cases; what is to be said of all that ran needs no number."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        said = {_notable(record): record for record in records}
+        said = {_notable(record): record for record in examples(records)}
         self._said = {key: tuple(dict.fromkeys(_said(record))) for key, record in said.items()}
         ran = [set(texts) for (status, _, _), texts in self._said.items() if status == "ok"]
         everywhere = set.intersection(*ran) if ran else set()

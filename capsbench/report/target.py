@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SEED, SETTINGS, metric_cell, table_of
@@ -16,8 +17,8 @@ def target_tables(records: Sequence[Record], status: Callable[[Record], Cell]) -
 
     A case that did not reach it has no numbers, and its status refers to the note that says so.
     """
-    chosen = [record for record in records if _had_target(record)]
-    if not chosen:
+    trained = chosen(records, _had_target)
+    if not trained:
         return ()
     fields = (
         *KEYS,
@@ -29,7 +30,7 @@ def target_tables(records: Sequence[Record], status: Callable[[Record], Cell]) -
         Field(Column("of it\nevaluation"), lambda r: metric_cell(r, "evaluation_seconds_to_target", fmt.seconds)),
         Field(Column("status", "status", "left"), status),
     )
-    return (table_of("Time to accuracy", fields, chosen, (_NOTE,)),)
+    return (table_of("Time to accuracy", fields, trained, (_NOTE,)),)
 
 
 def _had_target(record: Record) -> bool:
