@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from capsbench.record.catalog import Catalog
 from capsbench.record.classes import Classed, Classes, H, Places, classes_of
-from capsbench.record.columns import NO_CALLS, whole_numbers
-from capsbench.record.packed import Place, sample_count, samples_of, value_of
+from capsbench.record.columns import NO_CALLS, ParityErrorName, whole_numbers
+from capsbench.record.packed import Place, interval_of, sample_count, samples_of, value_of
 from capsbench.record.schema import Record
-from capsbench.record.stored import Shelf, op_calls
+from capsbench.record.stored import Shelf, op_calls, parity_error
 
 Numbers = npt.NDArray[np.float64]
 
@@ -177,6 +177,30 @@ class StoredRecords(Classed[Record]):
             found[place] = value_of(self.item(place).metrics, metric)
         return found
 
+    def intervals(self, metric: str) -> list[tuple[float, float] | None]:
+        """Of a metric; None where a record has none."""
+        has = [place if place is not None and place.has_interval else None for place in self._places(metric)]
+        at = self._offsets([None if place is None else place.at + 2 for place in has])
+        found: list[tuple[float, float] | None] = [None] * len(self)
+        known = np.flatnonzero(at >= 0)
+        ends = self.lines.numbers[at[known][:, None] + np.arange(2)]
+        for place, (low, high) in zip(known.tolist(), ends.tolist(), strict=True):
+            found[place] = low, high
+        for place in self._odd.tolist():
+            found[place] = interval_of(self.item(place).metrics, metric)
+        return found
+
+    def parity_errors(self, name: ParityErrorName) -> list[float | None]:
+        """Of the checks against the oracle; None where there was none."""
+        columns = self.lines.catalog.columns
+        column = columns.forward_errors if name.startswith("forward") else columns.gradient_errors
+        has = self.by_class(lambda record: record.parity is not None)
+        told = zip(np.frombuffer(column, dtype=np.float64)[self.rows].tolist(), self.classes.of.tolist(), strict=True)
+        found = [error if has[number] else None for error, number in told]
+        for place in self._odd.tolist():
+            found[place] = parity_error(self.item(place), name)
+        return found
+
     def samples(self, metric: str) -> Numbers:
         """Of a metric that all records have, with equally many samples, [records, samples]."""
         first = self.item(0) if len(self) else None
@@ -207,6 +231,20 @@ def values_of(records: Sequence[Record], metric: str) -> list[float | int | None
     if not isinstance(records, StoredRecords):
         return [value_of(each.metrics, metric) for each in records]
     return records.exact_values(metric)
+
+
+def intervals_of(records: Sequence[Record], metric: str) -> list[tuple[float, float] | None]:
+    """The intervals of a metric; None where a record has none."""
+    if not isinstance(records, StoredRecords):
+        return [interval_of(each.metrics, metric) for each in records]
+    return records.intervals(metric)
+
+
+def parity_errors_of(records: Sequence[Record], name: ParityErrorName) -> list[float | None]:
+    """How far realizations lay from the oracle; None where that was not measured."""
+    if not isinstance(records, StoredRecords):
+        return [parity_error(each, name) for each in records]
+    return records.parity_errors(name)
 
 
 def _real(value: float | None) -> float:

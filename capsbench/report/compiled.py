@@ -6,6 +6,7 @@ from math import ceil, isfinite
 from typing import Final
 
 from capsbench.record.classes import examples
+from capsbench.record.packed import value_of
 from capsbench.record.schema import CaseKey, Record
 from capsbench.record.stored import op_names
 from capsbench.report import format as fmt
@@ -92,8 +93,7 @@ class _Pair:
 
 
 def _seconds(record: Record | None, name: str) -> float | None:
-    metric = record.metrics.get(name) if record is not None else None
-    return None if metric is None else metric.value
+    return None if record is None else value_of(record.metrics, name)
 
 
 def _speed_up(step: float | None, other: float | None) -> Cell:

@@ -6,9 +6,12 @@ from itertools import islice
 from operator import attrgetter, itemgetter
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from capsbench.measure.optable import StepProfile
-from capsbench.record.classes import different, grouped, told
+from capsbench.record.classes import different, grouped, told, where
 from capsbench.record.schema import Record
+from capsbench.record.stored import may_have, whole_of
 from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
 
@@ -55,11 +58,19 @@ def by_group(records: Sequence[Record], tables: Callable[[Sequence[Record]], Ite
         yield from tables(group)
 
 
-def sides(group: Group, has: Callable[[Record], object]) -> tuple[Side, ...]:
-    """The realizations of a group that have something to show."""
+def sides(
+    group: Group, has: Callable[[Record], object], may_have: Callable[[Record], object] = lambda _: True
+) -> tuple[Side, ...]:
+    """The realizations of a group that have something to show.
+
+    Args:
+        group: of records.
+        has: whether a record has it.
+        may_have: whether it may, as far as is known without reading its line.
+    """
     by_name: dict[str, list[int]] = {}
-    for place, name in enumerate(group.names):
-        by_name.setdefault(name, []).append(place)
+    for place in np.flatnonzero(where(group.records, may_have)).tolist():
+        by_name.setdefault(group.names[place], []).append(place)
     found = []
     for name, places in by_name.items():
         records = ((place, group.records[place]) for place in places)
@@ -96,8 +107,16 @@ def seed_notes(group: Group) -> Iterator[str]:
         yield f"seed {group.records[0].case.seed}; the others do the same work."
 
 
+def may_have_step(record: Record, which: Which) -> bool:
+    """Whether the profiler may have seen a train step, or an evaluation; without reading the record's line."""
+    return may_have(record, "ops" if which == "train_step" else "forward_profile")
+
+
 def step_profile(record: Record, which: Which) -> StepProfile | None:
     """What the profiler saw of a train step or an evaluation; None where it saw no op."""
+    if not may_have_step(record, which):
+        return None
+    record = whole_of(record)
     if which == "forward":
         return record.forward_profile if record.forward_profile and record.forward_profile.events else None
     if record.step_profile_seconds is None or record.step_profile_bytes is None or not record.ops:

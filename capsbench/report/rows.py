@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import islice, pairwise
 from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.record.classes import examples, where
+from capsbench.record.classes import examples, told, where
 from capsbench.report.format import NOTHING
 from capsbench.report.table import Cell, Column, Row, Table
 
@@ -18,6 +18,10 @@ H = TypeVar("H", bound=Hashable)
 
 _SOON: Final = 100
 """Rows that are looked at before all are."""
+_TOGETHER: Final = 2_000
+"""Rows that are made at a time."""
+_FEW: Final = 20
+"""Rows in which a number is looked for before it is in others."""
 _MORE: Final = "--case GLOB chooses, --rows N or all shows more, capsbench export has all."
 
 
@@ -31,6 +35,7 @@ class Field(Generic[T]):
         alike: whether items of a class have the same cell, as far as `items` know of classes.
         mixed: whether its numbers have several units; else all have that of the first.
         told: what of an item the cell follows from, where that is quicker to have than the cell.
+        all: makes the cells of all items, where that is quicker than one by one.
         each: what the cells of all items follow from, where that is quicker to have together; not of what is alike.
     """
 
@@ -40,6 +45,13 @@ class Field(Generic[T]):
     mixed: bool = False
     told: Callable[[T], Hashable] | None = None
     each: Callable[[Sequence[T]], Sequence[Hashable]] | None = None
+    all: Callable[[Sequence[T]], Sequence[Cell]] | None = None
+
+    def cells(self, items: Sequence[T]) -> Sequence[Cell]:
+        """The cells of items."""
+        if self.all is not None:
+            return self.all(items)
+        return told(items, self.cell) if self.alike else list(map(self.cell, items))
 
 
 def attribute(column: Column, path: str, write: Callable[[Any], Cell]) -> Field[Any]:
@@ -47,9 +59,9 @@ def attribute(column: Column, path: str, write: Callable[[Any], Cell]) -> Field[
     return derived(column, attrgetter(path), write)
 
 
-def attributes(told: Iterable[tuple[Column, str, Callable[[Any], Cell]]], part: str = "") -> tuple[Field[Any], ...]:
+def attributes(known: Iterable[tuple[Column, str, Callable[[Any], Cell]]], part: str = "") -> tuple[Field[Any], ...]:
     """Such columns; of a part of their items, such as `pair.base`."""
-    return tuple(attribute(column, f"{part}.{path}" if part else path, write) for column, path, write in told)
+    return tuple(attribute(column, f"{part}.{path}" if part else path, write) for column, path, write in known)
 
 
 def derived(column: Column, get: Callable[[T], H], write: Callable[[H], Cell]) -> Field[T]:
@@ -77,9 +89,14 @@ class MadeRows(Sequence[Row], Generic[T]):
         return len(self.items)
 
     def __iter__(self) -> Iterator[Row]:
-        makers = [each.cell for each in self.fields]
-        for item in self.items:
-            yield tuple([make(item) for make in makers])
+        for columns in self.columns():
+            yield from zip(*columns, strict=True)
+
+    def columns(self) -> Iterator[Sequence[Sequence[Cell]]]:
+        """The cells column by column, some rows at a time."""
+        for first in range(0, len(self.items), _TOGETHER):
+            some = self.items[first : first + _TOGETHER]
+            yield [each.cells(some) for each in self.fields]
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204 - of Sequence
         if isinstance(index, slice):
@@ -99,8 +116,11 @@ class MadeRows(Sequence[Row], Generic[T]):
 
     def units(self, index: int) -> set[str]:
         """What the numbers of a column are in."""
-        numbers = (told for item in self.items if (told := self.fields[index].cell(item)).value is not None)
-        return {told.unit for told in (numbers if self.fields[index].mixed else islice(numbers, 1))}
+        ends = [0, min(_FEW, len(self.items)), *range(_FEW + _TOGETHER, len(self.items), _TOGETHER), len(self.items)]
+        some = (self.items[first:end] for first, end in pairwise(ends))
+        cells = (cell for items in some for cell in self.fields[index].cells(items))
+        numbers = (cell for cell in cells if cell.value is not None)
+        return {cell.unit for cell in (numbers if self.fields[index].mixed else islice(numbers, 1))}
 
     def first(self, count: int) -> "MadeRows[T]":
         """So many rows in their order, among them urgent ones, which may be up to half of them."""
@@ -127,26 +147,26 @@ def table_of_items(
     rows = MadeRows(items, tuple(fields), urgent, what)
     kept, context = [], []
     for index, each in enumerate(rows.fields):
-        told = _agreed(each, items) if each.column.shared else None
-        if told is None:
+        texts = _agreed(each, items) if each.column.shared else None
+        if texts is None:
             kept.append(index)
         else:
-            context += [each.column.shared.format(text) for text in told]
+            context += [each.column.shared.format(text) for text in texts]
     columns = tuple(rows.fields[index].column for index in kept)
     return Table(title, columns, rows.of(kept), context=tuple(context), notes=notes)
 
 
 def _agreed(field: Field[T], items: Sequence[T]) -> set[str] | None:
     """The only text of a column, or none; None where there are several. A row with nothing there contradicts nobody."""
-    told: set[str] = set()
+    texts: set[str] = set()
     for some in (items[:_SOON], items):  # most columns that disagree do so soon
         for item in _different(field, some):
             text = field.cell(item).text
             if text != NOTHING:
-                told.add(text)
-                if len(told) > 1:
+                texts.add(text)
+                if len(texts) > 1:
                     return None
-    return told
+    return texts
 
 
 def _different(field: Field[T], items: Sequence[T]) -> Iterable[T]:
@@ -166,8 +186,8 @@ def shortened(table: Table, rows: int | None) -> Table:
     shown = made.first(rows)
     urgent = int(made.are_urgent.sum() - shown.are_urgent.sum()) if made.what else 0
     which = f", {urgent:,} of them {made.what}" if urgent else ""
-    told = f"… {len(made) - rows:,} more rows{which}; {_MORE}"
-    return replace(table, rows=tuple(shown), notes=(told, *table.notes))
+    note = f"… {len(made) - rows:,} more rows{which}; {_MORE}"
+    return replace(table, rows=tuple(shown), notes=(note, *table.notes))
 
 
 def few(tables: Iterator[Table], most: int | None) -> Iterator[Table]:

@@ -13,10 +13,10 @@ from capsbench.record.columns import ParityErrorName
 from capsbench.record.packed import interval_of, sample_count
 from capsbench.record.schema import Record, SplitFacts
 from capsbench.record.stored import parity_error
-from capsbench.record.stored_rows import seeds_of
+from capsbench.record.stored_rows import intervals_of, parity_errors_of, seeds_of
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
-from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cell, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, numbers_field, table_of
 from capsbench.report.groups import by_group
 from capsbench.report.matched import Histories, matched_tables
 from capsbench.report.ops import Sort, op_tables
@@ -25,7 +25,7 @@ from capsbench.report.roofline import best_ceilings
 from capsbench.report.rows import Field, derived, few
 from capsbench.report.seed import seed_table
 from capsbench.report.seeds import seeds_tables
-from capsbench.report.table import Cell, Column, Table, cell
+from capsbench.report.table import Cell, Column, Table
 from capsbench.report.target import target_tables
 
 
@@ -101,9 +101,9 @@ def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) 
         *KEYS,
         SEED,
         *SETTINGS,
-        Field(Column("accuracy %"), lambda r: metric_cell(r, "accuracy", fmt.percent)),
-        Field(Column("error %"), lambda r: metric_cell(r, "error_rate", fmt.percent)),
-        *(Field(Column(f"{name} %"), partial(_accuracy_cell, name=f"{name}_accuracy")) for name in more),
+        metric_field(Column("accuracy %"), "accuracy", fmt.percent),
+        metric_field(Column("error %"), "error_rate", fmt.percent),
+        *(metric_field(Column(f"{name} %"), f"{name}_accuracy", fmt.percent) for name in more),
         _samples(Column("epochs", shared="epochs {}"), "epoch_seconds"),
         _split(Column("trained on", shared="trained on {}"), "train"),
         _split(Column("tested on", shared="tested on {}"), "test"),
@@ -132,10 +132,6 @@ def cost_table(
     return table_of("Cost", fields, records, (*_COST_NOTES, *more))
 
 
-def _mixed_cell(record: Record, *, name: str) -> Cell:
-    return metric_cell(record, name, fmt.error)
-
-
 _COST_NOTES = (
     "interval: holds the true median with about 95 % confidence, or is the range of the rounds where they are too few.",
     "peak: the most bytes alive at once in a train step; allocated: all that it asked for, freed or not.",
@@ -150,22 +146,26 @@ _PEAK_NOTE = "% of FMA: FLOPs of the equations a second, of the multiply-adds th
 def _cost_fields() -> tuple[Field[Record], ...]:
     step = "train_step_seconds"
     return (
-        Field(Column("params", group="size"), lambda r: metric_cell(r, "parameters", fmt.count)),
-        Field(Column("train\nFLOPs", group="size"), lambda r: metric_cell(r, "train_step_flops", fmt.flops)),
-        Field(Column("peak", group="size"), lambda r: metric_cell(r, "peak_bytes", fmt.size)),
-        Field(Column("allocated", group="size"), lambda r: metric_cell(r, "allocated_bytes", fmt.size)),
-        Field(Column("forward", group="time"), lambda r: metric_cell(r, "forward_seconds", fmt.seconds)),
-        Field(Column("train\nstep", group="time"), lambda r: metric_cell(r, step, fmt.seconds)),
-        Field(Column("its\ninterval", group="time"), lambda r: _interval(interval_of(r.metrics, step))),
-        Field(Column("images\n/s", group="time"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
+        metric_field(Column("params", group="size"), "parameters", fmt.count),
+        metric_field(Column("train\nFLOPs", group="size"), "train_step_flops", fmt.flops),
+        metric_field(Column("peak", group="size"), "peak_bytes", fmt.size),
+        metric_field(Column("allocated", group="size"), "allocated_bytes", fmt.size),
+        metric_field(Column("forward", group="time"), "forward_seconds", fmt.seconds),
+        metric_field(Column("train\nstep", group="time"), step, fmt.seconds),
+        Field(
+            Column("its\ninterval", group="time"),
+            lambda r: _interval(interval_of(r.metrics, step)),
+            all=lambda records: list(map(_interval, intervals_of(records, step))),
+        ),
+        metric_field(Column("images\n/s", group="time"), "images_per_second", fmt.plain_number),
         _samples(Column("rounds", group="time", shared="rounds {}"), step),
-        Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
-        Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
+        _parity(Column("parity\nforward", group="parity"), "forward_max_relative_error"),
+        _parity(Column("parity\ngradient", group="parity"), "gradient_relative_error"),
     )
 
 
 _MIXED_FIELDS: tuple[Field[Record], ...] = tuple(
-    Field(Column(f"mixed\n{way}", group="parity"), partial(_mixed_cell, name=f"mixed_{way}_relative_error"))
+    metric_field(Column(f"mixed\n{way}", group="parity"), f"mixed_{way}_relative_error", fmt.error)
     for way in ("forward", "gradient")
 )
 
@@ -186,10 +186,6 @@ def _realization(record: Record) -> tuple[object, ...]:
     return case.backend, case.mode, case.devices, case.device, case.threads, case.precision, case.allocator
 
 
-def _accuracy_cell(record: Record, *, name: str) -> Cell:
-    return metric_cell(record, name, fmt.percent)
-
-
 def _interval(bounds: tuple[float, float] | None) -> Cell:
     text = fmt.interval(bounds, fmt.SECONDS)
     return Cell(text, text if bounds else None)
@@ -204,8 +200,9 @@ def _count_cell(count: int) -> Cell:
     return exact_cell(count) if count else Cell(fmt.NOTHING)
 
 
-def _parity(record: Record, name: ParityErrorName) -> Cell:
-    return cell(parity_error(record, name), fmt.error)
+def _parity(column: Column, name: ParityErrorName) -> Field[Record]:
+    get_all = partial(parity_errors_of, name=name)
+    return numbers_field(column, fmt.error, lambda record: parity_error(record, name), get_all)
 
 
 def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
