@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from capsbench.record.classes import Classed, Classes, Places, classes_of, taken, told
+from capsbench.record.classes import Classed, Classes, H, Places, classes_of, taken, told
 from capsbench.record.packed import samples_of, value_of
 from capsbench.record.schema import CaseKey, Fingerprint, Record
 from capsbench.record.stored import op_calls
@@ -53,6 +53,11 @@ class StoredPairs(Classed[Pair]):
     def classes(self) -> Classes:
         """Pairs are alike whose sides are."""
         return classes_of(self.base.classes.of, self.new.classes.of)
+
+    def by_class(self, tell: Callable[[Pair], H]) -> list[H]:
+        """What is told of each class."""
+        sides = (side.alike(self.classes.firsts) for side in (self.base, self.new))
+        return [tell(Pair(*records)) for records in zip(*sides, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

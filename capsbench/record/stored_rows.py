@@ -126,8 +126,11 @@ class StoredRecords(Classed[Record]):
 
     def by_class(self, tell: Callable[[Record], H]) -> list[H]:
         """What is told of each class."""
-        classes = self.lines.classes.of[self.rows[self.classes.firsts]]
-        return [tell(self.lines.example(number)) for number in classes.tolist()]
+        return list(map(tell, self.alike(self.classes.firsts)))
+
+    def alike(self, places: Places) -> Iterator[Record]:
+        """A record like the one at each place, of which there is one for all of a class."""
+        return map(self.lines.example, self.lines.classes.of[self.rows[places]].tolist())
 
     @cached_property
     def _odd(self) -> Places:

@@ -141,14 +141,14 @@ def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleave
         noise: what is known of it.
         interleaved: as `compare` was told.
     """
-    times = [change for change in examples(changes) if change.kind == "time" and change.seen is not None]
-    if not times:
+    if not any(kind == "time" for _, kind in counts(changes)):
         return
     if not noise:
         yield (
             "noise floor: none is known of this machine, so that the margin is a guess; "
             "`capsbench doctor --noise` records one"
         )
+    times = [change for change in examples(changes) if change.kind == "time" and change.seen] if noise else []
     for known in noise:
         yield f"noise floor of {fmt.label(known.machine.processor)}: {_floors(times, known, interleaved=interleaved)}"
 

@@ -62,7 +62,7 @@ def difference(base: Sequence[float], new: Sequence[float]) -> Difference | None
     gaps = [b - a for a, b in zip(base, new, strict=True)]
     if not gaps or not all(map(isfinite, gaps)):
         return None
-    scatter = stdev(gaps) if len(gaps) > 1 else 0.0
+    scatter = stdev(gaps) if max(gaps) > min(gaps) else 0.0
     interval = mean_interval(gaps, scatter=scatter) or Interval(gaps[0], gaps[0], 0.0)
     return Difference(fmean(gaps), interval.low, interval.high, _paired_p_value(gaps, scatter), scatter, len(gaps))
 
@@ -224,9 +224,9 @@ def _log(factor: float) -> float:
 
 
 def _paired_p_value(gaps: Sequence[float], scatter: float) -> float:
-    from scipy.special import stdtr  # noqa: PLC0415 - takes time to import
-
     if len(gaps) < 2 or max(gaps) == min(gaps):  # no scatter is no evidence: seeds of one run may all be alike
         return 1.0
+    from scipy.special import stdtr  # noqa: PLC0415 - takes time to import
+
     t = fmean(gaps) / (scatter / sqrt(len(gaps)))
     return float(2.0 * stdtr(len(gaps) - 1, -abs(t)))
