@@ -172,7 +172,9 @@ class Catalog:
             or sizes.max(initial=0) > covered  # so that the next sum is within 64 bits
             or (starts > covered - sizes).any()
             or any(not np.array_equal(whole_numbers(column) < 0, odd) for column, _ in pointing)
+            or any(whole_numbers(column).min(initial=-1) < -1 for column, _ in pointing)
             or any(whole_numbers(column).max(initial=-1) >= len(pointed) for column, pointed in pointing)
+            or self.number_counts.max(initial=0) > len(self.numbers)  # so that their sum is within 64 bits
             or self.number_counts.sum() != len(self.numbers)
             or not np.isfinite(self.numbers).all()  # what is not finite is a text in a line, which is read whole
         ):
