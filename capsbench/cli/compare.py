@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from capsbench.measure.environment import Machine
-    from capsbench.record.compare import Change, Pairing
+    from capsbench.record.changes import Change
     from capsbench.record.noise import Noise
+    from capsbench.record.pairs import Pairing
     from capsbench.record.store import RunStore
 
 EXAMPLE = "capsbench compare 20261120T080000Z latest --fail-on worse"
@@ -57,6 +58,7 @@ def compare(
     must differ by more than the margin and the noise floor of its machine.
     The two sides of a `capsbench continuous` are compared round by round.
     """
+    from capsbench.record.classes import examples
     from capsbench.record.compare import Unchanged
     from capsbench.record.compare import compare as changes_of
     from capsbench.record.store import open_run
@@ -85,7 +87,7 @@ def compare(
         for table in tables:
             print_table(table, screen, most)
         print_notes(said, screen)
-    if any(fails(change, fail_on) for change in changes):
+    if any(fails(change, fail_on) for change in examples(changes)):
         raise typer.Exit(EXIT_WORSE)
 
 
@@ -95,7 +97,7 @@ def _paired(a: RunStore, b: RunStore, case: str | None) -> Pairing:
     Raises:
         BadInput: there are none.
     """
-    from capsbench.record.compare import pair_cases
+    from capsbench.record.pairs import pair_cases
 
     pairing = pair_cases(a.stored_records(case), b.stored_records(case))
     if not pairing.pairs:

@@ -158,7 +158,7 @@ def _measure(plan: Plan, kept: Mapping[SideName, Kept]) -> Findings:
 
 
 def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], results: Path, *, everything: bool) -> None:
-    from capsbench.record.compare import Pairing
+    from capsbench.record.pairs import Pairing
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations

@@ -5,19 +5,19 @@ A line is read as `codec.encode` writes it; one of another make is only noted, f
 
 import zlib
 from array import array
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
-from operator import add
 from typing import Final, TypeVar
 
 import numpy as np
 import pydantic_core
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from capsbench.record import skim
-from capsbench.record.columns import NO_CALLS, Checks, Columns, Kind, Place, Row, Shared, case_maker
-from capsbench.record.packed import Layouts, PackedMetrics
+from capsbench.record.columns import NO_CALLS, Checks, Columns, Kind, Place, Row, Shared, case_maker, whole_numbers
+from capsbench.record.packed import Layouts, PackedMetrics, Places
 from capsbench.record.schema import CaseKey, Fingerprint, SplitFacts, Status
 
 _T = TypeVar("_T")
@@ -69,6 +69,7 @@ class Catalog:
         self._settings = _numbered(self._shared.settings)
         self._checks = _numbered(self._shared.checks)
         self._kinds: dict[tuple[object, ...], int] = {}
+        self._makers: dict[int, Callable[[str, int], CaseKey]] = {}
         self._check()
 
     @property
@@ -86,18 +87,31 @@ class Catalog:
                 column.append(value)
         self.covered = Covered(known.lines + 1, known.bytes + len(line), zlib.crc32(line, known.checksum))
 
-    def rows(self) -> Iterator[Row | Place]:
-        """What is known of each line that holds something, in their order; of one of another make only its place."""
-        first, columns, shared = 0, self.columns, self._shared
-        cases = [case_maker(setting) for setting in shared.settings]
-        told = zip(shared.ids, columns.seeds, columns.setting_of, columns.layout_of, strict=True)
-        for at, (name, seed, setting, layout) in enumerate(told):
-            if name is None:
-                yield columns.place(at)
-                continue
-            metrics = PackedMetrics(self._layouts.places(layout), self.numbers, first)
-            first += self._layouts.size(layout)
-            yield Row(at, columns, shared, cases[setting](name, seed), metrics)
+    @property
+    def places(self) -> list[Places]:
+        """Where the metrics of each layout lie."""
+        return self._layouts.all_places
+
+    @property
+    def number_counts(self) -> NDArray[np.int64]:
+        """How many numbers the metrics of each row have; [rows]."""
+        return np.array([*self._layouts.sizes, 0], dtype=np.int64)[whole_numbers(self.columns.layout_of)]
+
+    def row(self, at: int, first: int) -> Row:
+        """What is known of a line that is not of another make; `first` is where the numbers of its metrics begin."""
+        known, shared = self.columns, self._shared
+        name, setting = shared.ids[at], known.setting_of[at]
+        assert name is not None  # noqa: S101 - whoever asks knows
+        make = self._makers.get(setting)
+        if make is None:
+            make = self._makers[setting] = case_maker(shared.settings[setting])
+        metrics = PackedMetrics(self._layouts.all_places[known.layout_of[at]], self.numbers, first)
+        return Row(at, known, shared, make(name, known.seeds[at]), metrics)
+
+    def odd(self) -> Iterator[tuple[int, Place]]:
+        """Row and place of each line of another make, which must be read whole."""
+        settings = whole_numbers(self.columns.setting_of)
+        yield from ((at, self.columns.place(at)) for at in np.flatnonzero(settings < 0).tolist())
 
     def outcomes(self) -> Iterator[tuple[str, Status] | Place]:
         """Case id and status of each line that holds something; of one of another make only its place."""
@@ -142,7 +156,11 @@ class Catalog:
     def _check(self) -> None:
         """See that every index is one, and no number too many or too few."""
         known, shared, layouts = self.columns, self._shared, self._layouts
-        odd = [at for at, name in enumerate(shared.ids) if name is None]
+        if {len(shared.ids)} != set(map(len, known.each)):
+            raise ValueError("columns of unequal lengths")
+        odd = np.fromiter((name is None for name in shared.ids), dtype=np.bool_, count=len(shared.ids))
+        starts, sizes = whole_numbers(known.starts), whole_numbers(known.sizes)
+        covered = self.covered.bytes
         pointing = (
             (known.setting_of, shared.settings),
             (known.checks_of, shared.checks),
@@ -150,12 +168,14 @@ class Catalog:
             (known.layout_of, layouts.all),
         )
         if (
-            {len(shared.ids)} != set(map(len, known.each))
-            or min((*known.starts, *known.sizes), default=0) < 0
-            or max(map(add, known.starts, known.sizes), default=0) > self.covered.bytes
-            or any([at for at, index in enumerate(column) if index < 0] != odd for column, _ in pointing)
-            or any(max(column, default=-1) >= len(pointed) for column, pointed in pointing)
-            or sum(layouts.size(index) for index in known.layout_of if index >= 0) != len(self.numbers)
+            min(starts.min(initial=0), sizes.min(initial=0)) < 0
+            or sizes.max(initial=0) > covered  # so that the next sum is within 64 bits
+            or (starts > covered - sizes).any()
+            or any(not np.array_equal(whole_numbers(column) < 0, odd) for column, _ in pointing)
+            or any(whole_numbers(column).min(initial=-1) < -1 for column, _ in pointing)
+            or any(whole_numbers(column).max(initial=-1) >= len(pointed) for column, pointed in pointing)
+            or self.number_counts.max(initial=0) > len(self.numbers)  # so that their sum is within 64 bits
+            or self.number_counts.sum() != len(self.numbers)
             or not np.isfinite(self.numbers).all()  # what is not finite is a text in a line, which is read whole
         ):
             raise ValueError("a catalog whose parts do not belong together")

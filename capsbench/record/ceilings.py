@@ -13,8 +13,8 @@ from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput
 from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.environment import Machine
+from capsbench.network.hashing import content_hash
 from capsbench.network.text import plain
-from capsbench.suite.cases import content_hash
 
 SCHEMA = 1
 

@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from capsbench.record.packed import Layout, PackedMetrics
 from capsbench.record.schema import CaseKey, DataParallel, Fingerprint, Parity, SplitFacts, Status
 
@@ -184,6 +187,11 @@ class Row:
     @property
     def _bare(self) -> Checks:
         return self._shared.checks[self._columns.checks_of[self._at]]
+
+
+def whole_numbers(column: "array[int]") -> NDArray[np.int64]:
+    """A column, not copied; it cannot grow while that is kept."""
+    return np.frombuffer(column, dtype=np.int64) if column else np.zeros(0, dtype=np.int64)
 
 
 def case_maker(setting: CaseKey) -> Callable[[str, int], CaseKey]:

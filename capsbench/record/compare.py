@@ -1,108 +1,38 @@
-"""Two runs side by side: which cases are the same work, and what of it changed. Lower is better in everything here."""
+"""Two runs side by side: what changed of each case. Lower is better in everything here.
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+Cases that have the same metrics are compared together, so that of a hundred thousand no number is looked at alone.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Final, Literal
+from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
+from capsbench.record.changes import ERROR_MARGIN, WORDS, Change, ErrorRate, Rows, changes_of
+from capsbench.record.classes import Classed, Places, grouped_places, taken, told
 from capsbench.record.noise import Noise
-from capsbench.record.packed import in_both, samples_of, value_of
-from capsbench.record.schema import CaseKey, Direction, Fingerprint, Metric, Record
+from capsbench.record.packed import in_both
+from capsbench.record.pairs import Block, Pair, base_seeds, blocks, setting_of, values
+from capsbench.record.schema import Direction, Metric, Record
 from capsbench.record.skim import OP_CALLS
 from capsbench.record.stored import op_calls
-from capsbench.stats.verdict import (
-    MARGIN,
-    Difference,
-    Shift,
-    Verdict,
-    decide,
-    difference,
-    holm,
-    samples_needed,
-    shifts,
-)
+from capsbench.stats.shift import Shifts, shifts_of
+from capsbench.stats.verdict import MARGIN, VERDICTS, decide, decide_shifts, difference, holm
 
-Kind = Literal["exact", "time", "bytes", "error", "status"]
-Word = Verdict | Literal["changed"]
-"""A verdict, or that an exact number of no direction is another one."""
-
-ERROR_MARGIN: Final = 0.002
-"""Error rates this close, as shares of the images, are called the same."""
 # By how much two runs of the same work were seen to differ, where a framework's executor reuses buffers as it likes.
 _BYTES_MARGIN: Final = {"peak_bytes": 0.2, "allocated_bytes": 0.005}
 _TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
 _ERROR: Final = "error_rate"
-_TOGETHER: Final = 4_096  # numbers whose shifts are reckoned with at a time
 # What training came to; of those only error rates are compared, over seeds.
 OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
-APART: Final = "rounds of its times were taken one after the other, not side by side"
-"""A note on a case whose sides were not there at the same time, though they took turns."""
 
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A case of A and the same case of B."""
-
-    base: Record
-    new: Record
-
-    @property
-    def beside(self) -> bool:
-        """Whether both were there at the same time, if they took turns."""
-        return APART not in self.base.notes and APART not in self.new.notes
-
-
-@dataclass(frozen=True, slots=True)
-class Pairing:
-    """The cases that both runs have, and those that one has alone."""
-
-    pairs: tuple[Pair, ...]
-    only_base: tuple[Record, ...]
-    only_new: tuple[Record, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One number of one case, in A and in B.
-
-    Attributes:
-        pair: the case; of an error rate the first seed's.
-        metric: its name, which carries the unit.
-        kind: how it was compared.
-        base: in A; the mean over seeds of an error rate. None where it is a status.
-        new: likewise in B.
-        seen: what the verdict was reached from; None where numbers were compared exactly.
-        verdict: the outcome.
-        text: of a status, both words.
-        margin: of a time, what share of it counted for nothing.
-        rows: how many were tested together.
-    """
-
-    pair: Pair
-    metric: str
-    kind: Kind
-    base: float | None
-    new: float | None
-    seen: Shift | Difference | None
-    verdict: Word
-    text: str = ""
-    margin: float | None = None
-    rows: int = 0
-
-    @property
-    def needed(self) -> int | None:
-        """Samples a side, or seeds, that would decide what is undecided; None where that cannot be said."""
-        if self.verdict != "undecided" or self.seen is None or not self.rows:
-            return None
-        return samples_needed(self.seen, ERROR_MARGIN if self.margin is None else self.margin, self.rows)
-
-    @property
-    def ratio(self) -> float | None:
-        """B over A: of times the estimate over all pairs of samples, else of the two numbers; None where A is 0."""
-        if isinstance(self.seen, Shift):
-            return self.seen.ratio
-        return self.new / self.base if self.base and self.new is not None else None
+Numbers = npt.NDArray[np.float64]
+_Array = npt.NDArray[Any]
+_WORSE, _BETTER, _CHANGED, _SAME = (WORDS.index(word) for word in ("worse", "better", "changed", "same"))
+_WORD_OF_VERDICT: Final = np.array([WORDS.index(verdict) for verdict in VERDICTS])
 
 
 @dataclass(slots=True)
@@ -118,33 +48,6 @@ class Unchanged:
     seeds: set[int] = field(default_factory=set)
 
 
-def pair_cases(base: Iterable[Record], new: Iterable[Record]) -> Pairing:
-    """Match cases by what they do: network, data set, realization and setting, and the hash of the network's spec.
-
-    Cases that do the same by all of those, as those of two suites may, are told apart by their ids.
-    """
-    of_base, of_new = _by_work(base), _by_work(new)
-    pairs = []
-    for work, records in of_base.items():
-        others = of_new.get(work, [])
-        if len(records) == len(others) == 1:
-            pairs.append(Pair(records[0], others[0]))
-            continue
-        by_id = {record.case.id: record for record in others}
-        pairs += [Pair(record, by_id[record.case.id]) for record in records if record.case.id in by_id]
-    paired = {id(record) for pair in pairs for record in (pair.base, pair.new)}
-    alone = (
-        tuple(r for records in side.values() for r in records if id(r) not in paired) for side in (of_base, of_new)
-    )
-    return Pairing(tuple(pairs), *alone)
-
-
-def setting(case: CaseKey, fingerprint: Fingerprint) -> tuple[object, ...]:
-    """What makes cases the same work, all but the seed."""
-    what = (case.network, fingerprint.network, case.dataset, case.batch, case.routing_iterations)
-    return (*what, case.backend, case.mode, case.device, case.threads, case.devices, case.precision, case.allocator)
-
-
 def compare(
     pairs: Sequence[Pair],
     *,
@@ -152,8 +55,8 @@ def compare(
     noise: Sequence[Noise] = (),
     interleaved: bool = False,
     unchanged: Unchanged | None = None,
-) -> tuple[Change, ...]:
-    """Everything that can be compared, case by case.
+) -> Sequence[Change]:
+    """Everything that can be compared, case by case, error rates last.
 
     Args:
         pairs: of cases.
@@ -163,83 +66,44 @@ def compare(
             pair, and held to a floor of their own.
         unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    compared = (each for pair in pairs for each in _of_pair(pair, unchanged))
-    found = [*_shifted(compared, paired=interleaved), *_errors(pairs)]
-    p_values = [each.seen.p_value for each in found if isinstance(each, _Tested) and each.seen is not None]
-    corrected = iter(holm(p_values))
+    of_blocks = [each for block in blocks(pairs) for each in _of_block(block)]
+    rows = [each for each in of_blocks if isinstance(each, Rows)]
+    if unchanged is not None:
+        rows = [_counted(each, pairs, unchanged) for each in rows]
+    times = list(_shifted([each for each in of_blocks if isinstance(each, _Times)], paired=interleaved))
+    errors = list(_errors(pairs))
+    p_values = [*(each.seen.p_values for each in times), np.array([each.seen.p_value for _, each in errors])]
+    ends = np.cumsum([len(each) for each in p_values[:-1]], dtype=np.int64)
+    *of_times, of_errors = np.split(holm(np.concatenate(p_values)), ends)
+    for number, (each, corrected) in enumerate(zip(times, of_times, strict=True)):
+        margins = _margins(pairs, each, margin, noise, interleaved=interleaved)
+        words = _WORD_OF_VERDICT[decide_shifts(each.seen, corrected, margins)]
+        rows.append(Rows(each.metric, "time", each.cases, each.positions, words, number, margins))
+    rows.append(_of_errors(errors, of_errors))
+    seen = tuple(each.seen for each in times), tuple(each for _, each in errors)
+    found = changes_of(pairs, rows, *seen, int(ends[-1] if times else 0) + len(errors))
+    return found if isinstance(pairs, Classed) else tuple(found)
 
-    def decided(tested: _Tested) -> Change:
-        allowed = _margin(tested, margin, noise, interleaved=interleaved)
-        return _decided(tested, next(corrected), allowed, len(p_values))
 
-    return tuple(each if isinstance(each, Change) else decided(each) for each in found)
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """Samples of a time in A and in B, [cases, samples]; which cases and where in each, as in `Rows`."""
 
-
-@dataclass(slots=True)
-class _Tested:
-    """A time or an error rate, which is decided on together with all others; see `Change`."""
-
-    pair: Pair
     metric: str
-    kind: Kind
-    base: float
-    new: float
-    seen: Shift | Difference | None = None
+    cases: Places
+    positions: Places
+    base: Numbers
+    new: Numbers
 
 
-def _by_work(records: Iterable[Record]) -> dict[tuple[object, ...], list[Record]]:
-    found: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
-        found.setdefault((*_setting(record), record.case.seed), []).append(record)
-    return found
+@dataclass(frozen=True, slots=True)
+class _Shifted:
+    """Times and what is seen of them; those that cannot be compared are left out."""
 
-
-def _setting(record: Record) -> tuple[object, ...]:
-    return setting(record.case, record.fingerprint)
-
-
-def _of_pair(pair: Pair, unchanged: Unchanged | None) -> Iterator[Change | _Tested]:
-    ended = pair.base.status, pair.new.status
-    if ended[0] != ended[1]:
-        verdict: Word = "worse" if ended[0] == "ok" else "better" if ended[1] == "ok" else "changed"
-        yield Change(pair, "status", "status", None, None, None, verdict, text=" → ".join(ended))
-    same = 0
-    for name, kind, base, new, direction in _common(pair):
-        if kind == "exact":
-            if base == new and unchanged is not None:
-                same += 1
-            else:
-                yield _exact(pair, name, base, new, direction)
-        elif name in _BYTES_MARGIN:
-            yield _bytes(pair, name, base, new)
-        elif name in _TIMES:
-            yield _Tested(pair, name, "time", base, new)
-    if unchanged is not None and same:
-        unchanged.count += same
-        unchanged.seeds.add(pair.base.case.seed)
-
-
-def _common(pair: Pair) -> Iterator[tuple[str, str, float, float, Direction]]:
-    """The numbers that both have and that are compared case by case, as `in_both` tells them."""
-    yield from (told for told in in_both(pair.base.metrics, pair.new.metrics) if told[0] not in OUTCOMES)
-    before, after = op_calls(pair.base), op_calls(pair.new)
-    if before is not None and after is not None:
-        yield OP_CALLS, "exact", before, after, "lower"
-
-
-def _shifted(found: Iterator[Change | _Tested], *, paired: bool) -> Iterator[Change | _Tested]:
-    """The same, times with what is seen of them; those that cannot be compared are left out."""
-    while some := list(islice(found, _TOGETHER)):
-        seen = iter(shifts([_samples(each) for each in some if isinstance(each, _Tested)], paired=paired))
-        for each in some:
-            if isinstance(each, _Tested):
-                each.seen = next(seen)
-            if isinstance(each, Change) or each.seen is not None:
-                yield each
-
-
-def _samples(time: _Tested) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    return samples_of(time.pair.base.metrics, time.metric), samples_of(time.pair.new.metrics, time.metric)
+    metric: str
+    cases: Places
+    positions: Places
+    seen: Shifts
 
 
 def numbers(record: Record) -> Mapping[str, Metric]:
@@ -250,53 +114,102 @@ def numbers(record: Record) -> Mapping[str, Metric]:
     return {**record.metrics, OP_CALLS: Metric(value=calls, unit="1", direction="lower", kind="exact")}
 
 
-def _exact(pair: Pair, name: str, base: float, new: float, direction: Direction) -> Change:
-    verdict: Word = "same"
-    if base != new:
-        lower = (new < base) == (direction == "lower")
-        verdict = "changed" if direction == "none" else "better" if lower else "worse"
-    return Change(pair, name, "exact", base, new, None, verdict)
+def _of_block(block: Block) -> Iterator[Rows | _Times]:
+    """What can be compared case by case: how cases ended, and the numbers that both sides have, but for outcomes."""
+    base, new = block.example.base, block.example.new
+    yield from _of_statuses(block)
+    common = [each for each in in_both(base.metrics, new.metrics) if each[0] not in OUTCOMES]
+    for position, (name, kind, _, _, direction) in enumerate(common, 1):
+        positions = np.full(len(block.places), position)
+        if kind == "exact":
+            words = _exactly(block.base.values(name), block.new.values(name), direction)
+            yield Rows(name, "exact", block.places, positions, words)
+        elif name in _BYTES_MARGIN:
+            words = _of_bytes(block.base.values(name), block.new.values(name), _BYTES_MARGIN[name])
+            yield Rows(name, "bytes", block.places, positions, words)
+        elif name in _TIMES:
+            yield _Times(name, block.places, positions, block.base.samples(name), block.new.samples(name))
+    if op_calls(base) is not None and op_calls(new) is not None:
+        words = _exactly(block.base.calls, block.new.calls, "lower")
+        yield Rows(OP_CALLS, "exact", block.places, np.full(len(block.places), len(common) + 1), words)
 
 
-def _bytes(pair: Pair, name: str, base: float, new: float) -> Change:
+def _of_statuses(block: Block) -> Iterator[Rows]:
+    before, after = block.example.base.status, block.example.new.status
+    if before != after:
+        word = _WORSE if before == "ok" else _BETTER if after == "ok" else _CHANGED
+        yield Rows("status", "status", block.places, 0 * block.places, 0 * block.places + word)
+
+
+@np.errstate(invalid="ignore")  # what is no number is another one
+def _exactly(base: _Array, new: _Array, direction: Direction) -> Places:
+    lower = np.asarray(new < base, dtype=np.bool_)
+    moved = np.where(lower == (direction == "lower"), _BETTER, _WORSE)
+    differs = np.asarray(base != new, dtype=np.bool_)
+    return np.where(differs, _CHANGED if direction == "none" else moved, _SAME)
+
+
+@np.errstate(invalid="ignore")
+def _of_bytes(base: _Array, new: _Array, margin: float) -> Places:
     """Bytes that do not repeat exactly: beyond what was ever seen without a change they are another number."""
-    verdict: Word = "same"
-    if max(base, new) > min(base, new) * (1.0 + _BYTES_MARGIN[name]):
-        verdict = "better" if new < base else "worse"
-    return Change(pair, name, "bytes", base, new, None, verdict)
+    lower = np.asarray(new < base, dtype=np.bool_)
+    moved = np.asarray(np.maximum(base, new) > np.minimum(base, new) * (1.0 + margin), dtype=np.bool_)
+    return np.where(moved, np.where(lower, _BETTER, _WORSE), _SAME)
 
 
-def _errors(pairs: Sequence[Pair]) -> Iterator[_Tested]:
-    """Error rates of all seeds that both runs trained alike, one for all that differ in the seed only."""
-    groups: dict[tuple[object, ...], list[Pair]] = {}
-    for pair in pairs:
-        alike = pair.base.fingerprint.protocol == pair.new.fingerprint.protocol
-        if alike and _ERROR in pair.base.metrics and _ERROR in pair.new.metrics:
-            groups.setdefault(_setting(pair.base), []).append(pair)
-    for group in groups.values():
-        base, new = [_error(pair.base) for pair in group], [_error(pair.new) for pair in group]
-        yield _Tested(group[0], _ERROR, "error", fmean(base), fmean(new), difference(base, new))
+def _counted(rows: Rows, pairs: Sequence[Pair], unchanged: Unchanged) -> Rows:
+    """Without exact numbers that are the same, which are counted."""
+    if rows.kind != "exact":
+        return rows
+    same = rows.words == _SAME
+    unchanged.count += int(same.sum())
+    unchanged.seeds |= set(base_seeds(pairs, rows.cases[same]))
+    return replace(rows, cases=rows.cases[~same], positions=rows.positions[~same], words=rows.words[~same])
 
 
-def _error(record: Record) -> float:
-    found = value_of(record.metrics, _ERROR)
-    assert found is not None  # noqa: S101 - only such pairs are grouped
-    return found
+def _shifted(times: Sequence[_Times], *, paired: bool) -> Iterator[_Shifted]:
+    """Times of one name with equally many samples are reckoned with together."""
+    alike: dict[tuple[object, ...], list[_Times]] = {}
+    for each in times:
+        alike.setdefault((each.metric, each.base.shape[1], each.new.shape[1]), []).append(each)
+    for same in alike.values():
+        base, new = np.concatenate([each.base for each in same]), np.concatenate([each.new for each in same])
+        rows, seen = shifts_of(base, new, paired=paired)
+        cases, positions = (
+            np.concatenate(each)[rows] for each in ([each.cases for each in same], [each.positions for each in same])
+        )
+        yield _Shifted(same[0].metric, cases, positions, seen)
 
 
-def _margin(tested: _Tested, margin: float, noise: Sequence[Noise], *, interleaved: bool) -> float:
-    """What of it counts for nothing: a difference of error rates, or a share of a time."""
-    if tested.kind == "error":
-        return ERROR_MARGIN
-    assert tested.seen is not None  # noqa: S101 - others are left out
-    case, count = tested.pair.base.case, tested.seen.count
-    beside = interleaved and tested.pair.beside
-    return max(margin, *(each.floor_of(case, tested.metric, count, interleaved=beside) for each in noise), 0.0)
+def _errors(pairs: Sequence[Pair]) -> Iterator[tuple[int, ErrorRate]]:
+    """Error rates of all seeds that both runs trained alike, one for all that differ in the seed only, at the first."""
+    base, new = values(pairs, _ERROR)
+    for setting, places in grouped_places(pairs, _setting_if_trained_alike).items():
+        in_a, in_b = base[places].tolist(), new[places].tolist()
+        seen = None if setting is None else difference(in_a, in_b)
+        if seen is not None:
+            yield int(places[0]), ErrorRate(fmean(in_a), fmean(in_b), seen)
 
 
-def _decided(tested: _Tested, corrected: float, margin: float, rows: int) -> Change:
-    assert tested.seen is not None  # noqa: S101 - others are left out
-    verdict = decide(tested.seen, corrected, margin)
-    known = margin if tested.kind == "time" else None
-    values = (tested.pair, tested.metric, tested.kind, tested.base, tested.new, tested.seen, verdict)
-    return Change(*values, margin=known, rows=rows)
+def _setting_if_trained_alike(pair: Pair) -> tuple[object, ...] | None:
+    alike = pair.base.fingerprint.protocol == pair.new.fingerprint.protocol
+    return setting_of(pair.base) if alike and _ERROR in pair.base.metrics and _ERROR in pair.new.metrics else None
+
+
+def _of_errors(errors: Sequence[tuple[int, ErrorRate]], corrected: Numbers) -> Rows:
+    told = zip(errors, corrected.tolist(), strict=True)
+    words = [WORDS.index(decide(each.seen, p_value, ERROR_MARGIN)) for (_, each), p_value in told]
+    cases = np.array([place for place, _ in errors], dtype=np.int64)
+    return Rows(_ERROR, "error", cases, 0 * cases, np.array(words, dtype=np.int64))
+
+
+def _margins(
+    pairs: Sequence[Pair], times: _Shifted, margin: float, noise: Sequence[Noise], *, interleaved: bool
+) -> Numbers:
+    """What share of times counts for nothing, [cases]."""
+
+    def margin_of(pair: Pair) -> float:
+        beside, count = interleaved and pair.beside, times.seen.count
+        return max(margin, *(n.floor_of(pair.base.case, times.metric, count, interleaved=beside) for n in noise), 0.0)
+
+    return np.array(told(taken(pairs, times.cases), margin_of))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from capsbench.errors import BadInput, unknown_name
-from capsbench.record.compare import OUTCOMES, setting
+from capsbench.record.compare import OUTCOMES
+from capsbench.record.pairs import setting
 from capsbench.record.schema import CaseKey, Direction
 from capsbench.record.skim import Glimpse
 from capsbench.record.store import RunStore, all_runs

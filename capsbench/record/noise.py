@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput
 from capsbench.measure.environment import Machine, describe_machine
+from capsbench.network.hashing import content_hash
 from capsbench.network.text import plain
 from capsbench.record.schema import CaseKey
 from capsbench.stats.noise import Floor, floor_of, floors
-from capsbench.suite.cases import content_hash
 
 SCHEMA: Final = 2
 """Since processes run in pairs, the two of each at the same time; in 1 they ran one after the other."""

@@ -190,13 +190,15 @@ class Layouts:
         """By their numbers."""
         return tuple(self._numbers)
 
-    def places(self, number: int) -> Places:
-        """Where the metrics of a layout lie."""
-        return self._places[number]
+    @property
+    def all_places(self) -> list[Places]:
+        """Where the metrics of each layout lie."""
+        return self._places
 
-    def size(self, number: int) -> int:
-        """How many numbers a record of a layout has."""
-        return self._sizes[number]
+    @property
+    def sizes(self) -> list[int]:
+        """How many numbers a record of each layout has."""
+        return self._sizes
 
     def pack(self, found: Mapping[str, Mapping[str, Any]], numbers: "array[float]") -> int | None:
         """Add the numbers of metrics to those of others.

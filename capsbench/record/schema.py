@@ -42,7 +42,12 @@ class CaseKey:
 
     def is_like(self, glob: str) -> bool:
         """Whether the id, the network or `backend:mode` matches a glob."""
-        return any(fnmatchcase(text, glob) for text in (self.id, self.network, f"{self.backend}:{self.mode}"))
+        return any(fnmatchcase(text, glob) for text in (self.id, *self.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it is called beside its id, as many cases are: the network, and `backend:mode`."""
+        return self.network, f"{self.backend}:{self.mode}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,26 +8,25 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from capsbench.dataset.atomic import sync_folder, whole_file
 from capsbench.errors import BadInput, Unwritten, unknown_name
 from capsbench.measure.privacy import scrubbed
 from capsbench.record import skim
 from capsbench.record.codec import decode, encode, strict
-from capsbench.record.columns import Place, Row
+from capsbench.record.columns import Place
 from capsbench.record.kept_catalog import catalog_of, kept_catalog
 from capsbench.record.log import append_line, holding_room
 from capsbench.record.schema import Record
 from capsbench.record.skim import Glimpse
 from capsbench.record.stored import Shelf
+from capsbench.record.stored_rows import Lines, StoredRecords, latest, like
 from capsbench.record.turn import alone_in
-
-_T = TypeVar("_T", bound=Record | Row)
 
 LATEST = "latest"
 _RUN_TIME = "%Y%m%dT%H%M%SZ"
@@ -111,7 +110,7 @@ class RunStore:
         """
         return self._latest(self.records(), glob)
 
-    def stored_records(self, glob: str | None = None) -> tuple[Record, ...]:
+    def stored_records(self, glob: str | None = None) -> Sequence[Record]:
         """As `latest_records`, of any number of cases: of a line ops and layers are read when they are asked for.
 
         A line that is found to be damaged only then is counted in `damaged_lines` from then on.
@@ -119,28 +118,31 @@ class RunStore:
         self.damaged_lines = ()
         if not self._records_path().is_file():
             return ()
-        shelf = self._shelf()
-        chosen = self._latest(self._known(shelf), glob)
-        return tuple(each if isinstance(each, Record) else shelf.record(each) for each in chosen)
-
-    def _known(self, shelf: Shelf) -> Iterator[Record | Row]:
-        """What is known of each line, read whole where it is of another make."""
-        damaged: list[int] = []
-        for row in catalog_of(self._records_path()).rows():
-            found = shelf.read(row) if isinstance(row, Place) else row
-            if found is not None:
-                yield found
-            elif isinstance(row, Place):
-                damaged.append(row.number)
-        self.damaged_lines = tuple(damaged)
-
-    def _latest(self, records: Iterable[_T], glob: str | None) -> tuple[_T, ...]:
-        """The last of each case, of records or of what is known of them."""
-        latest = {each.case.id: each for each in records}
-        chosen = tuple(each for each in latest.values() if glob is None or each.case.is_like(glob))
-        if latest and not chosen:
-            raise BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {next(iter(latest))!r}", "--case")
+        records = self._stored()
+        chosen = records if glob is None else like(records, glob)
+        if records and not chosen:
+            raise self._unlike(glob, records[0].case.id)
         return chosen
+
+    def _stored(self) -> StoredRecords:
+        """The last record of each case; lines of another make are read whole."""
+        shelf, catalog = self._shelf(), catalog_of(self._records_path())
+        odd = {row: (place.number, shelf.read(place)) for row, place in catalog.odd()}
+        self.damaged_lines = tuple(number for number, record in odd.values() if record is None)
+        lines = Lines(catalog, shelf, {row: record for row, (_, record) in odd.items() if record is not None})
+        damaged = {row for row, (_, record) in odd.items() if record is None}
+        return latest(lines, [row for row in range(len(catalog.columns.lines)) if row not in damaged])
+
+    def _latest(self, records: Iterable[Record], glob: str | None) -> tuple[Record, ...]:
+        """The last of each case."""
+        by_id = {each.case.id: each for each in records}
+        chosen = tuple(each for each in by_id.values() if glob is None or each.case.is_like(glob))
+        if by_id and not chosen:
+            raise self._unlike(glob, next(iter(by_id)))
+        return chosen
+
+    def _unlike(self, glob: str | None, first: str) -> BadInput:
+        return BadInput(f"no case of {self.run_id} is like {glob!r}; the first is {first!r}", "--case")
 
     def _found_damaged(self, number: int) -> None:
         self.damaged_lines = tuple(sorted({*self.damaged_lines, number}))

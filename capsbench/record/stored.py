@@ -18,8 +18,8 @@ from capsbench.record.schema import DataParallel, Fingerprint, Parity, Record, S
 Decode = Callable[[bytes, int], Record | None]
 """Reads a whole line, of which it is told the number; None where it is damaged."""
 
-_KEPT: Final = 64
-"""Whole records that are kept, for tables that look at one more than once."""
+_KEPT_BYTES: Final = 48 << 20
+"""Of lines whose whole records are kept, for tables that look at one more than once; these take a few times more."""
 
 
 class Shelf:
@@ -35,7 +35,8 @@ class Shelf:
         self._path = path
         self._decode = decode
         self._damaged = damaged
-        self._wholes: OrderedDict[int, Record | None] = OrderedDict()
+        self._wholes: OrderedDict[int, tuple[Record | None, int]] = OrderedDict()
+        self._kept_bytes = 0
 
     def record(self, row: Row) -> Record:
         """The record of a row of the file's catalog."""
@@ -61,11 +62,12 @@ class Shelf:
         """As `read`, and kept for a while; a line that is damaged is then known."""
         if place.at in self._wholes:
             self._wholes.move_to_end(place.at)
-            return self._wholes[place.at]
+            return self._wholes[place.at][0]
         found = self.read(place)
-        self._wholes[place.at] = found
-        if len(self._wholes) > _KEPT:
-            self._wholes.popitem(last=False)
+        self._wholes[place.at] = found, place.size
+        self._kept_bytes += place.size
+        while self._kept_bytes > _KEPT_BYTES and len(self._wholes) > 1:
+            self._kept_bytes -= self._wholes.popitem(last=False)[1][1]
         if found is None:
             self._damaged(place.number)
         return found
@@ -181,6 +183,16 @@ def op_calls(record: Record) -> int | None:
     if isinstance(record, StoredRecord):
         return record.row.op_calls
     return sum(event.calls for event in record.ops) if record.ops else None
+
+
+def whole_of(record: Record) -> Record:
+    """The record, its line read whole, for whoever asks for several of its parts."""
+    return record.whole() if isinstance(record, StoredRecord) else record
+
+
+def may_have(record: Record, part: str) -> bool:
+    """Whether a field that is left out of catalogs may hold something; without reading the line."""
+    return part not in record.row.kind.lacks if isinstance(record, StoredRecord) else bool(getattr(record, part))
 
 
 def op_names(record: Record) -> frozenset[str]:

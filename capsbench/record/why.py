@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from capsbench.measure.optable import Phase
-from capsbench.record.compare import Change
+from capsbench.record.changes import Change
 from capsbench.record.schema import Record
 from capsbench.record.skim import OP_CALLS
 

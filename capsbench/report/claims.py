@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from capsbench.record.claims import Claim, Ledger
+from capsbench.record.classes import examples
 from capsbench.record.schema import Record
+from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
 from capsbench.report.correspondence import Comparison, compare, concerns, transform_words, transforms_of
 from capsbench.report.rows import Field, table_of_items
@@ -49,7 +51,7 @@ def published_tables(records: Sequence[Record], ledger: Ledger, header: Mapping[
 
 def claims_table(records: Sequence[Record], ledger: Ledger) -> Iterator[Table]:
     """The claims on the networks and data sets of a run in full, whatever it measured; no table without any."""
-    firsts = {(record.case.network, record.case.dataset): record for record in records}.values()
+    firsts = {(record.case.network, record.case.dataset): record for record in examples(records)}.values()
     concerned = [claim for claim in ledger.claims if any(concerns(claim, record) for record in firsts)]
     rows = tuple(
         (text_cell(name if not number else ""), text_cell(part), text_cell(text))
@@ -74,7 +76,7 @@ def _interval_cell(comparison: Comparison) -> Cell:
 
 
 def _seeds_cell(comparison: Comparison) -> Cell:
-    seeds = len({record.case.seed for record in comparison.records})
+    seeds = len(set(seeds_of(comparison.records)))
     return Cell(fmt.NOTHING if comparison.claim.metric == "parameters" else fmt.count(seeds), seeds)
 
 

@@ -3,19 +3,23 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
 from typing import Final
 
-from capsbench.record.compare import Change, Kind, Pairing, Unchanged, Word
+import numpy as np
+
+from capsbench.record.changes import WORDS, Change, Kind, Word, counts, seeds, words
+from capsbench.record.classes import chosen, examples, taken
+from capsbench.record.compare import Unchanged
 from capsbench.record.noise import Noise
+from capsbench.record.pairs import Pair, Pairing
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
-from capsbench.stats.verdict import Difference, Shift
+from capsbench.stats.shift import Shift
+from capsbench.stats.verdict import Difference
 
-_WORDS: Final[tuple[Word, ...]] = ("worse", "better", "changed", "undecided", "same")
 _KINDS: Final[Mapping[Kind, str]] = {
     "status": "how cases end",
     "exact": "repeat exactly",
@@ -56,15 +60,15 @@ def comparison_tables(
         most: rows that will be shown; of more the worse come first, and then by the other verdicts. None for all.
         unchanged: what was left out of the changes.
     """
-    shown = [change for change in changes if everything or change.verdict != "same"]
-    if not shown:
+    places = np.flatnonzero((words(changes) != WORDS.index("same")) | everything)
+    if not len(places):
         return ()
-    seeds = {change.pair.base.case.seed for change in changes} | (unchanged.seeds if unchanged else set())
-    several_seeds = len(seeds) > 1
+    several_seeds = len(seeds(changes) | (unchanged.seeds if unchanged else set())) > 1
     fields = (*_CASE_FIELDS, *([_SEED] if several_seeds else []), *_FIELDS)
-    if most is not None and len(shown) > most:
-        shown.sort(key=lambda change: _WORDS.index(change.verdict))
-    notes = (_PAIRED_RATIO if any(map(_is_paired, shown)) else _RATIO, _VERDICT, _margins(shown, margin))
+    if most is not None and len(places) > most:
+        places = places[np.argsort(words(changes)[places], kind="stable")]
+    shown = taken(changes, places)
+    notes = (_PAIRED_RATIO if any(map(_is_paired, examples(shown))) else _RATIO, _VERDICT, _margins(shown, margin))
     return (table_of_items("A and B", fields, shown, notes, urgent=_is_worse, what="worse"),)
 
 
@@ -79,13 +83,13 @@ def verdict_table(
         said: sentences that go with it.
         unchanged: what was left out of the changes.
     """
-    counts = Counter[tuple[Word, Kind]]((change.verdict, change.kind) for change in changes)
-    counts["same", "exact"] += unchanged.count if unchanged else 0
+    known = Counter(counts(changes))
+    known["same", "exact"] += unchanged.count if unchanged else 0
     columns = (Column("verdict", "key", "left"), *(Column(name) for name in _KINDS.values()))
     rows = tuple(
-        (text_cell(word), *(cell(counts[word, kind], fmt.count) for kind in _KINDS))
-        for word in _WORDS
-        if any(counts[word, kind] for kind in _KINDS)
+        (text_cell(word), *(cell(known[word, kind], fmt.count) for kind in _KINDS))
+        for word in WORDS
+        if any(known[word, kind] for kind in _KINDS)
     )
     names = tuple(f"{side}: {fmt.label(run)}" for side, run in zip("AB", runs, strict=True))
     return Table("Verdicts on B", columns, rows, context=names, notes=tuple(said))
@@ -93,9 +97,11 @@ def verdict_table(
 
 def summary(changes: Sequence[Change], pairing: Pairing, unchanged: Unchanged | None = None) -> Iterator[str]:
     """In sentences: how many numbers came out how, and which cases stand alone."""
-    counts = Counter[Word](change.verdict for change in changes)
-    counts["same"] += unchanged.count if unchanged else 0
-    told = ", ".join(f"{counts[word]:,} {word}" for word in _WORDS if counts[word])
+    known = Counter[Word]()
+    for (word, _), count in counts(changes).items():
+        known[word] += count
+    known["same"] += unchanged.count if unchanged else 0
+    told = ", ".join(f"{known[word]:,} {word}" for word in WORDS if known[word])
     cases = "1 case" if len(pairing.pairs) == 1 else f"{len(pairing.pairs):,} cases"
     yield f"{cases} in both runs; numbers: {told or 'none that can be compared'}"
     for name, records in (("A", pairing.only_base), ("B", pairing.only_new)):
@@ -110,28 +116,21 @@ def apart(pairing: Pairing, most: int | None = None) -> Iterator[str]:
 
     Of more than `most` the others are counted.
     """
-    found = _apart(pairing)
-    yield from islice(found, most)
-    more = sum(1 for _ in found)
-    if more:
-        yield f"{more:,} more cases had other images or another training"
+    found = chosen(pairing.pairs, _on_apart)
+    yield from (f"{fmt.label(pair.base.case.id)}: {_on_apart(pair)}" for pair in found[:most])
+    if most is not None and len(found) > most:
+        yield f"{len(found) - most:,} more cases had other images or another training"
 
 
-def _apart(pairing: Pairing) -> Iterator[str]:
-    for pair in pairing.pairs:
-        base, new = pair.base, pair.new
-        alike = base.data == new.data  # quicker than to look for what is not
-        splits = (
-            [] if alike else sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
-        )
-        if splits:
-            yield f"{fmt.label(base.case.id)}: other images in A and in B ({', '.join(splits)})"
-        elif base.fingerprint.protocol != new.fingerprint.protocol and "error_rate" in base.metrics:
-            yield f"{fmt.label(base.case.id)}: trained otherwise in A and in B, so that error rates are not compared"
-
-
-def _other_splits(base: Record, new: Record) -> list[str]:
-    return sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
+def _on_apart(pair: Pair) -> str:
+    """What its sides do not have in common; nothing where error rates can be compared."""
+    base, new = pair.base, pair.new
+    splits = sorted(name for name in base.data if new.data.get(name) not in {None, base.data[name]})
+    if splits:
+        return f"other images in A and in B ({', '.join(splits)})"
+    if base.fingerprint.protocol != new.fingerprint.protocol and "error_rate" in base.metrics:
+        return "trained otherwise in A and in B, so that error rates are not compared"
+    return ""
 
 
 def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleaved: bool) -> Iterator[str]:
@@ -142,14 +141,14 @@ def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleave
         noise: what is known of it.
         interleaved: as `compare` was told.
     """
-    times = [change for change in changes if change.kind == "time" and change.seen is not None]
-    if not times:
+    if not any(kind == "time" for _, kind in counts(changes)):
         return
     if not noise:
         yield (
             "noise floor: none is known of this machine, so that the margin is a guess; "
             "`capsbench doctor --noise` records one"
         )
+    times = [change for change in examples(changes) if change.kind == "time" and change.seen] if noise else []
     for known in noise:
         yield f"noise floor of {fmt.label(known.machine.processor)}: {_floors(times, known, interleaved=interleaved)}"
 
@@ -186,7 +185,7 @@ def _processes(count: int) -> str:
 
 
 def _margins(changes: Sequence[Change], margin: float) -> str:
-    raised = [change.margin for change in changes if change.margin is not None and change.margin > margin]
+    raised = [change.margin for change in examples(changes) if change.margin is not None and change.margin > margin]
     more = f", or {_span(raised)} where the machine's noise floor is more" if raised else ""
     return f"margin: within {fmt.percent(margin)} % a time is the same{more}."
 
@@ -243,7 +242,7 @@ def _interval(change: Change) -> Cell:
 _CASE_FIELDS: Final[tuple[Field[Change], ...]] = attributes((*KEY_ATTRIBUTES, *SETTING_ATTRIBUTES), "pair.base")
 _SEED: Final = Field(Column("seed", "key"), _seed)
 _FIELDS: Final[tuple[Field[Change], ...]] = (
-    Field(Column("metric", "key", "left"), lambda change: text_cell(change.metric)),
+    Field(Column("metric", "key", "left"), lambda change: text_cell(change.metric), alike=True),
     Field(Column("A", group="numbers"), partial(_side, is_new=False), mixed=True),
     Field(Column("B", group="numbers"), partial(_side, is_new=True), mixed=True),
     Field(Column("ratio", group="ratio"), _ratio_cell),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from math import ceil, isfinite
 from typing import Final
 
+from capsbench.record.classes import examples
+from capsbench.record.packed import value_of
 from capsbench.record.schema import CaseKey, Record
 from capsbench.record.stored import op_names
 from capsbench.report import format as fmt
@@ -60,7 +62,7 @@ def _pairs(records: Sequence[Record]) -> Iterator[tuple[Record, Record | None]]:
     Of several seeds the first is taken: they do the same work.
     """
     cases: dict[tuple[object, ...], dict[str, Record]] = {}
-    for record in records:
+    for record in examples(records):
         if "train_step_seconds" in record.metrics:
             cases.setdefault(_work(record.case), {}).setdefault(record.case.mode, record)
     for modes in cases.values():
@@ -91,8 +93,7 @@ class _Pair:
 
 
 def _seconds(record: Record | None, name: str) -> float | None:
-    metric = record.metrics.get(name) if record is not None else None
-    return None if metric is None else metric.value
+    return None if record is None else value_of(record.metrics, name)
 
 
 def _speed_up(step: float | None, other: float | None) -> Cell:

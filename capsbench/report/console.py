@@ -110,21 +110,32 @@ def _may_fold(column: Column) -> bool:
 
 
 def column_widths(table: Table, screen_width: int) -> list[int]:
+    """Characters of each column of a table, as `widths_of` has them."""
+    rows = [[cell.text for cell in row] for row in table.rows]
+    return widths_of(table.columns, list(zip(*rows, strict=True)) or [()] * len(table.columns), screen_width)
+
+
+def widths_of(columns: Sequence[Column], texts: Sequence[Sequence[str]], screen_width: int) -> list[int]:
     """Characters of each column: names fold at a quarter of the screen, sentences at what is left for them.
 
     That is what all other columns leave, where it is enough to read; else what keys leave, in a block of its own.
+
+    Args:
+        columns: of a table.
+        texts: of each column those of all rows.
+        screen_width: characters.
     """
     widths = [
-        max(cell_len(text) for text in [*column.header.split("\n"), *(row[index].text for row in table.rows)])
-        for index, column in enumerate(table.columns)
+        max(cell_len(text) for text in [*column.header.split("\n"), *dict.fromkeys(told)])
+        for column, told in zip(columns, texts, strict=True)
     ]
-    for index, column in enumerate(table.columns):
+    for index, column in enumerate(columns):
         if _may_fold(column) and column.role == "key":
             widths[index] = min(widths[index], max(16, screen_width // 4))
-    sentences = [i for i, column in enumerate(table.columns) if _is_sentence(column, widths[i])]
+    sentences = [i for i, column in enumerate(columns) if _is_sentence(column, widths[i])]
     beside = sum(width + _GAP for index, width in enumerate(widths) if index not in sentences)
     if screen_width - beside < _SENTENCE:
-        beside = sum(widths[index] + _GAP for index, column in enumerate(table.columns) if column.role != "value")
+        beside = sum(widths[index] + _GAP for index, column in enumerate(columns) if column.role != "value")
     for index in sentences:
         widths[index] = min(widths[index], max(_SENTENCE, screen_width - beside))
     return widths

@@ -5,19 +5,23 @@ own, the verdict is `not comparable`, with the reasons.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
+from operator import attrgetter
 from statistics import fmean
 from typing import Final, Literal
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.dataset import protocols
 from capsbench.dataset.transform import Transform
 from capsbench.record.claims import TIMES, Claim
-from capsbench.record.packed import value_of
+from capsbench.record.classes import different, grouped_places, taken, told
 from capsbench.record.schema import Record
+from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
 from capsbench.stats.interval import wilson_interval
 
@@ -47,7 +51,7 @@ class Comparison:
     """
 
     claim: Claim
-    records: tuple[Record, ...]
+    records: Sequence[Record]
     value: float
     interval: tuple[float, float] | None
     verdict: Verdict
@@ -58,8 +62,8 @@ class Comparison:
         """`backend:mode`, or how many there are; parameters are the network's, whatever realizes it."""
         if self.claim.metric == "parameters":
             return fmt.NOTHING
-        names = {f"{record.case.backend}:{record.case.mode}" for record in self.records}
-        return names.pop() if len(names) == 1 else f"{len(names)} modes"
+        names = different(self.records, lambda record: f"{record.case.backend}:{record.case.mode}")
+        return names[0] if len(names) == 1 else f"{len(names)} modes"
 
 
 def family(dataset: str) -> str:
@@ -106,17 +110,15 @@ def compare(claims: Sequence[Claim], records: Sequence[Record], transforms: Tran
         records: of a run.
         transforms: how that run prepared its images.
     """
-    alike: dict[tuple[str, str], list[int]] = {}
-    for number, record in enumerate(records):
-        alike.setdefault((record.case.network, record.case.dataset), []).append(number)
+    alike = grouped_places(records, attrgetter("case.network", "case.dataset"))
     known: dict[tuple[object, ...], list[_Measured]] = {}
     for claim in claims:
-        concerned = [key for key, numbers in alike.items() if concerns(claim, records[numbers[0]])]
+        concerned = [key for key, places in alike.items() if concerns(claim, records[int(places[0])])]
         # Of claims on one metric of one network the same is measured.
         key = (claim.metric, claim.unit, *concerned)
         if key not in known:
-            chosen = (records[number] for number in sorted(number for each in concerned for number in alike[each]))
-            known[key] = list(_measured(claim, chosen))
+            places = np.sort(np.concatenate([alike[each] for each in concerned] or [np.zeros(0, dtype=np.int64)]))
+            known[key] = list(_measured(claim, taken(records, places)))
         yield from _merged(claim, known[key], transforms)
 
 
@@ -125,39 +127,50 @@ class _Measured:
     """What records measured of a metric, in a claim's unit.
 
     Attributes:
-        records: which.
+        all: records of the run that a claim concerns.
+        places: of those among them that measured it.
+        records: those.
         values: of each.
         images: that each was tested on; empty where not all tell.
         value: the mean.
         interval: what holds it; None where that is not known.
     """
 
-    records: tuple[Record, ...]
+    all: Sequence[Record]
+    places: tuple[int, ...]
+    records: Sequence[Record]
     values: tuple[float, ...]
     images: tuple[int, ...]
     value: float
     interval: tuple[float, float] | None
 
 
-def _measured(claim: Claim, records: Iterable[Record]) -> Iterator[_Measured]:
+def _measured(claim: Claim, records: Sequence[Record]) -> Iterator[_Measured]:
     """Each realization that measured what a claim is on."""
-    groups: dict[tuple[object, ...], list[tuple[Record, float]]] = {}
-    for record in records:
-        value = _value(claim, record)
+    groups: dict[tuple[object, ...], list[int]] = {}
+    values = [_value(claim, value) for value in values_of(records, claim.metric)]
+    settings = told(records, partial(_group, claim))
+    for place, (setting, value) in enumerate(zip(settings, values, strict=True)):
         if math.isfinite(value):
-            groups.setdefault(_group(claim, record, value), []).append((record, value))
-    for group in groups.values():
-        chosen, values = zip(*group, strict=True)
-        tested = [record.data.get("test") for record in chosen]
-        images = tuple(each.count for each in tested if each is not None)
-        yield _of_values(claim, chosen, values, images)
+            groups.setdefault((setting, value if claim.metric == "parameters" else None), []).append(place)
+    counts = told(records, _images)
+    for places in groups.values():
+        images = tuple(count for place in places if (count := counts[place]) is not None)
+        yield _of_values(claim, records, tuple(places), tuple(values[place] for place in places), images)
+
+
+def _images(record: Record) -> int | None:
+    """How many it was tested on, where it tells."""
+    tested = record.data.get("test")
+    return None if tested is None else tested.count
 
 
 def _of_values(
-    claim: Claim, records: tuple[Record, ...], values: tuple[float, ...], images: tuple[int, ...]
+    claim: Claim, records: Sequence[Record], places: tuple[int, ...], values: tuple[float, ...], images: tuple[int, ...]
 ) -> _Measured:
-    held = images if len(images) == len(records) else ()
-    return _Measured(records, values, held, fmean(values), _interval(claim, values, held))
+    held = images if len(images) == len(places) else ()
+    chosen = taken(records, np.array(places, dtype=np.int64))
+    return _Measured(records, places, chosen, values, held, fmean(values), _interval(claim, values, held))
 
 
 def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) -> Iterator[Comparison]:
@@ -165,7 +178,7 @@ def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) ->
     alike: dict[tuple[object, ...], list[tuple[Comparison, _Measured]]] = {}
     for number, measured in enumerate(found):
         each = _comparison(claim, measured, transforms)
-        case = measured.records[0].case
+        case = each.records[0].case
         apart = () if each.verdict == "not comparable" else (number,)
         alike.setdefault((each.why, case.network, case.dataset, *apart), []).append((each, measured))
     for same in alike.values():
@@ -173,8 +186,9 @@ def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) ->
         if len(same) == 1:
             yield first
             continue
-        parts = [(measured.records, measured.values, measured.images) for _, measured in same]
-        joined = _of_values(claim, *(tuple(chain.from_iterable(part)) for part in zip(*parts, strict=True)))
+        parts = [(measured.places, measured.values, measured.images) for _, measured in same]
+        whole = (tuple(chain.from_iterable(part)) for part in zip(*parts, strict=True))
+        joined = _of_values(claim, same[0][1].all, *whole)
         yield replace(first, records=joined.records, value=joined.value, interval=joined.interval)
 
 
@@ -203,7 +217,7 @@ def _not_comparable(reasons: Sequence[str]) -> tuple[Verdict, str]:
 
 def _basis(claim: Claim, records: Sequence[Record]) -> str:
     """What the interval rests on, and what of the training the source leaves open."""
-    seeds = len({record.case.seed for record in records})
+    seeds = len(set(seeds_of(records)))
     images = fmt.count(records[0].data["test"].count)
     told = "one seed" if seeds == 1 else f"{seeds} seeds"
     length = "" if claim.epochs else "; how long the published one was trained is not told"
@@ -238,7 +252,7 @@ def _differences(claim: Claim, records: Sequence[Record], transforms: Transforms
 
 
 def _split_differences(done: str, split: str, theirs: int | None, records: Sequence[Record]) -> Iterator[str]:
-    for facts in dict.fromkeys(record.data.get(split) for record in records):
+    for facts in different(records, lambda record: record.data.get(split)):
         if facts is None:
             yield f"on how many images this was {done} is not recorded"
         elif theirs is None:
@@ -274,9 +288,8 @@ def _times(iterations: int | None) -> str:
     return "once" if iterations == 1 else f"{iterations} times"
 
 
-def _value(claim: Claim, record: Record) -> float:
+def _value(claim: Claim, value: float | None) -> float:
     """What a record measured of a claim's metric, in the claim's unit; NaN where it did not."""
-    value = value_of(record.metrics, claim.metric)
     if value is None:
         return math.nan
     return 100 * value if claim.unit == "%" else float(value)
@@ -295,10 +308,10 @@ def _interval(claim: Claim, values: Sequence[float], images: Sequence[int]) -> t
     return 100 * low, 100 * max(wilson_interval(most * count, count).high for _, most, count in ends)
 
 
-def _group(claim: Claim, record: Record, value: float) -> tuple[object, ...]:
+def _group(claim: Claim, record: Record) -> tuple[object, ...]:
     case = record.case
     if claim.metric == "parameters":
-        return case.network, case.dataset, value
+        return case.network, case.dataset
     setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
     return case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations, *setting
 

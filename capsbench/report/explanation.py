@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from capsbench.record.compare import Change
+from capsbench.record.changes import Change
+from capsbench.record.classes import chosen
 from capsbench.record.why import EXPLAINED, UNATTRIBUTED, Mover, Quantity, explain
 from capsbench.report import format as fmt
 
@@ -18,7 +19,7 @@ _WRITE: Final[dict[Quantity, Callable[[float | None], str]]] = {
 
 def explanations(changes: Sequence[Change]) -> Iterator[str]:
     """A sentence on each change that is worse, of those that an op table can have a say in."""
-    worse = [change for change in changes if change.verdict == "worse" and change.metric in EXPLAINED]
+    worse = chosen(changes, lambda change: change.verdict == "worse" and change.metric in EXPLAINED)
     for change in worse[:_MOST]:
         found = explain(change)
         yield f"{name_of(change)} {change.metric}: {_nothing(change) if found is None else _told(found)}"

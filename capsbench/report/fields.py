@@ -1,13 +1,15 @@
 """Columns that tables with a row a case share: which case it is, and its metrics."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
+from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
-from capsbench.report.rows import Field, attribute, attributes, table_of_items
+from capsbench.report.format import UNITS
+from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
 
 
@@ -20,6 +22,36 @@ def exact_cell(value: int) -> Cell:
 def metric_cell(record: Record, name: str, text: Callable[[float | None], str]) -> Cell:
     """A metric as `text` writes it; a dash where the case has none of the name."""
     return cell(value_of(record.metrics, name), text)
+
+
+def metric_field(column: Column, name: str, text: Callable[[float | None], str]) -> Field[Record]:
+    """A column of a metric, likewise."""
+    return numbers_field(column, text, lambda record: value_of(record.metrics, name), partial(values_of, metric=name))
+
+
+def numbers_field(
+    column: Column,
+    text: Callable[[float | None], str],
+    get: Callable[[Record], float | None],
+    get_all: Callable[[Sequence[Record]], Sequence[float | None]],
+) -> Field[Record]:
+    """A column of numbers as `text` writes them.
+
+    Args:
+        column: the column.
+        text: writes a number.
+        get: that of a record.
+        get_all: those of many.
+    """
+    unit = UNITS.get(text, "")
+
+    def cells(records: Sequence[Record]) -> list[Cell]:
+        return [_CELL((text(value), value, unit)) for value in get_all(records)]
+
+    return Field(column, lambda record: cell(get(record), text), all=cells)
+
+
+_CELL: Final = Cell._make
 
 
 def table_of(
@@ -53,4 +85,9 @@ SETTING_ATTRIBUTES: Final = tuple(
 """How it was run, likewise."""
 KEYS: Final[tuple[Field[Record], ...]] = attributes(KEY_ATTRIBUTES)
 SETTINGS: Final[tuple[Field[Record], ...]] = attributes(SETTING_ATTRIBUTES)
-SEED: Final[Field[Record]] = attribute(Column("seed", "key", shared="seed {}"), "case.seed", exact_cell)
+SEED: Final[Field[Record]] = Field(
+    Column("seed", "key", shared="seed {}"),
+    lambda record: exact_cell(record.case.seed),
+    each=seeds_of,
+    all=lambda records: list(map(exact_cell, seeds_of(records))),
+)

@@ -2,10 +2,17 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import attrgetter, itemgetter
 from typing import Literal, TypeVar
 
+import numpy as np
+
 from capsbench.measure.optable import StepProfile
+from capsbench.record.classes import different, grouped, told, where
 from capsbench.record.schema import Record
+from capsbench.record.stored import may_have, whole_of
+from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
 
 T = TypeVar("T")
@@ -13,6 +20,7 @@ T = TypeVar("T")
 Which = Literal["train_step", "forward"]
 
 STEP_NAMES: dict[Which, str] = {"train_step": "one train step", "forward": "one evaluation"}
+_WORK = attrgetter("case.network", "case.dataset", "case.batch", "case.routing_iterations")
 _SETTINGS = ("device", "threads", "precision", "allocator")
 
 
@@ -26,8 +34,8 @@ class Group:
             differ in their seed only share a name.
     """
 
-    records: tuple[Record, ...]
-    names: tuple[str, ...]
+    records: Sequence[Record]
+    names: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +48,45 @@ class Side:
 
 def groups(records: Sequence[Record]) -> tuple[Group, ...]:
     """The records by what they do, in the order in which each first comes."""
-    found: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
-        case = record.case
-        found.setdefault((case.network, case.dataset, case.batch, case.routing_iterations), []).append(record)
-    return tuple(Group(tuple(group), realization_names(group)) for group in found.values())
+    found = grouped(records, _WORK)
+    return tuple(Group(group, realization_names(group)) for group in found.values())
 
 
 def by_group(records: Sequence[Record], tables: Callable[[Sequence[Record]], Iterable[T]]) -> Iterator[T]:
     """The tables of one group after the other, made when they are asked for."""
-    for group in groups(records):
-        yield from tables(group.records)
+    for group in grouped(records, _WORK).values():
+        yield from tables(group)
 
 
-def sides(group: Group, has: Callable[[Record], object]) -> tuple[Side, ...]:
-    """The realizations of a group that have something to show."""
-    found: dict[str, Record] = {}
-    for name, record in zip(group.names, group.records, strict=True):
-        if name not in found and has(record):
-            found[name] = record
-    return tuple(Side(name, record) for name, record in found.items())
+def sides(
+    group: Group, has: Callable[[Record], object], may_have: Callable[[Record], object] = lambda _: True
+) -> tuple[Side, ...]:
+    """The realizations of a group that have something to show.
+
+    Args:
+        group: of records.
+        has: whether a record has it.
+        may_have: whether it may, as far as is known without reading its line.
+    """
+    by_name: dict[str, list[int]] = {}
+    for place in np.flatnonzero(where(group.records, may_have)).tolist():
+        by_name.setdefault(group.names[place], []).append(place)
+    found = []
+    for name, places in by_name.items():
+        records = ((place, group.records[place]) for place in places)
+        found += [(place, Side(name, record)) for place, record in islice((r for r in records if has(r[1])), 1)]
+    return tuple(side for _, side in sorted(found, key=itemgetter(0)))
 
 
 def realization_names(records: Sequence[Record]) -> tuple[str, ...]:
     """For each record `backend:mode`, and the settings in which the records differ."""
-    varying = [name for name in _SETTINGS if len({getattr(record.case, name) for record in records}) > 1]
-    return tuple(
-        fmt.label(", ".join([case.realization, *(f"{name} {getattr(case, name)}" for name in varying)]))
-        for case in (record.case for record in records)
-    )
+    varying = [name for name in _SETTINGS if len(different(records, attrgetter(f"case.{name}"))) > 1]
+
+    def name_of(record: Record) -> str:
+        case = record.case
+        return fmt.label(", ".join([case.realization, *(f"{name} {getattr(case, name)}" for name in varying)]))
+
+    return tuple(told(records, name_of))
 
 
 def title(text: str, group: Group) -> str:
@@ -85,12 +103,20 @@ def context(group: Group, *more: str) -> tuple[str, ...]:
 
 def seed_notes(group: Group) -> Iterator[str]:
     """A sentence on the seed shown, where there are several."""
-    if len({record.case.seed for record in group.records}) > 1:
+    if len(set(seeds_of(group.records))) > 1:
         yield f"seed {group.records[0].case.seed}; the others do the same work."
+
+
+def may_have_step(record: Record, which: Which) -> bool:
+    """Whether the profiler may have seen a train step, or an evaluation; without reading the record's line."""
+    return may_have(record, "ops" if which == "train_step" else "forward_profile")
 
 
 def step_profile(record: Record, which: Which) -> StepProfile | None:
     """What the profiler saw of a train step or an evaluation; None where it saw no op."""
+    if not may_have_step(record, which):
+        return None
+    record = whole_of(record)
     if which == "forward":
         return record.forward_profile if record.forward_profile and record.forward_profile.events else None
     if record.step_profile_seconds is None or record.step_profile_bytes is None or not record.ops:

@@ -1,6 +1,6 @@
 """What training left behind of each epoch, as `history.json` of a case holds it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.errors import BadInput
+from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 
 HISTORY = "history.json"
@@ -84,13 +85,12 @@ def read_history(artifacts: Path) -> tuple[EpochResult, ...]:
         raise BadInput(f"cannot read the epochs of a training: {reason}", str(path)) from None
 
 
-def read_histories(records: Iterable[Record], artifacts: Callable[[str], Path]) -> dict[str, tuple[EpochResult, ...]]:
+def read_histories(records: Sequence[Record], artifacts: Callable[[str], Path]) -> dict[str, tuple[EpochResult, ...]]:
     """The epochs of the cases that were evaluated on familiar images, by case id; damaged ones are left out."""
     found = {}
-    for record in records:
-        if "familiar_accuracy" in record.metrics:
-            with suppress(BadInput):
-                found[record.case.id] = read_history(artifacts(record.case.id))
+    for record in chosen(records, lambda record: "familiar_accuracy" in record.metrics):
+        with suppress(BadInput):
+            found[record.case.id] = read_history(artifacts(record.case.id))
     return found
 
 

@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 
 from capsbench.measure.optable import OpEvent, Phase
-from capsbench.record.packed import value_of
+from capsbench.record.classes import chosen, different, examples, grouped, told
 from capsbench.record.schema import Record
+from capsbench.record.stored_rows import values_of
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
@@ -59,7 +60,7 @@ def cost_tables(
 
 def sloped_networks(records: Sequence[Record]) -> set[str]:
     """The networks with a slope."""
-    return {cases[0].case.network for cases in _by_work(records).values() if len(_counts(cases)) > 1}
+    return {cases[0].case.network for cases in _by_work(examples(records)).values() if len(_counts(cases)) > 1}
 
 
 def slope_tables(records: Sequence[Record]) -> Iterator[Table]:
@@ -104,21 +105,20 @@ def _costs(group: Group, phase: Phase | None, which: Which, sloped: AbstractSet[
     )
 
 
-def _by_work(records: Sequence[Record]) -> dict[tuple[object, ...], list[Record]]:
+def _by_work(records: Sequence[Record]) -> dict[tuple[object, ...], Sequence[Record]]:
     """The cases that route, by everything but their iteration count and seed."""
-    found: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
-        case = record.case
-        if case.routing_iterations is not None:
-            what = (case.network, case.dataset, case.backend, case.mode, case.batch)
-            setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
-            found.setdefault((*what, *setting), []).append(record)
-    return found
+    return grouped(chosen(records, lambda record: record.case.routing_iterations is not None), _work)
+
+
+def _work(record: Record) -> tuple[object, ...]:
+    case = record.case
+    what = (case.network, case.dataset, case.backend, case.mode, case.batch)
+    return *what, case.device, case.threads, case.devices, case.precision, case.allocator
 
 
 def _counts(records: Sequence[Record]) -> list[int]:
     """The different iteration counts, ascending."""
-    return sorted({record.case.routing_iterations or 0 for record in records})
+    return sorted(different(records, lambda record: record.case.routing_iterations or 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def _most_points(work: _Work) -> Cell:
 
 def _points(cases: Sequence[Record], metric: str) -> list[tuple[int, float]]:
     """Iteration count and value of each case that has the metric."""
-    held = ((record.case.routing_iterations or 0, value_of(record.metrics, metric)) for record in cases)
+    held = zip(told(cases, lambda record: record.case.routing_iterations or 0), values_of(cases, metric), strict=True)
     return [(count, value) for count, value in held if value is not None]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
+from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
@@ -67,9 +68,9 @@ def matched_tables(records: Sequence[Record], histories: Histories) -> tuple[Tab
 
 def _series(records: Sequence[Record], histories: Histories) -> Iterator[_Series]:
     groups: dict[tuple[object, ...], list[Record]] = {}
-    for record in records:
+    for record in chosen(records, lambda record: "familiar_accuracy" in record.metrics):
         history = histories.get(record.case.id, ())
-        if "familiar_accuracy" in record.metrics and history and all(e.familiar_accuracy is not None for e in history):
+        if history and all(e.familiar_accuracy is not None for e in history):
             case = record.case
             setting = (case.batch, case.routing_iterations, case.device, case.threads, case.precision, case.allocator)
             key = (case.network, case.dataset, case.realization, *setting, record.fingerprint.network)

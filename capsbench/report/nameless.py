@@ -13,7 +13,7 @@ def nameless(table: Table) -> Table:
     """The same table, all texts of which are scrubbed; its rows are still made when they are read."""
     rows: Sequence[Row] = tuple(tuple(map(_cell, row)) for row in _held(table))
     if isinstance(table.rows, MadeRows):
-        rows = replace(table.rows, fields=tuple(replace(each, cell=_Cells(each)) for each in table.rows.fields))
+        rows = replace(table.rows, fields=tuple(map(_field, table.rows.fields)))
     return replace(
         table,
         title=_scrub(table.title),
@@ -21,6 +21,20 @@ def nameless(table: Table) -> Table:
         notes=tuple(map(_scrub, table.notes)),
         rows=rows,
     )
+
+
+def _field(field: Field[object]) -> Field[object]:
+    return replace(field, cell=_Cells(field), all=None if field.all is None else _AllCells(field))
+
+
+@dataclass(frozen=True, slots=True)
+class _AllCells:
+    """The cells of a field, of all items, scrubbed."""
+
+    field: Field[object]
+
+    def __call__(self, items: Sequence[object]) -> Sequence[Cell]:
+        return list(map(_cell, self.field.cells(items)))
 
 
 @dataclass(frozen=True, slots=True)

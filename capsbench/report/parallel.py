@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Final
 
+from capsbench.record.classes import chosen, examples
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cell, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, table_of
 from capsbench.report.rows import Field
 from capsbench.report.table import Cell, Column, Table, cell
 
@@ -20,13 +21,13 @@ _ROUNDING: Final = "rounding: beyond the limit after a while, which float64 is n
 
 def parallel_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     """One table with a row for each case on several devices; none without such a case."""
-    several = [record for record in records if record.case.devices > 1]
+    several = chosen(records, lambda record: record.case.devices > 1)
     if not several:
         return ()
     notes = (
         *_NOTES,
-        *([_ON_CPU] if any(record.case.device == "cpu" for record in several) else []),
-        *([_ROUNDING] if any(map(_is_rounding, several)) else []),
+        *([_ON_CPU] if any(record.case.device == "cpu" for record in examples(several)) else []),
+        *([_ROUNDING] if any(map(_is_rounding, examples(several))) else []),
     )
     return (table_of("Data parallel", (*KEYS, SEED, *SETTINGS, *_FIELDS), several, notes),)
 
@@ -59,12 +60,9 @@ def _is_rounding(record: Record) -> bool:
 
 _FIELDS: Final[tuple[Field[Record], ...]] = (
     Field(Column("devices", "key"), lambda r: exact_cell(r.case.devices)),
-    Field(Column("images\n/s", group="speed"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
-    Field(
-        Column("on one\ndevice", group="speed"),
-        lambda r: metric_cell(r, "one_device_images_per_second", fmt.plain_number),
-    ),
-    Field(Column("efficiency\n%", group="speed"), lambda r: metric_cell(r, _EFFICIENCY, fmt.percent)),
+    metric_field(Column("images\n/s", group="speed"), "images_per_second", fmt.plain_number),
+    metric_field(Column("on one\ndevice", group="speed"), "one_device_images_per_second", fmt.plain_number),
+    metric_field(Column("efficiency\n%", group="speed"), _EFFICIENCY, fmt.percent),
     Field(Column("its\nrange", group="speed"), _efficiency_range),
     Field(Column("loss\ndeviation", group="loss"), _deviation),
     Field(Column("of\nlosses", "status", "left"), _verdict),

@@ -4,14 +4,15 @@ The lines of a column, what no op is known for among them, are rounded together 
 numbers add up as the exact ones do.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.groups import Group, Side, Which, sides, step_profile
+from capsbench.report.groups import Group, Side, Which, may_have_step, sides, step_profile
 from capsbench.report.table import Cell, Column
 
 TOTAL = "total"
@@ -39,14 +40,6 @@ class Spent:
     seconds: float = 0.0
     allocated_bytes: int = 0
     live_bytes: int = 0
-
-    def __add__(self, other: "Spent") -> "Spent":
-        return Spent(
-            self.calls + other.calls,
-            self.seconds + other.seconds,
-            self.allocated_bytes + other.allocated_bytes,
-            self.live_bytes + other.live_bytes,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +70,7 @@ def parts(group: Group, which: Which, key: Callable[[OpEvent], Key]) -> tuple[Pa
         key: the line that an event belongs to.
     """
     made = []
-    for side in sides(group, lambda record: step_profile(record, which)):
+    for side in sides(group, partial(step_profile, which=which), partial(may_have_step, which=which)):
         profile = step_profile(side.record, which)
         assert profile is not None  # noqa: S101 - sides has seen to it
         made.append(_part(side, profile, key))
@@ -91,18 +84,23 @@ def is_resident(tensor: LiveTensor) -> bool:
 
 def spent_on(events: Sequence[OpEvent]) -> Spent:
     """The sum of events."""
-    return sum(map(_spent, events), Spent())
+    return Spent(
+        sum([event.calls for event in events]),
+        sum([event.self_seconds for event in events], 0.0),
+        sum([event.allocated_bytes for event in events]),
+        sum([event.live_bytes_at_peak for event in events]),
+    )
 
 
 def _part(side: Side, profile: StepProfile, key: Callable[[OpEvent], Key]) -> Part:
-    lines: dict[Key, Spent] = {}
+    by_line: dict[Key, list[OpEvent]] = {}
     for event in profile.events:
-        line = key(event)
-        lines[line] = lines.get(line, Spent()) + _spent(event)
+        by_line.setdefault(key(event), []).append(event)
+    lines = {line: spent_on(events) for line, events in by_line.items()}
     resident = sum(tensor.bytes for tensor in profile.alive_at_peak if is_resident(tensor))
     if resident:
         lines[BEFORE_LINE] = Spent(live_bytes=resident)
-    known = sum(lines.values(), Spent())
+    known = _total(lines.values())
     alive = sum(tensor.bytes for tensor in profile.alive_at_peak)
     total = Spent(known.calls, profile.step_seconds, profile.allocated_bytes, alive)
     lines[UNATTRIBUTED_LINE] = Spent(
@@ -115,8 +113,14 @@ def _part(side: Side, profile: StepProfile, key: Callable[[OpEvent], Key]) -> Pa
     return Part(side.name, side.record, profile, lines, total)
 
 
-def _spent(event: OpEvent) -> Spent:
-    return Spent(event.calls, event.self_seconds, event.allocated_bytes, event.live_bytes_at_peak)
+def _total(spent: Iterable[Spent]) -> Spent:
+    held = list(spent)
+    return Spent(
+        sum([each.calls for each in held]),
+        sum([each.seconds for each in held], 0.0),
+        sum([each.allocated_bytes for each in held]),
+        sum([each.live_bytes for each in held]),
+    )
 
 
 def closing_lines(parts: Sequence[Part], *, alive: bool = False) -> list[Key]:
@@ -161,7 +165,7 @@ def each(spent: Sequence[Spent | None], quantity: str) -> list[float | None]:
 
 def _sum(part: Part, line: Sequence[Key]) -> Spent | None:
     held = [part.lines[key] for key in line if key in part.lines]
-    return sum(held, Spent()) if held else None
+    return held[0] if len(held) == 1 else _total(held) if held else None
 
 
 def summed(values: Sequence[float | None], total: float | None, unit: fmt.Unit) -> list[Cell]:
@@ -174,8 +178,10 @@ def summed(values: Sequence[float | None], total: float | None, unit: fmt.Unit) 
     rounded = iter(fmt.apportion(present, total, tick))
     base = next((name for units, name in _BASES if unit in units), "")
 
+    scale, digits = 10**decimals, f",.{decimals}f"
+
     def told(ticks: int, value: float) -> Cell:
-        return Cell(f"{ticks / 10**decimals:,.{decimals}f}", value, base)
+        return Cell(format(ticks / scale, digits), value, base)
 
     cells = [Cell(fmt.NOTHING) if value is None else told(next(rounded), value) for value in values]
     return [*cells, told(round(total / tick), total)]

@@ -8,7 +8,18 @@ from capsbench.measure.optable import LiveTensor, StepProfile
 from capsbench.measure.steptrace import VOTES
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, seed_notes, sides, step_profile, title
+from capsbench.report.groups import (
+    STEP_NAMES,
+    Group,
+    Which,
+    context,
+    groups,
+    may_have_step,
+    seed_notes,
+    sides,
+    step_profile,
+    title,
+)
 from capsbench.report.parts import TOTAL, UNATTRIBUTED, is_resident, summed
 from capsbench.report.table import Cell, Column, Table, text_cell
 
@@ -72,7 +83,7 @@ def _table(group: Group, top: int, which: Which) -> Iterator[Table]:
 
 
 def _peaks(group: Group, which: Which) -> Iterator[_Peak]:
-    for side in sides(group, lambda record: _profile(record, which)):
+    for side in sides(group, lambda record: _profile(record, which), lambda record: may_have_step(record, which)):
         rows: dict[_Row, tuple[int, int]] = {_UNATTRIBUTED: (0, 0)}
         tensors = _profile(side.record, which)
         for tensor in tensors:

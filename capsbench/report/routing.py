@@ -5,6 +5,7 @@ from typing import Final
 
 from capsbench.measure.distribution import RoutingIteration
 from capsbench.record.schema import Record
+from capsbench.record.stored import may_have
 from capsbench.report import format as fmt
 from capsbench.report.groups import Group, Side, context, groups, seed_notes, sides, title
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
@@ -23,7 +24,7 @@ def routing_tables(records: Sequence[Record]) -> tuple[Table, ...]:
 
 
 def _table(group: Group) -> Iterator[Table]:
-    told = sides(group, lambda record: record.routing)
+    told = sides(group, lambda record: record.routing, lambda record: may_have(record, "routing"))
     if not told:
         return
     layers = list(dict.fromkeys(state.layer for side in told for state in side.record.routing))

@@ -6,8 +6,9 @@ from functools import partial
 from statistics import fmean, median
 from typing import Final
 
-from capsbench.record.packed import value_of
+from capsbench.record.classes import grouped_places
 from capsbench.record.schema import Record
+from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.rows import Field, attributes, table_of_items
@@ -28,11 +29,21 @@ _FEW: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """Cases that differ in their seed only: the first, how many there are, accuracies by seed."""
+    """Cases that differ in their seed only: the first, the seeds of all, accuracies by seed."""
 
     first: Record
-    count: int
+    tried: tuple[int, ...]
     values: dict[int, float]
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.tried)
+
+    @property
+    def seeds(self) -> int:
+        """How many different seeds they have."""
+        return len(set(self.tried))
 
 
 def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
@@ -41,11 +52,11 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     A seed whose case failed is counted and has no accuracy. Cases that share even their seed differ in something that a
     record does not tell apart, such as the epochs of two suites: their group is left out, with a note.
     """
-    groups = [group for group in _groups(records) if len(group) > 1]
-    whole = [group for group in groups if len({record.case.seed for record in group}) == len(group)]
+    groups = [row for row in _rows(records) if row.count > 1]
+    whole = [row for row in groups if row.seeds == row.count]
     if not whole:
         return ()
-    seeds = sorted({record.case.seed for group in whole for record in group})
+    seeds = sorted({seed for row in whole for seed in row.tried})
     fields: tuple[Field[_Row], ...] = (
         *attributes((*KEY_ATTRIBUTES, *SETTING_ATTRIBUTES), "first"),
         Field(Column("seeds"), _trained),
@@ -53,28 +64,28 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
         Field(Column("its 95 %\ninterval"), lambda row: _interval(list(row.values.values()), row.first)),
         *(_each_seed(seeds) if len(seeds) <= _MOST_SEEDS else _SPREAD),
     )
-    some_failed = any(_ACCURACY not in record.metrics for group in whole for record in group)
+    some_failed = any(len(row.values) < row.count for row in whole)
     notes = (_INTERVAL, *([_FEW] if some_failed else []), *_left_out(groups))
-    return (table_of_items("Accuracy over seeds", fields, [_row(group) for group in whole], notes),)
+    return (table_of_items("Accuracy over seeds", fields, whole, notes),)
 
 
-def _groups(records: Sequence[Record]) -> list[list[Record]]:
+def _rows(records: Sequence[Record]) -> Iterator[_Row]:
     """Records that differ in their seed only, where one of them at least has an accuracy."""
-    groups: dict[tuple[object, ...], list[Record]] = {}
-    known: dict[int, tuple[object, ...]] = {}  # many records share what they say of their images
-    for record in records:
-        case, images = record.case, known.get(id(record.data))
-        if images is None:
-            images = known[id(record.data)] = tuple(sorted((name, facts.sha256) for name, facts in record.data.items()))
-        key = (case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations)
-        setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
-        groups.setdefault((*key, *setting, record.fingerprint.network, images), []).append(record)
-    return [group for group in groups.values() if any(_ACCURACY in record.metrics for record in group)]
+    seeds, values = seeds_of(records), values_of(records, _ACCURACY)
+    for places in grouped_places(records, _alike).values():
+        at = places.tolist()
+        tried = tuple(seeds[place] for place in at)
+        told = {seeds[place]: value for place in at if (value := values[place]) is not None}
+        if told:
+            yield _Row(records[at[0]], tried, told)
 
 
-def _row(group: Sequence[Record]) -> _Row:
-    told = ((record.case.seed, value_of(record.metrics, _ACCURACY)) for record in group)
-    return _Row(group[0], len(group), {seed: value for seed, value in told if value is not None})
+def _alike(record: Record) -> tuple[object, ...]:
+    case = record.case
+    images = tuple(sorted((name, facts.sha256) for name, facts in record.data.items()))
+    key = (case.network, case.dataset, case.backend, case.mode, case.batch, case.routing_iterations)
+    setting = (case.device, case.threads, case.devices, case.precision, case.allocator)
+    return *key, *setting, record.fingerprint.network, images
 
 
 def _trained(row: _Row) -> Cell:
@@ -101,10 +112,10 @@ def _interval(values: Sequence[float], record: Record) -> Cell:
     return Cell(text, text)
 
 
-def _left_out(groups: Sequence[Sequence[Record]]) -> Iterator[str]:
-    for group in groups:
-        case = group[0].case
-        if len({record.case.seed for record in group}) < len(group):
+def _left_out(groups: Sequence[_Row]) -> Iterator[str]:
+    for row in groups:
+        case = row.first.case
+        if row.seeds < row.count:
             name = fmt.label(f"{case.network}, {case.realization}, batch {case.batch}")
             yield f"{name}: left out, because seeds come twice."
 

@@ -5,14 +5,18 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
+import numpy as np
+
 from capsbench.record.ceilings import DeviceCeilings
+from capsbench.record.classes import examples, ranks, taken, told
 from capsbench.record.columns import ParityErrorName
 from capsbench.record.packed import interval_of, sample_count
 from capsbench.record.schema import Record, SplitFacts
 from capsbench.record.stored import parity_error
+from capsbench.record.stored_rows import intervals_of, parity_errors_of, seeds_of
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
-from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_cell, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, numbers_field, table_of
 from capsbench.report.groups import by_group
 from capsbench.report.matched import Histories, matched_tables
 from capsbench.report.ops import Sort, op_tables
@@ -21,7 +25,7 @@ from capsbench.report.roofline import best_ceilings
 from capsbench.report.rows import Field, derived, few
 from capsbench.report.seed import seed_table
 from capsbench.report.seeds import seeds_tables
-from capsbench.report.table import Cell, Column, Table, cell
+from capsbench.report.table import Cell, Column, Table
 from capsbench.report.target import target_tables
 
 
@@ -70,7 +74,7 @@ def report(
         published: the tables that set published numbers beside those of the run.
         most: rows that will be shown of a table, which `few` makes op tables of; None for all.
     """
-    ordered = sorted(records, key=_order)
+    ordered = _in_order(records)
     notes = _Notes(ordered)
 
     def each() -> Iterator[Table]:
@@ -91,18 +95,19 @@ def report(
 
 def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
     """What the networks reached, a row a case."""
-    more = [name for name in ("validation", "familiar") if any(f"{name}_accuracy" in r.metrics for r in records)]
+    known = {name for record in examples(records) for name in record.metrics}
+    more = [name for name in ("validation", "familiar") if f"{name}_accuracy" in known]
     fields = (
         *KEYS,
         SEED,
         *SETTINGS,
-        Field(Column("accuracy %"), lambda r: metric_cell(r, "accuracy", fmt.percent)),
-        Field(Column("error %"), lambda r: metric_cell(r, "error_rate", fmt.percent)),
-        *(Field(Column(f"{name} %"), partial(_accuracy_cell, name=f"{name}_accuracy")) for name in more),
+        metric_field(Column("accuracy %"), "accuracy", fmt.percent),
+        metric_field(Column("error %"), "error_rate", fmt.percent),
+        *(metric_field(Column(f"{name} %"), f"{name}_accuracy", fmt.percent) for name in more),
         _samples(Column("epochs", shared="epochs {}"), "epoch_seconds"),
         _split(Column("trained on", shared="trained on {}"), "train"),
         _split(Column("tested on", shared="tested on {}"), "test"),
-        Field(Column("status", "status", "left"), status),
+        Field(Column("status", "status", "left"), status, alike=True),
     )
     return table_of("Accuracy", fields, records)
 
@@ -113,7 +118,7 @@ def cost_table(
     """What the networks cost, a row a case; beside the ceilings of the machine, where they are known."""
     peak: tuple[Field[Record], ...] = (Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
     has_peak = any(known.ceilings.fma_flops_per_second for known in ceilings)
-    has_mixed = any("mixed_forward_relative_error" in record.metrics for record in records)
+    has_mixed = any("mixed_forward_relative_error" in record.metrics for record in examples(records))
     fields = (
         *KEYS,
         SEED,
@@ -121,14 +126,10 @@ def cost_table(
         *_cost_fields(),
         *(_MIXED_FIELDS if has_mixed else ()),
         *(peak if has_peak else ()),
-        Field(Column("status", "status", "left"), status),
+        Field(Column("status", "status", "left"), status, alike=True),
     )
     more = (*([_MIXED_NOTE] if has_mixed else []), *([_PEAK_NOTE] if has_peak else []))
     return table_of("Cost", fields, records, (*_COST_NOTES, *more))
-
-
-def _mixed_cell(record: Record, *, name: str) -> Cell:
-    return metric_cell(record, name, fmt.error)
 
 
 _COST_NOTES = (
@@ -145,35 +146,44 @@ _PEAK_NOTE = "% of FMA: FLOPs of the equations a second, of the multiply-adds th
 def _cost_fields() -> tuple[Field[Record], ...]:
     step = "train_step_seconds"
     return (
-        Field(Column("params", group="size"), lambda r: metric_cell(r, "parameters", fmt.count)),
-        Field(Column("train\nFLOPs", group="size"), lambda r: metric_cell(r, "train_step_flops", fmt.flops)),
-        Field(Column("peak", group="size"), lambda r: metric_cell(r, "peak_bytes", fmt.size)),
-        Field(Column("allocated", group="size"), lambda r: metric_cell(r, "allocated_bytes", fmt.size)),
-        Field(Column("forward", group="time"), lambda r: metric_cell(r, "forward_seconds", fmt.seconds)),
-        Field(Column("train\nstep", group="time"), lambda r: metric_cell(r, step, fmt.seconds)),
-        Field(Column("its\ninterval", group="time"), lambda r: _interval(interval_of(r.metrics, step))),
-        Field(Column("images\n/s", group="time"), lambda r: metric_cell(r, "images_per_second", fmt.plain_number)),
+        metric_field(Column("params", group="size"), "parameters", fmt.count),
+        metric_field(Column("train\nFLOPs", group="size"), "train_step_flops", fmt.flops),
+        metric_field(Column("peak", group="size"), "peak_bytes", fmt.size),
+        metric_field(Column("allocated", group="size"), "allocated_bytes", fmt.size),
+        metric_field(Column("forward", group="time"), "forward_seconds", fmt.seconds),
+        metric_field(Column("train\nstep", group="time"), step, fmt.seconds),
+        Field(
+            Column("its\ninterval", group="time"),
+            lambda r: _interval(interval_of(r.metrics, step)),
+            all=lambda records: list(map(_interval, intervals_of(records, step))),
+        ),
+        metric_field(Column("images\n/s", group="time"), "images_per_second", fmt.plain_number),
         _samples(Column("rounds", group="time", shared="rounds {}"), step),
-        Field(Column("parity\nforward", group="parity"), lambda r: _parity(r, "forward_max_relative_error")),
-        Field(Column("parity\ngradient", group="parity"), lambda r: _parity(r, "gradient_relative_error")),
+        _parity(Column("parity\nforward", group="parity"), "forward_max_relative_error"),
+        _parity(Column("parity\ngradient", group="parity"), "gradient_relative_error"),
     )
 
 
 _MIXED_FIELDS: tuple[Field[Record], ...] = tuple(
-    Field(Column(f"mixed\n{way}", group="parity"), partial(_mixed_cell, name=f"mixed_{way}_relative_error"))
+    metric_field(Column(f"mixed\n{way}", group="parity"), f"mixed_{way}_relative_error", fmt.error)
     for way in ("forward", "gradient")
 )
 
 
-def _order(record: Record) -> tuple[object, ...]:
+def _in_order(records: Sequence[Record]) -> Sequence[Record]:
     """Cases that will be compared stand together, in the same order in every run."""
+    seeds = ranks(seeds_of(records))
+    return taken(records, np.lexsort((ranks(told(records, _realization)), seeds, ranks(told(records, _work)))))
+
+
+def _work(record: Record) -> tuple[object, ...]:
     case = record.case
-    axes = (case.network, case.dataset, case.batch, case.routing_iterations or 0, case.seed, case.backend, case.mode)
-    return (*axes, case.devices, case.device, case.threads, case.precision, case.allocator)
+    return case.network, case.dataset, case.batch, case.routing_iterations or 0
 
 
-def _accuracy_cell(record: Record, *, name: str) -> Cell:
-    return metric_cell(record, name, fmt.percent)
+def _realization(record: Record) -> tuple[object, ...]:
+    case = record.case
+    return case.backend, case.mode, case.devices, case.device, case.threads, case.precision, case.allocator
 
 
 def _interval(bounds: tuple[float, float] | None) -> Cell:
@@ -190,8 +200,9 @@ def _count_cell(count: int) -> Cell:
     return exact_cell(count) if count else Cell(fmt.NOTHING)
 
 
-def _parity(record: Record, name: ParityErrorName) -> Cell:
-    return cell(parity_error(record, name), fmt.error)
+def _parity(column: Column, name: ParityErrorName) -> Field[Record]:
+    get_all = partial(parity_errors_of, name=name)
+    return numbers_field(column, fmt.error, lambda record: parity_error(record, name), get_all)
 
 
 def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
@@ -221,7 +232,7 @@ class _Notes:
     """Numbers what is to be said of single cases; what is to be said of all that ran needs no number."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        said = {_notable(record): record for record in records}
+        said = {_notable(record): record for record in examples(records)}
         self._said = {key: tuple(dict.fromkeys(_said(record))) for key, record in said.items()}
         ran = [set(texts) for (status, _, _), texts in self._said.items() if status == "ok"]
         everywhere = set.intersection(*ran) if ran else set()

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
+from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.fields import KEYS, SEED, SETTINGS, metric_cell, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, metric_field, table_of
 from capsbench.report.rows import Field
 from capsbench.report.table import Cell, Column, Table
 
@@ -16,20 +17,20 @@ def target_tables(records: Sequence[Record], status: Callable[[Record], Cell]) -
 
     A case that did not reach it has no numbers, and its status refers to the note that says so.
     """
-    chosen = [record for record in records if _had_target(record)]
-    if not chosen:
+    trained = chosen(records, _had_target)
+    if not trained:
         return ()
     fields = (
         *KEYS,
         SEED,
         *SETTINGS,
-        Field(Column("steps"), lambda r: metric_cell(r, "steps_to_target", fmt.count)),
-        Field(Column("images"), lambda r: metric_cell(r, "images_to_target", fmt.count)),
-        Field(Column("time"), lambda r: metric_cell(r, "seconds_to_target", fmt.seconds)),
-        Field(Column("of it\nevaluation"), lambda r: metric_cell(r, "evaluation_seconds_to_target", fmt.seconds)),
+        metric_field(Column("steps"), "steps_to_target", fmt.count),
+        metric_field(Column("images"), "images_to_target", fmt.count),
+        metric_field(Column("time"), "seconds_to_target", fmt.seconds),
+        metric_field(Column("of it\nevaluation"), "evaluation_seconds_to_target", fmt.seconds),
         Field(Column("status", "status", "left"), status),
     )
-    return (table_of("Time to accuracy", fields, chosen, (_NOTE,)),)
+    return (table_of("Time to accuracy", fields, trained, (_NOTE,)),)
 
 
 def _had_target(record: Record) -> bool:

@@ -8,10 +8,11 @@ from typing import TypeVar
 from capsbench.measure.clock import Sample, Timing, kept
 from capsbench.measure.environment import Machine
 from capsbench.measure.privacy import scrub
+from capsbench.network.hashing import content_hash
 from capsbench.network.text import plain
 from capsbench.record.schema import Direction, Fingerprint, Metric, Record, SplitFacts, Status
 from capsbench.stats.interval import median_interval
-from capsbench.suite.cases import Case, content_hash
+from capsbench.suite.cases import Case
 from capsbench.worker.messages import (
     DataParallelPart,
     DistributionsPart,

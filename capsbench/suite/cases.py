@@ -1,7 +1,6 @@
 """From suites to cases: the product of the axes, refused before anything runs where it makes no sense."""
 
 import hashlib
-import json
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +16,7 @@ from capsbench.dataset import catalog
 from capsbench.dataset.protocol import DataUse
 from capsbench.errors import BadInput, unknown_name
 from capsbench.network import zoo
+from capsbench.network.hashing import as_json, content_hash
 from capsbench.network.layers import STRICT
 from capsbench.network.network import Network, routing_iterations, with_routing_iterations
 from capsbench.network.shapes import BoundNetwork, bind
@@ -26,7 +26,6 @@ from capsbench.network.variation import vary
 from capsbench.record.schema import CaseKey
 from capsbench.suite.schema import LimitChoice, Measure, OwnChoice, Suite, TimeChoice, TrainChoice
 
-_ENCODER = json.JSONEncoder(sort_keys=True)
 MOST_CASES: Final = 1_000_000
 
 _Realization = tuple[str, str, tuple[Measure, ...]]
@@ -102,11 +101,6 @@ class Case:
             devices=self.devices,
             allocator=self.allocator,
         )
-
-
-def content_hash(value: object) -> str:
-    """Hash of plain data or dataclasses, all fields written out, 16 hexadecimal digits."""
-    return hashlib.sha256(_json(plain(value, defaults=True))).hexdigest()[:16]
 
 
 def expand(
@@ -246,7 +240,7 @@ class _Fixed:
     @classmethod
     def of(cls, suite: Suite, dataset: DataUse, network: Network, digest: str, train: TrainChoice) -> "_Fixed":
         protocol = (digest, plain((dataset, train, suite.time, suite.limits), defaults=True))
-        begun = hashlib.sha256(b"[" + _json(protocol) + b", ")
+        begun = hashlib.sha256(b"[" + as_json(protocol) + b", ")
         return cls(network, dataset, train, routing_iterations(network), begun)
 
 
@@ -287,8 +281,4 @@ def _case(
 @lru_cache(maxsize=4096)
 def _listed(*values: Hashable) -> str:
     """What stands between the brackets of a list in JSON."""
-    return _ENCODER.encode(values)[1:-1]
-
-
-def _json(value: object) -> bytes:
-    return _ENCODER.encode(value).encode()
+    return as_json(values)[1:-1].decode()

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 import capsbench
+from capsbench.record.changes import Change
 from capsbench.record.claims import packaged_path
-from capsbench.record.compare import Change, Pair, numbers
+from capsbench.record.compare import numbers
+from capsbench.record.pairs import Pair
 from capsbench.record.schema import Record
 from capsbench.record.skim import OP_CALLS
-from capsbench.stats.verdict import shift
+from capsbench.stats.shift import shift
 from capsbench.suite.schema import Measure
 from capsbench.track.revisions import Repository, Revision
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from capsbench.measure.memory import available_bytes
-from capsbench.record.compare import Change, Pair
+from capsbench.record.changes import Change
+from capsbench.record.pairs import Pair
 from capsbench.record.schema import Record
 from capsbench.stats.verdict import least_pairs
 from capsbench.suite.schema import Measure
@@ -50,7 +51,7 @@ class Turn:
 
 Take = Callable[[Sequence[Turn]], Sequence[Record]]
 """Makes the visits of a round: one, or two of either side."""
-Judge = Callable[[Sequence[Pair]], tuple[Change, ...]]
+Judge = Callable[[Sequence[Pair]], Sequence[Change]]
 """How pairs are compared: `record.compare.compare` with its margin."""
 
 
@@ -150,7 +151,7 @@ def later_rounds(series: Sequence[Series], rounds: int, take: Take, purpose: Pur
 def findings_of(series: Sequence[Series], judge: Judge) -> Findings:
     """Compare what there is."""
     pairs = tuple(each.pair() for each in series)
-    return Findings(pairs=pairs, changes=judge(pairs))
+    return Findings(pairs=pairs, changes=tuple(judge(pairs)))
 
 
 def suspects(findings: Findings) -> list[Change]:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Final
 
 from capsbench.measure.optable import OpEvent, StepProfile
-from capsbench.record.compare import APART
+from capsbench.record.pairs import APART
 from capsbench.record.schema import Metric, Record
 from capsbench.stats.interval import median_interval
 

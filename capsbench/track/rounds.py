@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from capsbench.record.compare import APART
+from capsbench.record.pairs import APART
 from capsbench.record.schema import Record
 from capsbench.runner.turns import Work, in_turns
 from capsbench.track.interleave import SideName, Turn

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capsbench.errors import BadInput
-from capsbench.record.compare import Pair
+from capsbench.record.pairs import Pair
 from capsbench.record.schema import Record
 from capsbench.record.store import RunStore
 from capsbench.track.bisection import TIMES, Likeness, likeness, likeness_in_time, measures

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final
 
 from capsbench.errors import EXIT_BAD_INPUT, BadInput
+from capsbench.network.hashing import content_hash
 from capsbench.record.schema import Fingerprint, Record, Status
 from capsbench.record.store import LATEST, open_run
-from capsbench.suite.cases import content_hash
 from capsbench.suite.schema import Measure
 from capsbench.track.cells import Cell, text_for
 from capsbench.track.checkout import Checkout, last_line

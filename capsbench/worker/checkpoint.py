@@ -19,8 +19,8 @@ from pydantic import TypeAdapter
 from capsbench.backend import Floats
 from capsbench.dataset.atomic import whole_file
 from capsbench.dataset.loading import Split, split_sha256
+from capsbench.network.hashing import content_hash
 from capsbench.network.text import plain
-from capsbench.suite.cases import content_hash
 from capsbench.worker.epochs import Epoch
 from capsbench.worker.prepare import Prepared
 

@@ -154,7 +154,11 @@ def test_a_catalog_with_parts_that_do_not_fit_is_refused(store):
     columns, shared, numbers = made.columns, made.shared, made.numbers
     catalog.Catalog(made.covered, columns, shared, numbers)
     beyond, before = (array("q", [index] * len(columns.lines)) for index in (len(columns.lines), -1))
+    far = dict.fromkeys(_INDICES, array("q", [-100] * len(columns.lines)))
+    endless = tuple(((*each[0][:5], 2**62, each[0][6]), *each[1:]) if each else each for each in shared.layouts)
     spoiled = [
+        (replace(columns, **far), replace(shared, ids=[None] * len(columns.lines)), array("d")),
+        (columns, replace(shared, layouts=endless), numbers),
         *((replace(columns, **{name: beyond}), shared, numbers) for name in _INDICES),
         *((replace(columns, **{name: before}), shared, numbers) for name in _INDICES),
         (replace(columns, starts=before), shared, numbers),

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from sample_records import EVENTS, case, exact, metrics, noise_recording, record, sampled
 
 from capsbench.measure.environment import Machine
-from capsbench.record.compare import APART, OP_CALLS, Pair, Unchanged, compare, pair_cases
+from capsbench.record.compare import Unchanged, compare
 from capsbench.record.noise import Noise
+from capsbench.record.pairs import APART, Pair, pair_cases
 from capsbench.record.schema import Fingerprint
+from capsbench.record.skim import OP_CALLS
 from capsbench.report.comparison import comparison_tables, noise_notes
 from capsbench.stats.verdict import least_pairs
 

@@ -3,7 +3,8 @@
 from printing import approved, printed_tables
 from sample_records import EVENTS, case, exact, metrics, record, sampled
 
-from capsbench.record.compare import compare, pair_cases
+from capsbench.record.compare import compare
+from capsbench.record.pairs import pair_cases
 from capsbench.report.comparison import apart, comparison_tables, summary
 
 STEPS = [0.2 + 0.001 * i for i in range(10)]

@@ -9,7 +9,8 @@ import pytest
 from sample_records import case, exact, metrics, record
 from test_export import HOSTILE
 
-from capsbench.record.compare import compare, pair_cases
+from capsbench.record.compare import compare
+from capsbench.record.pairs import pair_cases
 from capsbench.report.comparison import comparison_tables
 from capsbench.report.export import latex
 from capsbench.report.sections import Sections, section_tables

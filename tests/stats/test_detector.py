@@ -15,10 +15,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from capsbench.measure.environment import Machine
-from capsbench.record.compare import Pair, compare
+from capsbench.record.compare import compare
 from capsbench.record.noise import Noise, Process, Recording, floors_of
+from capsbench.record.pairs import Pair
 from capsbench.stats.noise import apart_reach, interleaved_reach, pair_scatter, rounds_to_find
-from capsbench.stats.verdict import ALPHA, shifts
+from capsbench.stats.shift import shifts
+from capsbench.stats.verdict import ALPHA
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from sample_records import case, record, sampled

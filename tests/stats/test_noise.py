@@ -17,7 +17,7 @@ from capsbench.stats.noise import (
     pair_scatter,
     rounds_to_find,
 )
-from capsbench.stats.verdict import shift
+from capsbench.stats.shift import shift
 
 NAME = "train_step_seconds"
 

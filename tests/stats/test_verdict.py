@@ -8,11 +8,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
+from capsbench.stats.shift import Shift, shift, shifts
 from capsbench.stats.verdict import (
     _RANK_SUM,
     _SIGNED_RANK,
     ALPHA,
-    Shift,
     _decides,
     decide,
     difference,
@@ -21,8 +21,6 @@ from capsbench.stats.verdict import (
     least_pairs,
     least_samples,
     samples_needed,
-    shift,
-    shifts,
 )
 
 TIME = st.floats(1e-6, 1e3)

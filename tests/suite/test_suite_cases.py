@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from capsbench.dataset.transform import Transform
 from capsbench.errors import BadInput
+from capsbench.network.hashing import content_hash
 from capsbench.network.text import plain
 from capsbench.suite import cases as cases_module
-from capsbench.suite.cases import comparable_group, content_hash, expand, select
+from capsbench.suite.cases import comparable_group, expand, select
 from capsbench.suite.schema import MEASURES, BackendChoice, DatasetChoice, NetworkChoice, Suite, TrainChoice
 
 MODES = {"numpy": ("float64",), "torch": ("eager", "tiled"), "tensorflow": ("graph", "tiled")}

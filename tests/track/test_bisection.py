@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import capsbench
-from capsbench.record.compare import Pair, compare
+from capsbench.record.compare import compare
+from capsbench.record.pairs import Pair
 from capsbench.track.bisection import Where, driver_outside, likeness, likeness_in_time, line, measures, worth_a_search
 from capsbench.track.revisions import Repository, Revision
 

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from capsbench.network.text import dump
-from capsbench.record.compare import APART, compare
+from capsbench.record.compare import compare
+from capsbench.record.pairs import APART
 from capsbench.suite.schema import load_suite
 from capsbench.track.cells import cells, without_times
 from capsbench.track.interleave import (

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from capsbench.record.compare import Pair, compare
+from capsbench.record.compare import compare
+from capsbench.record.pairs import Pair
 from capsbench.record.why import UNATTRIBUTED, explain
 from capsbench.report.explanation import explanations
 from capsbench.track.pooling import pooled

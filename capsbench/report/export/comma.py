@@ -7,9 +7,10 @@ A column of numbers with a unit is followed by one of the exact values, whose he
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from capsbench.errors import BadInput
+from capsbench.report.export.columns import columns_of
 from capsbench.report.rows import MadeRows
 from capsbench.report.table import Cell, Column, Table
 
@@ -18,7 +19,7 @@ TITLE: Final = "# "
 CONTEXT: Final = "#: "
 NOTE: Final = "#. "
 
-_PIECE: Final = 1 << 16
+T = TypeVar("T")
 
 
 def pieces(tables: Iterable[Table]) -> Iterator[str]:
@@ -32,10 +33,12 @@ def pieces(tables: Iterable[Table]) -> Iterator[str]:
         units = [_unit(table, index) for index in range(len(table.columns))]
         heads = [_head(column) for column in table.columns]
         writer.writerow(_beside(heads, [f"{head} [{unit}]" for head, unit in zip(heads, units, strict=True)], units))
-        for row in table.rows:
-            writer.writerow(_beside([each.text for each in row], [_exact(each) for each in row], units))
-            if text.tell() > _PIECE:
-                yield _taken(text)
+        for columns in columns_of(table):
+            texts: list[list[Any]] = [[each.text for each in column] for column in columns]
+            # The writer writes all digits of a number, and nothing for None.
+            exact: list[list[Any]] = [[each.value for each in column] for column in columns]
+            writer.writerows(zip(*_beside(texts, exact, units), strict=True))
+            yield _taken(text)
         writer.writerows([[CONTEXT + each] for each in table.context])
         writer.writerows([[NOTE + each] for each in table.notes])
         yield _taken(text)
@@ -85,15 +88,11 @@ def _head(column: Column) -> str:
     return f"{column.group}: {head}" if column.group and "\n" in column.header else head
 
 
-def _beside(texts: Sequence[str], exact: Sequence[str], units: Sequence[str | None]) -> Iterator[str]:
+def _beside(texts: Sequence[T], exact: Sequence[T], units: Sequence[str | None]) -> Iterator[T]:
     for text, value, unit in zip(texts, exact, units, strict=True):
         yield text
         if unit is not None:
             yield value
-
-
-def _exact(cell: Cell) -> str:
-    return "" if cell.value is None else repr(cell.value) if isinstance(cell.value, float) else str(cell.value)
 
 
 def _table(block: Sequence[Sequence[str]]) -> Table:

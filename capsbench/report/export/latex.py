@@ -5,12 +5,12 @@ float of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import ceil
 from typing import Final
 
-from capsbench.report.console import column_widths
-from capsbench.report.table import Cell, Column, Table, cut
+from capsbench.report.console import widths_of
+from capsbench.report.export.columns import columns_of
+from capsbench.report.table import Column, Table, cut
 
 _ESCAPES: Final[Mapping[str, str]] = {
     "\\": r"\textbackslash{}",
@@ -77,43 +77,63 @@ def escape(text: str) -> str:
 
 def _floats(table: Table) -> Iterator[str]:
     """A float for each part; the notes are in the last."""
-    table = replace(table, rows=tuple(table.rows))  # all of its parts look at them
-    widths = column_widths(table, _WIDTH)
+    columns = _texts(table)
+    widths = widths_of(table.columns, columns, _WIDTH)
     parts = [
-        (block, rows) for block in cut(table, widths, _WIDTH, _GAP) for rows in _pages(_folded(table, block, widths))
+        (block, rows)
+        for block in cut(table, widths, _WIDTH, _GAP)
+        for rows in _pages(_folded([columns[index] for index in block], [widths[index] for index in block]))
     ]
+    made: dict[int, list[str]] = {}
     for number, (block, rows) in enumerate(parts, 1):
+        if rows.start == 0:  # columns of the next block, but for keys and status
+            made = {index: made.get(index) or _written(columns[index], widths[index]) for index in block}
         part = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
         notes = table.notes if number == len(parts) else ()
-        yield "\n".join(_lines(table, f"{table.title}{part}", block, rows, widths, notes))
+        yield "\n".join(_lines(table, f"{table.title}{part}", made, rows, notes))
+
+
+def _texts(table: Table) -> list[list[str]]:
+    """Of each column all texts."""
+    columns: list[list[str]] = [[] for _ in table.columns]
+    for some in columns_of(table):
+        for column, cells in zip(columns, some, strict=True):
+            column += [cell.text for cell in cells]
+    return columns
+
+
+def _written(texts: Sequence[str], width: int) -> list[str]:
+    known = {text: _cell(text, width) for text in dict.fromkeys(texts)}
+    return [known[text] for text in texts]
 
 
 def _lines(
-    table: Table, title: str, block: Sequence[int], rows: Sequence[int], widths: Sequence[int], notes: Sequence[str]
+    table: Table, title: str, made: Mapping[int, Sequence[str]], rows: range, notes: Sequence[str]
 ) -> Iterator[str]:
     yield from (r"\begin{table}[htbp]", r"\centering\footnotesize\setlength{\tabcolsep}{4pt}")
     yield rf"\caption{{{escape(', '.join([title, *table.context]))}}}"
-    aligned = "".join("l" if table.columns[index].align == "left" else "r" for index in block)
+    aligned = "".join("l" if table.columns[index].align == "left" else "r" for index in made)
     yield rf"\begin{{tabular}}{{@{{}}{aligned}@{{}}}}"
     yield r"\toprule"
-    yield from _header([table.columns[index] for index in block])
+    yield from _header([table.columns[index] for index in made])
     yield r"\midrule"
-    for place in rows:
-        if place == len(table.rows) - table.closing_rows and place != rows[0]:
+    told = zip(*(texts[rows.start : rows.stop] for texts in made.values()), strict=True)
+    for place, texts in zip(rows, told, strict=True):
+        if place == len(table.rows) - table.closing_rows and place != rows.start:
             yield r"\midrule"
-        yield _row([_cell(table.rows[place][index], widths[index]) for index in block])
+        yield _row(texts)
     yield from (r"\bottomrule", r"\end{tabular}")
     yield from (rf"\par\smallskip\raggedright {escape(note)}" for note in notes)
     yield r"\end{table}"
 
 
-def _folded(table: Table, block: Sequence[int], widths: Sequence[int]) -> list[int]:
+def _folded(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> Sequence[int]:
     """How many lines each row takes; where words end, a fifth of a line is lost."""
 
-    def lines(text: str, width: int) -> int:
-        return 1 if len(text) <= width else ceil(1.2 * len(text) / width)
+    def lines(texts: Sequence[str], width: int) -> list[int]:
+        return [1 if len(text) <= width else ceil(1.2 * len(text) / width) for text in texts]
 
-    return [max(lines(row[index].text, widths[index]) for index in block) for row in table.rows]
+    return list(map(max, zip(*map(lines, columns, widths), strict=True)))
 
 
 def _pages(lines: Sequence[int]) -> Iterator[range]:
@@ -135,11 +155,11 @@ def _header(columns: Sequence[Column]) -> Iterator[str]:
         yield _row([escape(head[line - height]) if height - line <= len(head) else "" for head in heads])
 
 
-def _cell(cell: Cell, width: int) -> str:
+def _cell(text: str, width: int) -> str:
     """A text, in lines where it is wider than its column."""
-    if len(cell.text) <= width:
-        return escape(cell.text)
-    return rf"\parbox[t]{{{_EM_A_CHARACTER * width:.1f}em}}{{\raggedright {escape(cell.text)}\strut}}"
+    if len(text) <= width:
+        return escape(text)
+    return rf"\parbox[t]{{{_EM_A_CHARACTER * width:.1f}em}}{{\raggedright {escape(text)}\strut}}"
 
 
 def _row(texts: Sequence[str]) -> str:

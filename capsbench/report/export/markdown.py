@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
-from capsbench.report.table import Table
+from capsbench.report.export.columns import columns_of, written
+from capsbench.report.table import Cell, Table
 
 # ASCII punctuation, all of which a backslash takes its meaning from (CommonMark 0.31, 2.4).
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&@$^=-])")
@@ -38,13 +39,17 @@ def _lines(table: Table) -> Iterator[str]:
     yield _row([escape(column.header) for column in table.columns])
     yield _row([":---" if column.align == "left" else "---:" for column in table.columns])
     closing = len(table.rows) - table.closing_rows
-    for number, row in enumerate(table.rows):
-        texts = [escape(each.text) for each in row]
+    rows = (row for columns in columns_of(table) for row in zip(*map(_escaped, columns), strict=True))
+    for number, texts in enumerate(rows):
         yield _row([f"**{text}**" if text else "" for text in texts] if number >= closing else texts)
     yield ""
     if table.notes:
         yield from (f"- {escape(note)}" for note in table.notes)
         yield ""
+
+
+def _escaped(cells: Sequence[Cell]) -> list[str]:
+    return written(cells, lambda cell: escape(cell.text))
 
 
 def _row(texts: Sequence[str]) -> str:

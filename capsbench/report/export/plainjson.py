@@ -11,10 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from capsbench.errors import BadInput
 from capsbench.network.text import plain
+from capsbench.report.export.columns import columns_of, written
 from capsbench.report.table import Cell, Table
 
 _ENCODER: Final = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
 _NO_ROWS, _ROWS = '"rows": []', '"rows": ['
+_quoted = json.encoder.encode_basestring
 _text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
@@ -38,15 +40,18 @@ def _table(table: Table) -> Iterator[str]:
     text = _ENCODER.encode(plain(replace(table, rows=()), defaults=True)).replace("\n", "\n  ")
     before, after = text.split(_NO_ROWS, 1) if table.rows else (text, "")
     yield before
-    for number, row in enumerate(table.rows):
-        yield f"{_ROWS if number == 0 else ','}\n    [{','.join(map(_cell, row))}\n    ]"
+    begun = _ROWS
+    for columns in columns_of(table):
+        rows = zip(*(written(cells, _cell) for cells in columns), strict=True)
+        yield begun + ",".join([f"\n    [{','.join(row)}\n    ]" for row in rows])
+        begun = ","
     yield f"\n   ]{after}" if table.rows else after
 
 
 def _cell(cell: Cell) -> str:
-    value = None if isinstance(cell.value, float) and not math.isfinite(cell.value) else cell.value
-    text, told, unit = _text(cell.text), _text(value), _text(cell.unit)
-    return f'\n     {{\n      "text": {text},\n      "value": {told},\n      "unit": {unit}\n     }}'
+    text, value, unit = cell
+    told = _text(value) if not isinstance(value, float) else repr(value) if math.isfinite(value) else "null"
+    return f'\n     {{\n      "text": {_quoted(text)},\n      "value": {told},\n      "unit": {_quoted(unit)}\n     }}'
 
 
 def read(text: str) -> tuple[Table, ...]:
