@@ -14,8 +14,9 @@ from capsbench.cli.options import ResultsOption
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from capsbench.report.groups import Wanted
     from capsbench.report.table import Table
     from capsbench.report.tables import Report
 
@@ -43,7 +44,7 @@ def export(
     from capsbench.report.export import PIECES
     from capsbench.report.nameless import nameless
 
-    chosen = _Chosen(_tables(run, case, results, top), table)
+    chosen = _Chosen(lambda wanted: _tables(run, case, results, top, wanted), table)
     pieces = PIECES[format_](map(nameless, chosen) if anonymous else chosen)
     if output is None:
         sys.stdout.writelines(pieces)
@@ -70,24 +71,22 @@ class _Chosen:
         BadInput: there is none, said before the first is asked for.
     """
 
-    def __init__(self, tables: Iterator[Table], glob: str | None) -> None:
+    def __init__(self, make: Callable[[Wanted], Iterator[Table]], glob: str | None) -> None:
         self.count = 0
-        titles: dict[str, None] = {}
-        found = (each for each in tables if self._is_like(each, glob, titles))
-        self._first = next(found, None)
-        self._others = found
+
+        def wanted(title: str) -> bool:
+            return glob is None or fnmatchcase(title, glob)
+
+        self._others = (table for table in make(wanted) if wanted(table.title))
+        self._first = next(self._others, None)
         if glob is not None and self._first is None:
+            titles = dict.fromkeys(table.title for table in make(lambda _: True))
             raise BadInput(f"no table is called {glob!r}; there are {', '.join(titles) or 'none'}", "--table")
 
     def __iter__(self) -> Iterator[Table]:
         for each in chain([self._first] if self._first else [], self._others):
             self.count += 1
             yield each
-
-    @staticmethod
-    def _is_like(table: Table, glob: str | None, titles: dict[str, None]) -> bool:
-        titles[table.title] = None
-        return glob is None or fnmatchcase(table.title, glob)
 
 
 def _notes(whole: Report) -> Iterator[Table]:
@@ -101,8 +100,8 @@ def _notes(whole: Report) -> Iterator[Table]:
         yield Table("Notes", columns, tuple(tuple(map(text_cell, row)) for row in rows))
 
 
-def _tables(run: str, case: str | None, results: Path, top: int) -> Iterator[Table]:
-    """All that `show` can print of a run."""
+def _tables(run: str, case: str | None, results: Path, top: int, wanted: Wanted) -> Iterator[Table]:
+    """All that `show` can print of a run; tables of profiled steps only with a wanted title, for these take long."""
     from capsbench.cli.show import known_ceilings, whole_report
     from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.record.store import open_run
@@ -114,7 +113,7 @@ def _tables(run: str, case: str | None, results: Path, top: int) -> Iterator[Tab
         raise BadInput(f"no case of {store.run_id} has ended yet")
     # The report has the ops already.
     asked = Sections(layers=True, iterations=True, peak=True, histograms=True, top=top)
-    whole = whole_report(records, asked, store, ceilings, ledger)
+    whole = whole_report(records, asked, store, ceilings, ledger, wanted)
     yield from whole.each()
     yield from _notes(whole)
-    yield from section_tables(records, asked, ceilings, ledger)
+    yield from section_tables(records, asked, ceilings, ledger, wanted)

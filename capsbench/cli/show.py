@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from capsbench.record.claims import Ledger
     from capsbench.record.schema import Record
     from capsbench.record.store import RunStore
+    from capsbench.report.groups import Wanted
     from capsbench.report.sections import Sections
     from capsbench.report.tables import Report
 
@@ -118,10 +119,16 @@ def _print_history(results: Path, metric: str, case: str | None, top: int) -> No
 
 
 def whole_report(
-    records: Sequence[Record], asked: Sections, store: RunStore, ceilings: Sequence[DeviceCeilings], ledger: Ledger
+    records: Sequence[Record],
+    asked: Sections,
+    store: RunStore,
+    ceilings: Sequence[DeviceCeilings],
+    ledger: Ledger,
+    wanted: Wanted | None = None,
 ) -> Report:
-    """The tables that the run ended with, from what it left on the disk."""
+    """The tables that the run ended with, from what it left on the disk; `wanted` as in `report`."""
     from capsbench.report.claims import published_tables
+    from capsbench.report.groups import every_title
     from capsbench.report.history import read_histories
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
@@ -136,6 +143,7 @@ def whole_report(
         histories=read_histories(records, store.artifacts),
         published=published_tables(records, ledger, header),
         most=asked.most,
+        wanted=wanted or every_title,
     )
 
 

@@ -1,6 +1,6 @@
 """Cases that do the same work: which records stand side by side in one table, and what each is called there."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import attrgetter, itemgetter
@@ -17,6 +17,8 @@ from capsbench.report import format as fmt
 
 T = TypeVar("T")
 
+Wanted = Callable[[str], bool]
+"""Whether a table with such a title is wanted."""
 Which = Literal["train_step", "forward"]
 
 STEP_NAMES: dict[Which, str] = {"train_step": "one train step", "forward": "one evaluation"}
@@ -52,10 +54,27 @@ def groups(records: Sequence[Record]) -> tuple[Group, ...]:
     return tuple(Group(group, realization_names(group)) for group in found.values())
 
 
-def by_group(records: Sequence[Record], tables: Callable[[Sequence[Record]], Iterable[T]]) -> Iterator[T]:
-    """The tables of one group after the other, made when they are asked for."""
+def every_title(_: str) -> bool:
+    """All tables are wanted."""
+    return True
+
+
+def by_group(
+    records: Sequence[Record],
+    makers: Mapping[str, Callable[[Sequence[Record]], Iterable[T]]],
+    wanted: Wanted = every_title,
+) -> Iterator[T]:
+    """The tables of one group after the other, made when they are asked for.
+
+    Args:
+        records: of a run.
+        makers: what makes tables of a group, by what `title` is given to call them.
+        wanted: which tables; of others nothing is read.
+    """
     for group in grouped(records, _WORK).values():
-        yield from tables(group)
+        for text, make in makers.items():
+            if wanted(_title(text, group[0])):
+                yield from make(group)
 
 
 def sides(
@@ -91,7 +110,11 @@ def realization_names(records: Sequence[Record]) -> tuple[str, ...]:
 
 def title(text: str, group: Group) -> str:
     """A table's title: what it shows, and of which network."""
-    return f"{text}: {fmt.label(group.records[0].case.network)}"
+    return _title(text, group.records[0])
+
+
+def _title(text: str, record: Record) -> str:
+    return f"{text}: {fmt.label(record.case.network)}"
 
 
 def context(group: Group, *more: str) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 OUTSIDE: Final = "outside routing"
 
+TITLE: Final = "Routing iterations"
 _ITERATION: Final = "iteration"
 _OUTSIDE_LINE: Final[Key] = ("", OUTSIDE)
 _SLOPES: Final[tuple[tuple[str, str, Callable[[float | None], str]], ...]] = (
@@ -96,7 +97,7 @@ def _costs(group: Group, phase: Phase | None, which: Which, sloped: AbstractSet[
     if group.records[0].case.network not in sloped:
         notes.append("a suite with `routing_iterations: [1, 2, 3]` gives the slope per added iteration.")
     yield Table(
-        title("Routing iterations", group),
+        title(TITLE, group),
         (Column("iteration", "key", "left"), *(head for heads, _ in made for head in heads)),
         tuple((text_cell(name), *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
         context=context(group, *([f"{phase} phase"] if phase else []), STEP_NAMES[which]),

@@ -3,9 +3,9 @@
 Every column adds up to the profiled step: the rows shown, the others, views, what no op is known for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from capsbench.measure.optable import VIEW, OpEvent, Phase
 from capsbench.record.schema import Record
@@ -29,7 +29,11 @@ By = Literal["op", "phase", "layer"]
 Sort = Literal["share", "bytes", "time"]
 NO_LAYER = "(no layer)"
 
-_TITLES: dict[By, str] = {"op": "Most expensive ops", "phase": "Most expensive ops by phase", "layer": "Layers"}
+TITLES: Final[Mapping[By, str]] = {
+    "op": "Most expensive ops",
+    "phase": "Most expensive ops by phase",
+    "layer": "Layers",
+}
 _ORDERED: dict[Sort, str] = {
     "share": "ordered by the larger of {} shares in bytes and in time.",
     "bytes": "ordered by {} bytes.",
@@ -106,7 +110,7 @@ def _table(group: Group, view: View) -> Iterator[Table]:
     names += [_name_cells(("", text), view.by) for text in (*_others(others, view.by), *(n for _, n in closing), TOTAL)]
     made = [columns(part, sides, lines, alive=alive) for part in sides]
     yield Table(
-        title(_TITLES[view.by], group),
+        title(TITLES[view.by], group),
         (*_name_columns(view.by), *(head for heads, _ in made for head in heads)),
         tuple((*name, *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
         context=context(group, *([f"{view.phase} phase"] if view.phase else []), STEP_NAMES[view.which]),

@@ -23,6 +23,7 @@ from capsbench.report.groups import (
 from capsbench.report.parts import TOTAL, UNATTRIBUTED, is_resident, summed
 from capsbench.report.table import Cell, Column, Table, text_cell
 
+TITLE: Final = "Alive at the peak"
 _BEFORE: Final = "before the step"
 _NAMES: Final = "a tensor without a name of its own is called after the op that made it."
 
@@ -73,7 +74,7 @@ def _table(group: Group, top: int, which: Which) -> Iterator[Table]:
     made = [_columns(peak, peaks, lines) for peak in peaks]
     heads = tuple(Column(head, "key", "left") for head in ("tensor", "layer", "made in"))
     yield Table(
-        title("Alive at the peak", group),
+        title(TITLE, group),
         (*heads, *(head for columns, _ in made for head in columns)),
         tuple((*name, *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
         context=context(group, STEP_NAMES[which]),

@@ -20,6 +20,7 @@ from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 Bound = Literal["arithmetic", "memory", "overhead"]
 
+TITLE: Final = "Layers against their equations"
 _EXPLAINED: Final = 0.25
 _LEAST: Final = (
     "what the equations ask for: FLOPs, and bytes with each layer's input, parameters and output moved once."
@@ -106,7 +107,7 @@ def _table(group: Group, ceilings: Sequence[DeviceCeilings], which: Which) -> It
     made = [_columns(side, found, keys) for side in found]
     names = [*(name for _, name in keys), TOTAL]
     yield Table(
-        title("Layers against their equations", group),
+        title(TITLE, group),
         (
             Column("layer", "key", "left"),
             Column("least\nFLOPs", group="equations"),

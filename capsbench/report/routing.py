@@ -10,6 +10,7 @@ from capsbench.report import format as fmt
 from capsbench.report.groups import Group, Side, context, groups, seed_notes, sides, title
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
+TITLE: Final = "Routing"
 _Place = tuple[str, int]
 _NOTES: Final = (
     "entropy of a child's couplings over its parents: 1 undecided, 0 decided.",
@@ -35,7 +36,7 @@ def _table(group: Group) -> Iterator[Table]:
     made = [_column_cells(side, places) for side in told]
     columns = (Column("layer", "key", "left"), Column("iteration", "key"))
     yield Table(
-        title("Routing", group),
+        title(TITLE, group),
         (*columns, *(column for side in told for column in _columns(side))),
         tuple(
             (text_cell(layer), cell(iteration, fmt.count), *(cell for cells in made for cell in cells[i]))

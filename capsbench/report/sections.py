@@ -8,9 +8,10 @@ from capsbench.measure.optable import Phase
 from capsbench.record.ceilings import DeviceCeilings
 from capsbench.record.claims import Ledger
 from capsbench.record.schema import Record
+from capsbench.report import iterations, ops, peak, roofline, routing
 from capsbench.report.claims import claims_table
 from capsbench.report.distributions import distribution_tables
-from capsbench.report.groups import Which, by_group
+from capsbench.report.groups import Wanted, Which, by_group, every_title
 from capsbench.report.iterations import cost_tables, slope_tables, sloped_networks
 from capsbench.report.ops import By, Sort, op_tables
 from capsbench.report.peak import peak_tables
@@ -56,6 +57,7 @@ def section_tables(
     asked: Sections,
     ceilings: Sequence[DeviceCeilings] = (),
     ledger: Ledger | None = None,
+    wanted: Wanted = every_title,
 ) -> Iterator[Table]:
     """The tables asked for, one after another.
 
@@ -64,11 +66,12 @@ def section_tables(
         asked: which.
         ceilings: of the machine that the run was on, for the layers.
         ledger: the published numbers, for the claims.
+        wanted: by title, which tables of profiled steps; of others no step is read.
     """
-    makes = list(_of_a_group(records, asked, ceilings))
+    makers = dict(_of_a_group(records, asked, ceilings))
     # Group by group, so that of each record ops and layers are read once for all sections.
-    tables = by_group(records, lambda group: (table for make in makes for table in make(group)))
-    yield from few(tables, None if asked.most is None else asked.most * len(makes))
+    tables = by_group(records, makers, wanted)
+    yield from few(tables, None if asked.most is None else asked.most * len(makers))
     if asked.iterations:
         yield from slope_tables(records)
     if asked.histograms:
@@ -79,17 +82,17 @@ def section_tables(
 
 def _of_a_group(
     records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings]
-) -> Iterator[Callable[[Sequence[Record]], Iterable[Table]]]:
-    """What makes tables of cases that do the same work."""
+) -> Iterator[tuple[str, Callable[[Sequence[Record]], Iterable[Table]]]]:
+    """What makes tables of cases that do the same work, and what these are called."""
     top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
     if asked.ops:
         by: By = "phase" if phase is None and which == "train_step" else "op"
-        yield partial(op_tables, by=by, top=top, sort=sort, phase=phase, which=which)
+        yield ops.TITLES[by], partial(op_tables, by=by, top=top, sort=sort, phase=phase, which=which)
     if asked.layers:
-        yield partial(op_tables, by="layer", top=top, sort=sort, phase=phase, which=which)
-        yield partial(roofline_tables, ceilings=ceilings, which=which)
+        yield ops.TITLES["layer"], partial(op_tables, by="layer", top=top, sort=sort, phase=phase, which=which)
+        yield roofline.TITLE, partial(roofline_tables, ceilings=ceilings, which=which)
     if asked.iterations:
-        yield partial(cost_tables, phase=phase, which=which, sloped=sloped_networks(records))
-        yield routing_tables
+        yield iterations.TITLE, partial(cost_tables, phase=phase, which=which, sloped=sloped_networks(records))
+        yield routing.TITLE, routing_tables
     if asked.peak:
-        yield partial(peak_tables, top=top, which=which)
+        yield peak.TITLE, partial(peak_tables, top=top, which=which)

@@ -17,9 +17,9 @@ from capsbench.record.stored_rows import intervals_of, parity_errors_of, seeds_o
 from capsbench.report import format as fmt
 from capsbench.report.compiled import compiled_tables
 from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, numbers_field, table_of
-from capsbench.report.groups import by_group
+from capsbench.report.groups import Wanted, by_group, every_title
 from capsbench.report.matched import Histories, matched_tables
-from capsbench.report.ops import Sort, op_tables
+from capsbench.report.ops import TITLES, Sort, op_tables
 from capsbench.report.parallel import parallel_tables
 from capsbench.report.roofline import best_ceilings
 from capsbench.report.rows import Field, derived, few
@@ -61,6 +61,7 @@ def report(
     histories: Histories | None = None,
     published: Sequence[Table] = (),
     most: int | None = None,
+    wanted: Wanted = every_title,
 ) -> Report:
     """The tables that a run ends with, cases in the order of their axes.
 
@@ -73,6 +74,7 @@ def report(
         histories: the epochs of cases with familiar images, by id.
         published: the tables that set published numbers beside those of the run.
         most: rows that will be shown of a table, which `few` makes op tables of; None for all.
+        wanted: by title, which op tables; of others no step is read.
     """
     ordered = _in_order(records)
     notes = _Notes(ordered)
@@ -85,7 +87,8 @@ def report(
         yield cost_table(ordered, notes.status, ceilings)
         yield from parallel_tables(ordered)
         yield from compiled_tables(ordered)
-        yield from few(by_group(ordered, partial(op_tables, top=top, sort=sort)), most)
+        ops = {TITLES["op"]: partial(op_tables, top=top, sort=sort)}
+        yield from few(by_group(ordered, ops, wanted), most)
         yield from published
         if seed_study:
             yield seed_table(ordered)
