@@ -111,9 +111,9 @@ def _tables(run: str, case: str | None, results: Path, top: int, wanted: Wanted)
     records, ceilings = store.stored_records(case), known_ceilings(store, results)
     if not records:
         raise BadInput(f"no case of {store.run_id} has ended yet")
-    # The report has the ops already.
-    asked = Sections(layers=True, iterations=True, peak=True, histograms=True, top=top)
-    whole = whole_report(records, asked, store, ceilings, ledger, wanted)
+    # The ops come with the other tables of the same steps, so that no step is read twice.
+    asked = Sections(ops="op", layers=True, iterations=True, peak=True, histograms=True, top=top)
+    whole = whole_report(records, asked, store, ceilings, ledger, with_ops=False)
     yield from whole.each()
     yield from _notes(whole)
     yield from section_tables(records, asked, ceilings, ledger, wanted)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from capsbench.record.claims import Ledger
     from capsbench.record.schema import Record
     from capsbench.record.store import RunStore
-    from capsbench.report.groups import Wanted
     from capsbench.report.sections import Sections
     from capsbench.report.tables import Report
 
@@ -72,9 +71,10 @@ def show(
     if forward and phase not in {None, "forward"}:
         raise BadInput(f"an evaluation (--forward) has no {phase} phase, legal is forward", "--phase")
     taken_apart = layers or iterations or peak
+    # A phase or an evaluation that is asked for alone is asked for as ops.
+    ops = ops or ((forward or phase is not None) and not taken_apart)
     asked = Sections(
-        # A phase or an evaluation that is asked for alone is asked for as ops.
-        ops=ops or ((forward or phase is not None) and not taken_apart),
+        ops=("op" if forward or phase else "phase") if ops else None,
         layers=layers,
         iterations=iterations,
         peak=peak,
@@ -124,11 +124,11 @@ def whole_report(
     store: RunStore,
     ceilings: Sequence[DeviceCeilings],
     ledger: Ledger,
-    wanted: Wanted | None = None,
+    *,
+    with_ops: bool = True,
 ) -> Report:
-    """The tables that the run ended with, from what it left on the disk; `wanted` as in `report`."""
+    """The tables that the run ended with, from what it left on the disk; `with_ops` as in `report`."""
     from capsbench.report.claims import published_tables
-    from capsbench.report.groups import every_title
     from capsbench.report.history import read_histories
     from capsbench.report.seed import is_seed_study
     from capsbench.report.tables import report
@@ -143,7 +143,7 @@ def whole_report(
         histories=read_histories(records, store.artifacts),
         published=published_tables(records, ledger, header),
         most=asked.most,
-        wanted=wanted or every_title,
+        with_ops=with_ops,
     )
 
 

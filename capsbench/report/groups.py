@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from operator import attrgetter, itemgetter
+from functools import cached_property
+from operator import attrgetter
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from capsbench.measure.optable import StepProfile
 from capsbench.record.classes import different, grouped, told, where
-from capsbench.record.schema import Record
+from capsbench.record.schema import CaseKey, Record
 from capsbench.record.stored import may_have, whole_of
 from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
@@ -27,20 +27,6 @@ _SETTINGS = ("device", "threads", "precision", "allocator")
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Records of one network, data set, batch and iteration count.
-
-    Attributes:
-        records: in the order given.
-        names: of each record, `backend:mode` and whatever else tells the realizations of the group apart; records that
-            differ in their seed only share a name.
-    """
-
-    records: Sequence[Record]
-    names: Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
 class Side:
     """One realization of a group, by its first record that has what a table is about."""
 
@@ -48,10 +34,59 @@ class Side:
     record: Record
 
 
+@dataclass(frozen=True, slots=True)
+class Step(Side):
+    """One realization of a group, by its first record of which a step was profiled, and that step."""
+
+    profile: StepProfile
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records of one network, data set, batch and iteration count.
+
+    Attributes:
+        records: in the order given.
+    """
+
+    records: Sequence[Record]
+
+    @cached_property
+    def case(self) -> CaseKey:
+        """Of the first record."""
+        return self.records[0].case
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """Of each record, `backend:mode` and whatever else tells the realizations of the group apart.
+
+        Records that differ in their seed only share a name.
+        """
+        return realization_names(self.records)
+
+    @cached_property
+    def realizations(self) -> tuple[Side, ...]:
+        """Each by its first record."""
+        return sides(self, lambda _: True)
+
+    @cached_property
+    def train_steps(self) -> tuple[Step, ...]:
+        """What was profiled of each realization, read once for all tables of the group."""
+        return _steps(self, "train_step")
+
+    @cached_property
+    def evaluations(self) -> tuple[Step, ...]:
+        """Likewise."""
+        return _steps(self, "forward")
+
+    def steps(self, which: Which) -> tuple[Step, ...]:
+        """The train steps or the evaluations."""
+        return self.evaluations if which == "forward" else self.train_steps
+
+
 def groups(records: Sequence[Record]) -> tuple[Group, ...]:
     """The records by what they do, in the order in which each first comes."""
-    found = grouped(records, _WORK)
-    return tuple(Group(group, realization_names(group)) for group in found.values())
+    return tuple(map(Group, grouped(records, _WORK).values()))
 
 
 def every_title(_: str) -> bool:
@@ -61,7 +96,7 @@ def every_title(_: str) -> bool:
 
 def by_group(
     records: Sequence[Record],
-    makers: Mapping[str, Callable[[Sequence[Record]], Iterable[T]]],
+    makers: Mapping[str, Callable[[Group], Iterable[T]]],
     wanted: Wanted = every_title,
 ) -> Iterator[T]:
     """The tables of one group after the other, made when they are asked for.
@@ -71,9 +106,10 @@ def by_group(
         makers: what makes tables of a group, by what `title` is given to call them.
         wanted: which tables; of others nothing is read.
     """
-    for group in grouped(records, _WORK).values():
+    for found in grouped(records, _WORK).values():
+        group = Group(found)
         for text, make in makers.items():
-            if wanted(_title(text, group[0])):
+            if wanted(title(text, group)):
                 yield from make(group)
 
 
@@ -87,14 +123,28 @@ def sides(
         has: whether a record has it.
         may_have: whether it may, as far as is known without reading its line.
     """
-    by_name: dict[str, list[int]] = {}
+    return _first_of_each(group, lambda name, record: Side(name, record) if has(record) else None, may_have)
+
+
+def _steps(group: Group, which: Which) -> tuple[Step, ...]:
+    def step(name: str, record: Record) -> Step | None:
+        whole = whole_of(record)
+        profile = _profile(whole, which)
+        return None if profile is None else Step(name, whole, profile)
+
+    return _first_of_each(group, step, lambda record: _may_have_step(record, which))
+
+
+def _first_of_each(
+    group: Group, find: Callable[[str, Record], T | None], may_have: Callable[[Record], object]
+) -> tuple[T, ...]:
+    """Of each realization what is found first, in the order of the records that it is found in."""
+    found: dict[str, T] = {}
     for place in np.flatnonzero(where(group.records, may_have)).tolist():
-        by_name.setdefault(group.names[place], []).append(place)
-    found = []
-    for name, places in by_name.items():
-        records = ((place, group.records[place]) for place in places)
-        found += [(place, Side(name, record)) for place, record in islice((r for r in records if has(r[1])), 1)]
-    return tuple(side for _, side in sorted(found, key=itemgetter(0)))
+        name = group.names[place]
+        if name not in found and (one := find(name, group.records[place])) is not None:
+            found[name] = one
+    return tuple(found.values())
 
 
 def realization_names(records: Sequence[Record]) -> tuple[str, ...]:
@@ -110,16 +160,12 @@ def realization_names(records: Sequence[Record]) -> tuple[str, ...]:
 
 def title(text: str, group: Group) -> str:
     """A table's title: what it shows, and of which network."""
-    return _title(text, group.records[0])
-
-
-def _title(text: str, record: Record) -> str:
-    return f"{text}: {fmt.label(record.case.network)}"
+    return f"{text}: {fmt.label(group.case.network)}"
 
 
 def context(group: Group, *more: str) -> tuple[str, ...]:
     """What all records of a group share."""
-    case = group.records[0].case
+    case = group.case
     iterations = "no routing" if case.routing_iterations is None else f"iterations {case.routing_iterations}"
     return fmt.label(case.dataset), f"batch {fmt.count(case.batch)}", iterations, *more
 
@@ -127,19 +173,16 @@ def context(group: Group, *more: str) -> tuple[str, ...]:
 def seed_notes(group: Group) -> Iterator[str]:
     """A sentence on the seed shown, where there are several."""
     if len(set(seeds_of(group.records))) > 1:
-        yield f"seed {group.records[0].case.seed}; the others do the same work."
+        yield f"seed {group.case.seed}; the others do the same work."
 
 
-def may_have_step(record: Record, which: Which) -> bool:
+def _may_have_step(record: Record, which: Which) -> bool:
     """Whether the profiler may have seen a train step, or an evaluation; without reading the record's line."""
     return may_have(record, "ops" if which == "train_step" else "forward_profile")
 
 
-def step_profile(record: Record, which: Which) -> StepProfile | None:
-    """What the profiler saw of a train step or an evaluation; None where it saw no op."""
-    if not may_have_step(record, which):
-        return None
-    record = whole_of(record)
+def _profile(record: Record, which: Which) -> StepProfile | None:
+    """What the profiler saw of a step; None where it saw no op."""
     if which == "forward":
         return record.forward_profile if record.forward_profile and record.forward_profile.events else None
     if record.step_profile_seconds is None or record.step_profile_bytes is None or not record.ops:

@@ -44,19 +44,9 @@ def iteration_tables(
         phase: the only one whose costs are sorted by iteration; None for all.
         which: step that the costs are of; the slopes are always of both.
     """
-    costs = cost_tables(records, phase=phase, which=which, sloped=sloped_networks(records))
+    sloped = sloped_networks(records)
+    costs = (table for group in groups(records) for table in of_group(group, phase=phase, which=which, sloped=sloped))
     return (*costs, *slope_tables(records))
-
-
-def cost_tables(
-    records: Sequence[Record],
-    *,
-    phase: Phase | None = None,
-    which: Which = "train_step",
-    sloped: AbstractSet[str] = frozenset(),
-) -> Iterator[Table]:
-    """What each routing iteration costs, as in `iteration_tables`; `sloped` networks need no word on how to get one."""
-    yield from (table for group in groups(records) for table in _costs(group, phase, which, sloped))
 
 
 def sloped_networks(records: Sequence[Record]) -> set[str]:
@@ -80,7 +70,15 @@ def slope(points: Sequence[tuple[int, float]]) -> float | None:
     return float(np.polyfit(counts, values, 1)[0])
 
 
-def _costs(group: Group, phase: Phase | None, which: Which, sloped: AbstractSet[str]) -> Iterator[Table]:
+def of_group(
+    group: Group,
+    *,
+    phase: Phase | None = None,
+    which: Which = "train_step",
+    sloped: AbstractSet[str] = frozenset(),
+) -> Iterator[Table]:
+    """What each routing iteration costs, as in `iteration_tables`; `sloped` networks need no word on how to get one."""
+
     def key(event: OpEvent) -> Key:
         if phase is not None and event.phase != phase:
             return OTHER_PHASES_LINE
@@ -94,7 +92,7 @@ def _costs(group: Group, phase: Phase | None, which: Which, sloped: AbstractSet[
     made = [columns(part, steps, [[key] for key in keys]) for part in steps]
     names = [*(name for _, name in keys), TOTAL]
     notes = ["iterations are counted from 0; a backward op belongs to the one whose forward op it is of."]
-    if group.records[0].case.network not in sloped:
+    if group.case.network not in sloped:
         notes.append("a suite with `routing_iterations: [1, 2, 3]` gives the slope per added iteration.")
     yield Table(
         title(TITLE, group),

@@ -7,7 +7,7 @@ from capsbench.measure.optable import StepProfile
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.compiled import COMPILED, COMPILED_NOTE, is_compiled
-from capsbench.report.groups import Group, Which, seed_notes, sides
+from capsbench.report.groups import Group, Which, seed_notes
 from capsbench.report.parts import Part
 
 FUSED_SUB: Final = ("SquaredDifference", "aten::mse_loss")
@@ -22,7 +22,7 @@ _NOT_PROFILED: Final[dict[Which, str]] = {
 def profile_notes(group: Group, parts: Sequence[Part], which: Which) -> Iterator[str]:
     """Sentences on each realization of a group, on those without a profile as well."""
     profiled = {part.name: part for part in parts}
-    for side in sides(group, lambda _record: True):
+    for side in group.realizations:
         part = profiled.get(side.name)
         if part is None:
             yield f"{side.name}: {_NOT_PROFILED[which]}, the case ended with {side.record.status}."

@@ -80,25 +80,11 @@ def op_tables(
         which: step.
     """
     view = View(by, top, sort, phase, which)
-    return tuple(table for group in groups(records) for table in _table(group, view))
+    return tuple(table for group in groups(records) for table in of_group(group, view))
 
 
-def event_key(by: By, phase: Phase | None = None) -> Callable[[OpEvent], Key]:
-    """The line that an event belongs to: views are a line of their own among ops, and part of their layer."""
-
-    def key(event: OpEvent) -> Key:
-        if phase is not None and event.phase != phase:
-            return OTHER_PHASES_LINE
-        if by == "layer":
-            return ("layer", event.layer) if event.layer is not None else ("", NO_LAYER)
-        if event.op == VIEW:
-            return VIEWS_LINE
-        return (event.phase if by == "phase" else by, event.op)
-
-    return key
-
-
-def _table(group: Group, view: View) -> Iterator[Table]:
+def of_group(group: Group, view: View) -> Iterator[Table]:
+    """The table of one group, or none."""
     sides = parts(group, view.which, event_key(view.by, view.phase))
     if not sides:
         return
@@ -117,6 +103,21 @@ def _table(group: Group, view: View) -> Iterator[Table]:
         notes=(*_reading_notes(sides, view), *profile_notes(group, sides, view.which)),
         closing_rows=1,
     )
+
+
+def event_key(by: By, phase: Phase | None = None) -> Callable[[OpEvent], Key]:
+    """The line that an event belongs to: views are a line of their own among ops, and part of their layer."""
+
+    def key(event: OpEvent) -> Key:
+        if phase is not None and event.phase != phase:
+            return OTHER_PHASES_LINE
+        if by == "layer":
+            return ("layer", event.layer) if event.layer is not None else ("", NO_LAYER)
+        if event.op == VIEW:
+            return VIEWS_LINE
+        return (event.phase if by == "phase" else by, event.op)
+
+    return key
 
 
 def _ranked(sides: Sequence[Part], sort: Sort) -> list[Key]:

@@ -6,13 +6,12 @@ numbers add up as the exact ones do.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.groups import Group, Side, Which, may_have_step, sides, step_profile
+from capsbench.report.groups import Group, Step, Which
 from capsbench.report.table import Cell, Column
 
 TOTAL = "total"
@@ -69,12 +68,7 @@ def parts(group: Group, which: Which, key: Callable[[OpEvent], Key]) -> tuple[Pa
         which: step.
         key: the line that an event belongs to.
     """
-    made = []
-    for side in sides(group, partial(step_profile, which=which), partial(may_have_step, which=which)):
-        profile = step_profile(side.record, which)
-        assert profile is not None  # noqa: S101 - sides has seen to it
-        made.append(_part(side, profile, key))
-    return tuple(made)
+    return tuple(_part(step, key) for step in group.steps(which))
 
 
 def is_resident(tensor: LiveTensor) -> bool:
@@ -92,7 +86,8 @@ def spent_on(events: Sequence[OpEvent]) -> Spent:
     )
 
 
-def _part(side: Side, profile: StepProfile, key: Callable[[OpEvent], Key]) -> Part:
+def _part(step: Step, key: Callable[[OpEvent], Key]) -> Part:
+    profile = step.profile
     by_line: dict[Key, list[OpEvent]] = {}
     for event in profile.events:
         by_line.setdefault(key(event), []).append(event)
@@ -110,7 +105,7 @@ def _part(side: Side, profile: StepProfile, key: Callable[[OpEvent], Key]) -> Pa
         # Without a peak there is no rest of it either.
         alive - known.live_bytes if profile.alive_at_peak else 0,
     )
-    return Part(side.name, side.record, profile, lines, total)
+    return Part(step.name, step.record, profile, lines, total)
 
 
 def _total(spent: Iterable[Spent]) -> Spent:

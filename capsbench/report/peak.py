@@ -4,22 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from capsbench.measure.optable import LiveTensor, StepProfile
+from capsbench.measure.optable import LiveTensor
 from capsbench.measure.steptrace import VOTES
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.groups import (
-    STEP_NAMES,
-    Group,
-    Which,
-    context,
-    groups,
-    may_have_step,
-    seed_notes,
-    sides,
-    step_profile,
-    title,
-)
+from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, seed_notes, title
 from capsbench.report.parts import TOTAL, UNATTRIBUTED, is_resident, summed
 from capsbench.report.table import Cell, Column, Table, text_cell
 
@@ -58,10 +47,11 @@ def peak_tables(records: Sequence[Record], *, top: int = 10, which: Which = "tra
         top: rows before the others are summed up.
         which: step.
     """
-    return tuple(table for group in groups(records) for table in _table(group, top, which))
+    return tuple(table for group in groups(records) for table in of_group(group, top=top, which=which))
 
 
-def _table(group: Group, top: int, which: Which) -> Iterator[Table]:
+def of_group(group: Group, *, top: int = 10, which: Which = "train_step") -> Iterator[Table]:
+    """The table of one group, or none; as in `peak_tables`."""
     peaks = list(_peaks(group, which))
     if not peaks:
         return
@@ -84,19 +74,16 @@ def _table(group: Group, top: int, which: Which) -> Iterator[Table]:
 
 
 def _peaks(group: Group, which: Which) -> Iterator[_Peak]:
-    for side in sides(group, lambda record: _profile(record, which), lambda record: may_have_step(record, which)):
+    for step in group.steps(which):
+        tensors = step.profile.alive_at_peak
+        if not tensors:
+            continue
         rows: dict[_Row, tuple[int, int]] = {_UNATTRIBUTED: (0, 0)}
-        tensors = _profile(side.record, which)
         for tensor in tensors:
-            size, blocks = rows.get(_row(tensor), (0, 0))
-            rows[_row(tensor)] = size + tensor.bytes, blocks + tensor.count
-        yield _Peak(side.name, side.record, sum(tensor.bytes for tensor in tensors), rows)
-
-
-def _profile(record: Record, which: Which) -> tuple[LiveTensor, ...]:
-    """What is alive at the peak of a step."""
-    profile: StepProfile | None = step_profile(record, which)
-    return () if profile is None else profile.alive_at_peak
+            row = _row(tensor)
+            size, blocks = rows.get(row, (0, 0))
+            rows[row] = size + tensor.bytes, blocks + tensor.count
+        yield _Peak(step.name, step.record, sum([tensor.bytes for tensor in tensors]), rows)
 
 
 def _row(tensor: LiveTensor) -> _Row:

@@ -71,7 +71,7 @@ def roofline_tables(
         ceilings: of the machine that the run was on; without those of a case's device its shares are left out.
         which: step.
     """
-    return tuple(table for group in groups(records) for table in _table(group, ceilings, which))
+    return tuple(table for group in groups(records) for table in of_group(group, ceilings, which=which))
 
 
 def best_ceilings(ceilings: Sequence[DeviceCeilings], record: Record) -> Ceilings | None:
@@ -93,7 +93,8 @@ def best_ceilings(ceilings: Sequence[DeviceCeilings], record: Record) -> Ceiling
     )
 
 
-def _table(group: Group, ceilings: Sequence[DeviceCeilings], which: Which) -> Iterator[Table]:
+def of_group(group: Group, ceilings: Sequence[DeviceCeilings] = (), *, which: Which = "train_step") -> Iterator[Table]:
+    """The table of one group, or none; as in `roofline_tables`."""
     found = [
         _Side(part, _needs(part.record.equations, which), best_ceilings(ceilings, part.record))
         for part in parts(group, which, event_key("layer"))

@@ -21,10 +21,11 @@ _NOTES: Final = (
 
 def routing_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     """The routing metrics, a row for each layer and iteration, the realizations of a group side by side."""
-    return tuple(table for group in groups(records) for table in _table(group))
+    return tuple(table for group in groups(records) for table in of_group(group))
 
 
-def _table(group: Group) -> Iterator[Table]:
+def of_group(group: Group) -> Iterator[Table]:
+    """The table of one group, or none."""
     told = sides(group, lambda record: record.routing, lambda record: may_have(record, "routing"))
     if not told:
         return

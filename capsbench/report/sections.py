@@ -11,12 +11,9 @@ from capsbench.record.schema import Record
 from capsbench.report import iterations, ops, peak, roofline, routing
 from capsbench.report.claims import claims_table
 from capsbench.report.distributions import distribution_tables
-from capsbench.report.groups import Wanted, Which, by_group, every_title
-from capsbench.report.iterations import cost_tables, slope_tables, sloped_networks
-from capsbench.report.ops import By, Sort, op_tables
-from capsbench.report.peak import peak_tables
-from capsbench.report.roofline import roofline_tables
-from capsbench.report.routing import routing_tables
+from capsbench.report.groups import Group, Wanted, Which, by_group, every_title
+from capsbench.report.iterations import slope_tables, sloped_networks
+from capsbench.report.ops import By, Sort, View
 from capsbench.report.rows import few
 from capsbench.report.table import Table
 
@@ -26,7 +23,7 @@ class Sections:
     """Which tables, and how they look at a step.
 
     Attributes:
-        ops: ops by phase; of one phase, or of an evaluation, which is all forward, by op.
+        ops: the most expensive ops, by op or by phase.
         layers: layers, alone and against the equations.
         iterations: routing iterations, the slope, the routing metrics.
         peak: what is alive when memory is at its peak.
@@ -39,7 +36,7 @@ class Sections:
         most: rows that will be shown of a table, which `few` makes tables of a kind of; None for all.
     """
 
-    ops: bool = False
+    ops: By | None = None
     layers: bool = False
     iterations: bool = False
     peak: bool = False
@@ -82,17 +79,17 @@ def section_tables(
 
 def _of_a_group(
     records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings]
-) -> Iterator[tuple[str, Callable[[Sequence[Record]], Iterable[Table]]]]:
+) -> Iterator[tuple[str, Callable[[Group], Iterable[Table]]]]:
     """What makes tables of cases that do the same work, and what these are called."""
     top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
     if asked.ops:
-        by: By = "phase" if phase is None and which == "train_step" else "op"
-        yield ops.TITLES[by], partial(op_tables, by=by, top=top, sort=sort, phase=phase, which=which)
+        yield ops.TITLES[asked.ops], partial(ops.of_group, view=View(asked.ops, top, sort, phase, which))
     if asked.layers:
-        yield ops.TITLES["layer"], partial(op_tables, by="layer", top=top, sort=sort, phase=phase, which=which)
-        yield roofline.TITLE, partial(roofline_tables, ceilings=ceilings, which=which)
+        yield ops.TITLES["layer"], partial(ops.of_group, view=View("layer", top, sort, phase, which))
+        yield roofline.TITLE, partial(roofline.of_group, ceilings=ceilings, which=which)
     if asked.iterations:
-        yield iterations.TITLE, partial(cost_tables, phase=phase, which=which, sloped=sloped_networks(records))
-        yield routing.TITLE, routing_tables
+        sloped = sloped_networks(records)
+        yield iterations.TITLE, partial(iterations.of_group, phase=phase, which=which, sloped=sloped)
+        yield routing.TITLE, routing.of_group
     if asked.peak:
-        yield peak.TITLE, partial(peak_tables, top=top, which=which)
+        yield peak.TITLE, partial(peak.of_group, top=top, which=which)

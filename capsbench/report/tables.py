@@ -15,11 +15,12 @@ from capsbench.record.schema import Record, SplitFacts
 from capsbench.record.stored import parity_error
 from capsbench.record.stored_rows import intervals_of, parity_errors_of, seeds_of
 from capsbench.report import format as fmt
+from capsbench.report import ops
 from capsbench.report.compiled import compiled_tables
 from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, numbers_field, table_of
-from capsbench.report.groups import Wanted, by_group, every_title
+from capsbench.report.groups import by_group
 from capsbench.report.matched import Histories, matched_tables
-from capsbench.report.ops import TITLES, Sort, op_tables
+from capsbench.report.ops import Sort, View
 from capsbench.report.parallel import parallel_tables
 from capsbench.report.roofline import best_ceilings
 from capsbench.report.rows import Field, derived, few
@@ -61,7 +62,7 @@ def report(
     histories: Histories | None = None,
     published: Sequence[Table] = (),
     most: int | None = None,
-    wanted: Wanted = every_title,
+    with_ops: bool = True,
 ) -> Report:
     """The tables that a run ends with, cases in the order of their axes.
 
@@ -74,7 +75,7 @@ def report(
         histories: the epochs of cases with familiar images, by id.
         published: the tables that set published numbers beside those of the run.
         most: rows that will be shown of a table, which `few` makes op tables of; None for all.
-        wanted: by title, which op tables; of others no step is read.
+        with_ops: whether the most expensive ops are among them.
     """
     ordered = _in_order(records)
     notes = _Notes(ordered)
@@ -87,8 +88,9 @@ def report(
         yield cost_table(ordered, notes.status, ceilings)
         yield from parallel_tables(ordered)
         yield from compiled_tables(ordered)
-        ops = {TITLES["op"]: partial(op_tables, top=top, sort=sort)}
-        yield from few(by_group(ordered, ops, wanted), most)
+        if with_ops:
+            makers = {ops.TITLES["op"]: partial(ops.of_group, view=View("op", top, sort))}
+            yield from few(by_group(ordered, makers), most)
         yield from published
         if seed_study:
             yield seed_table(ordered)

@@ -20,9 +20,9 @@ from capsbench.report.tables import report
 
 CEILINGS = (DeviceCeilings("cpu", 2, "float32", "torch", Ceilings(1.05e11, 1.2e10)),)
 SECTIONS = {
-    "ops": Sections(ops=True, top=4),
-    "ops-forward-phase": Sections(ops=True, top=4, phase="forward", sort="bytes"),
-    "ops-evaluation": Sections(ops=True, top=4, which="forward", sort="time"),
+    "ops": Sections(ops="phase", top=4),
+    "ops-forward-phase": Sections(ops="op", top=4, phase="forward", sort="bytes"),
+    "ops-evaluation": Sections(ops="op", top=4, which="forward", sort="time"),
     "layers": Sections(layers=True, top=4),
     "iterations": Sections(iterations=True),
     "peak": Sections(peak=True, top=4),

@@ -43,7 +43,7 @@ def store(tmp_path_factory):
 
 def tables(records):
     """All tables of a run."""
-    asked = Sections(ops=True, layers=True, iterations=True, peak=True, histograms=True)
+    asked = Sections(ops="phase", layers=True, iterations=True, peak=True, histograms=True)
     yield from report(records, ceilings=CEILINGS).tables
     yield from section_tables(records, asked, CEILINGS)
 

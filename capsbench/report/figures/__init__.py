@@ -18,7 +18,7 @@ from capsbench.report.figures.curves import Training, draw_learning, draw_routin
 from capsbench.report.figures.scaling import draw_scaling
 from capsbench.report.figures.style import Format, save, style
 from capsbench.report.figures.values import Histograms, Values, draw_values
-from capsbench.report.groups import groups, sides, step_profile
+from capsbench.report.groups import groups, sides
 from capsbench.report.history import read_history
 
 FIGURES = "figures"
@@ -85,10 +85,10 @@ def _case_figures(store: RunStore, record: Record) -> Iterator[Named]:
 def _run_figures(store: RunStore, records: Sequence[Record]) -> Iterator[Named]:
     names = FileNames()
     for group in groups(records):
-        case = group.records[0].case
+        case = group.case
         work = (case.network, case.dataset, f"b{case.batch}", *_iterations(case))
         title = _title(group.records, *_WORK_AXES)
-        if len(sides(group, lambda record: step_profile(record, "train_step"))) > 1:
+        if len(group.train_steps) > 1:
             yield names("ops", *work), draw_ops(group, title)
             yield names("layers", *work), draw_layers(group, title)
         routed = {side.name: side.record.routing for side in sides(group, lambda record: record.routing)}
