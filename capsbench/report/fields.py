@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from itertools import repeat
 from typing import Final
 
 from capsbench.record.packed import value_of
@@ -9,6 +10,7 @@ from capsbench.record.schema import Record
 from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
 from capsbench.report.format import UNITS
+from capsbench.report.numbers import texts
 from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
 
@@ -46,12 +48,13 @@ def numbers_field(
     unit = UNITS.get(text, "")
 
     def cells(records: Sequence[Record]) -> list[Cell]:
-        return [_CELL((text(value), value, unit)) for value in get_all(records)]
+        values = get_all(records)
+        return list(map(_CELL, zip(texts(text, values), values, repeat(unit))))
 
     return Field(column, lambda record: cell(get(record), text), all=cells)
 
 
-_CELL: Final = Cell._make
+_CELL: Final = partial(tuple.__new__, Cell)
 
 
 def table_of(

@@ -32,6 +32,13 @@ FLOPS: Final = (
 PERCENT: Final = Unit("%", 1.0)
 """Of a column that holds 100 times a share, to one decimal."""
 
+ROUNDED_UP: Final = 0.99995
+"""Of a unit: from there on a number is one of it, after rounding (999.97 ms is 1.00 s)."""
+TWO_DECIMALS: Final = 9.995
+"""Below it a number has two decimals, as 9.99 has; else one."""
+NO_DECIMALS: Final = 99.95
+"""From there on a number without a unit has none; below it three digits that count."""
+
 
 def seconds(value: float | None) -> str:
     """12.3 ms."""
@@ -67,7 +74,7 @@ def plain_number(value: float | None) -> str:
     """1,234 or 12.3 or 0.0120, for rates and other numbers without a unit: three digits that count."""
     if value is None or value == 0 or not math.isfinite(value):
         return count(value)
-    return f"{value:,.0f}" if abs(value) >= 99.95 else f"{value:#.3g}"
+    return f"{value:,.0f}" if abs(value) >= NO_DECIMALS else f"{value:#.3g}"
 
 
 UNITS: Final[Mapping[Callable[[float | None], str], str]] = {seconds: "s", size: "B", flops: "FLOP", percent: "share"}
@@ -130,10 +137,10 @@ def _finite(value: float) -> str:
 
 
 def _unit(value: float, units: Sequence[Unit]) -> Unit:
-    """The largest unit that still leaves a digit before the point, after rounding (999.97 ms is 1.00 s)."""
+    """The largest unit that still leaves a digit before the point."""
     if not math.isfinite(value) or value == 0:
         return units[-1] if units is SECONDS else units[0]
-    least = abs(value) / 0.99995
+    least = abs(value) / ROUNDED_UP
     for unit in reversed(units):
         if least >= unit.size:
             return unit
@@ -146,4 +153,4 @@ def _in_unit(value: float, unit: Unit) -> str:
 
 
 def _decimals(scaled: float) -> int:
-    return 2 if abs(scaled) < 9.995 else 1
+    return 2 if abs(scaled) < TWO_DECIMALS else 1

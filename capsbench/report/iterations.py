@@ -67,7 +67,8 @@ def slope(points: Sequence[tuple[int, float]]) -> float | None:
     if len({count for count, _ in finite}) < 2:
         return None
     counts, values = np.array(finite, dtype=np.float64).T
-    return float(np.polyfit(counts, values, 1)[0])
+    counts -= counts.mean()
+    return float(counts @ (values - values.mean()) / (counts @ counts))
 
 
 def of_group(

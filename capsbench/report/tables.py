@@ -20,6 +20,7 @@ from capsbench.report.compiled import compiled_tables
 from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, numbers_field, table_of
 from capsbench.report.groups import by_group
 from capsbench.report.matched import Histories, matched_tables
+from capsbench.report.numbers import intervals
 from capsbench.report.ops import Sort, View
 from capsbench.report.parallel import parallel_tables
 from capsbench.report.roofline import best_ceilings
@@ -159,8 +160,8 @@ def _cost_fields() -> tuple[Field[Record], ...]:
         metric_field(Column("train\nstep", group="time"), step, fmt.seconds),
         Field(
             Column("its\ninterval", group="time"),
-            lambda r: _interval(interval_of(r.metrics, step)),
-            all=lambda records: list(map(_interval, intervals_of(records, step))),
+            lambda record: _intervals([interval_of(record.metrics, step)])[0],
+            all=lambda records: _intervals(intervals_of(records, step)),
         ),
         metric_field(Column("images\n/s", group="time"), "images_per_second", fmt.plain_number),
         _samples(Column("rounds", group="time", shared="rounds {}"), step),
@@ -191,9 +192,9 @@ def _realization(record: Record) -> tuple[object, ...]:
     return case.backend, case.mode, case.devices, case.device, case.threads, case.precision, case.allocator
 
 
-def _interval(bounds: tuple[float, float] | None) -> Cell:
-    text = fmt.interval(bounds, fmt.SECONDS)
-    return Cell(text, text if bounds else None)
+def _intervals(bounds: Sequence[tuple[float, float] | None]) -> list[Cell]:
+    texts = intervals(bounds, fmt.SECONDS)
+    return [Cell(text, text if each else None) for text, each in zip(texts, bounds, strict=True)]
 
 
 def _samples(column: Column, name: str) -> Field[Record]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cache
-from math import atan, cos, isfinite, pi, sin, sqrt
-from statistics import fmean, stdev
+from math import atan, cos, dist, isfinite, pi, sin, sqrt
+from statistics import fmean
 
 from capsbench.stats.interval import CONFIDENCE, Interval
 
@@ -15,13 +15,14 @@ def mean_interval(
 
     mean ± t * s / sqrt(n), with s the samples' standard deviation (n - 1 in the denominator) and t the quantile of
     Student's distribution with n - 1 degrees of freedom. None for fewer than two samples, or some that are not finite:
-    nothing is known of their scatter. Who knows s already may give it: it takes most of the time.
+    nothing is known of their scatter. Who knows s already may give it.
     """
     count = len(samples)
     if count < 2 or not all(map(isfinite, samples)):
         return None
-    spread = stdev(samples) if scatter is None else scatter
-    mean, half = fmean(samples), t_quantile(count - 1, confidence) * spread / sqrt(count)
+    mean = fmean(samples)
+    spread = dist(samples, [mean] * count) / sqrt(count - 1) if scatter is None else scatter
+    half = t_quantile(count - 1, confidence) * spread / sqrt(count)
     return Interval(mean - half, mean + half, confidence)
 
 
