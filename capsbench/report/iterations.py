@@ -90,15 +90,15 @@ def of_group(
     if not iterations:
         return
     keys = [*sorted(iterations, key=lambda key: int(key[1])), _OUTSIDE_LINE, *closing_lines(steps)]
-    made = [columns(part, steps, [[key] for key in keys]) for part in steps]
+    heads, cells = columns(steps, [[key] for key in keys])
     names = [*(name for _, name in keys), TOTAL]
     notes = ["iterations are counted from 0; a backward op belongs to the one whose forward op it is of."]
     if group.case.network not in sloped:
         notes.append("a suite with `routing_iterations: [1, 2, 3]` gives the slope per added iteration.")
     yield Table(
         title(TITLE, group),
-        (Column("iteration", "key", "left"), *(head for heads, _ in made for head in heads)),
-        tuple((text_cell(name), *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
+        (Column("iteration", "key", "left"), *heads),
+        tuple((text_cell(name), *row) for name, row in zip(names, cells, strict=True)),
         context=context(group, *([f"{phase} phase"] if phase else []), STEP_NAMES[which]),
         notes=(*notes, *profile_notes(group, steps, which)),
         closing_rows=1,

@@ -94,11 +94,11 @@ def of_group(group: Group, view: View) -> Iterator[Table]:
     lines = [*([key] for key in shown), *([others] if others else []), *([key] for key in closing)]
     names = [_name_cells(key, view.by) for key in shown]
     names += [_name_cells(("", text), view.by) for text in (*_others(others, view.by), *(n for _, n in closing), TOTAL)]
-    made = [columns(part, sides, lines, alive=alive) for part in sides]
+    heads, cells = columns(sides, lines, alive=alive)
     yield Table(
         title(TITLES[view.by], group),
-        (*_name_columns(view.by), *(head for heads, _ in made for head in heads)),
-        tuple((*name, *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
+        (*_name_columns(view.by), *heads),
+        tuple((*name, *row) for name, row in zip(names, cells, strict=True)),
         context=context(group, *([f"{view.phase} phase"] if view.phase else []), STEP_NAMES[view.which]),
         notes=(*_reading_notes(sides, view), *profile_notes(group, sides, view.which)),
         closing_rows=1,

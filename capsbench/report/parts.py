@@ -4,7 +4,7 @@ The lines of a column, what no op is known for among them, are rounded together 
 numbers add up as the exact ones do.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,8 +27,11 @@ BEFORE_LINE: Key = ("", "(before the step)")
 UNATTRIBUTED_LINE: Key = ("", UNATTRIBUTED)
 _CLOSING = (VIEWS_LINE, OTHER_PHASES_LINE, BEFORE_LINE)
 
-# Multiples of which unit a column is printed in.
-_BASES: Final = ((fmt.BYTES, "B"), (fmt.SECONDS, "s"), ((fmt.PERCENT,), "%"))
+# Of which unit those that columns are printed in are multiples.
+_BASES: Final = {
+    unit: base for units, base in ((fmt.BYTES, "B"), (fmt.SECONDS, "s"), ((fmt.PERCENT,), "%")) for unit in units
+}
+_NOTHING: Final = Cell(fmt.NOTHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +95,11 @@ def _part(step: Step, key: Callable[[OpEvent], Key]) -> Part:
     for event in profile.events:
         by_line.setdefault(key(event), []).append(event)
     lines = {line: spent_on(events) for line, events in by_line.items()}
-    resident = sum(tensor.bytes for tensor in profile.alive_at_peak if is_resident(tensor))
+    resident = sum([tensor.bytes for tensor in profile.alive_at_peak if is_resident(tensor)])
     if resident:
         lines[BEFORE_LINE] = Spent(live_bytes=resident)
     known = _total(lines.values())
-    alive = sum(tensor.bytes for tensor in profile.alive_at_peak)
+    alive = sum([tensor.bytes for tensor in profile.alive_at_peak])
     total = Spent(known.calls, profile.step_seconds, profile.allocated_bytes, alive)
     lines[UNATTRIBUTED_LINE] = Spent(
         0,
@@ -108,13 +111,12 @@ def _part(step: Step, key: Callable[[OpEvent], Key]) -> Part:
     return Part(step.name, step.record, profile, lines, total)
 
 
-def _total(spent: Iterable[Spent]) -> Spent:
-    held = list(spent)
+def _total(spent: Collection[Spent]) -> Spent:
     return Spent(
-        sum([each.calls for each in held]),
-        sum([each.seconds for each in held], 0.0),
-        sum([each.allocated_bytes for each in held]),
-        sum([each.live_bytes for each in held]),
+        sum([each.calls for each in spent]),
+        sum([each.seconds for each in spent], 0.0),
+        sum([each.allocated_bytes for each in spent]),
+        sum([each.live_bytes for each in spent]),
     )
 
 
@@ -125,32 +127,35 @@ def closing_lines(parts: Sequence[Part], *, alive: bool = False) -> list[Key]:
 
 
 def columns(
-    part: Part, parts: Sequence[Part], lines: Sequence[Sequence[Key]], *, alive: bool = False
-) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
-    """Bytes, time and calls of one realization, line by line, the total last; all realizations use the same units.
+    parts: Sequence[Part], lines: Sequence[Sequence[Key]], *, alive: bool = False
+) -> tuple[list[Column], list[tuple[Cell, ...]]]:
+    """Bytes, time and calls of each realization, line by line, the total last; all use the same units.
 
     Args:
-        part: of the realization.
-        parts: all that stand side by side.
-        lines: of the table, each the sum of some lines of the part.
+        parts: that stand side by side.
+        lines: of the table, each the sum of some lines of a part.
         alive: whether bytes alive at the peak have a column.
     """
-    size_unit = fmt.common_unit(max(other.total.allocated_bytes for other in parts), fmt.BYTES)
-    time_unit = fmt.common_unit(max(other.total.seconds for other in parts), fmt.SECONDS)
-    spent = [_sum(part, line) for line in lines]
-    made = [
-        (size_unit.name, summed(each(spent, "allocated_bytes"), part.total.allocated_bytes, size_unit)),
-        (time_unit.name, summed(each(spent, "seconds"), part.total.seconds, time_unit)),
-        ("calls", _counts([None if line is None else line.calls for line in spent])),
-    ]
-    if alive:
-        unit = fmt.common_unit(max(other.total.live_bytes for other in parts), fmt.BYTES)
-        peak = part.total.live_bytes if part.profile.alive_at_peak else None
-        live = each(spent, "live_bytes") if peak is not None else [None] * len(spent)
-        made.append((f"alive at\npeak, {unit.name}", summed(live, peak, unit)))
-    heads = [f"{part.name}\n{made[0][0]}", *(head for head, _ in made[1:])]
-    cells = list(zip(*(cells for _, cells in made), strict=True))
-    return tuple(Column(head, group=part.name) for head in heads), cells
+    size_unit = fmt.common_unit(max([part.total.allocated_bytes for part in parts]), fmt.BYTES)
+    time_unit = fmt.common_unit(max([part.total.seconds for part in parts]), fmt.SECONDS)
+    live_unit = fmt.common_unit(max([part.total.live_bytes for part in parts]), fmt.BYTES)
+    heads = [size_unit.name, time_unit.name, "calls", *([f"alive at\npeak, {live_unit.name}"] if alive else [])]
+    cells: list[list[Cell]] = []
+    for part in parts:
+        spent, total = [_sum(part, line) for line in lines], part.total
+        cells.append(summed(each(spent, "allocated_bytes"), total.allocated_bytes, size_unit))
+        cells.append(summed(each(spent, "seconds"), total.seconds, time_unit))
+        cells.append(_counts(each(spent, "calls")))
+        if alive and part.profile.alive_at_peak:
+            cells.append(summed(each(spent, "live_bytes"), total.live_bytes, live_unit))
+        elif alive:
+            cells.append([_NOTHING] * (len(spent) + 1))
+    return [column for part in parts for column in side_columns(part.name, heads)], list(zip(*cells, strict=True))
+
+
+def side_columns(name: str, heads: Sequence[str]) -> list[Column]:
+    """The columns of one realization, whose name stands above the first."""
+    return [Column(head if number else f"{name}\n{head}", group=name) for number, head in enumerate(heads)]
 
 
 def each(spent: Sequence[Spent | None], quantity: str) -> list[float | None]:
@@ -163,24 +168,16 @@ def _sum(part: Part, line: Sequence[Key]) -> Spent | None:
     return held[0] if len(held) == 1 else _total(held) if held else None
 
 
-def summed(values: Sequence[float | None], total: float | None, unit: fmt.Unit) -> list[Cell]:
+def summed(values: Sequence[float | None], total: float, unit: fmt.Unit) -> list[Cell]:
     """Cells of one column in one unit, the total last; what is printed adds up."""
-    if total is None:
-        return [Cell(fmt.NOTHING)] * (len(values) + 1)
-    decimals = 0 if unit.whole else 1
-    tick = unit.size / 10**decimals
-    present = [value for value in values if value is not None]
-    rounded = iter(fmt.apportion(present, total, tick))
-    base = next((name for units, name in _BASES if unit in units), "")
-
-    scale, digits = 10**decimals, f",.{decimals}f"
-
-    def told(ticks: int, value: float) -> Cell:
-        return Cell(format(ticks / scale, digits), value, base)
-
-    cells = [Cell(fmt.NOTHING) if value is None else told(next(rounded), value) for value in values]
-    return [*cells, told(round(total / tick), total)]
+    scale, pattern = (1, "{:,.0f}") if unit.whole else (10, "{:,.1f}")
+    tick = unit.size / scale
+    ticks = fmt.apportion([value for value in values if value is not None], total, tick)
+    texts = iter([pattern.format(number / scale) for number in (*ticks, round(total / tick))])
+    base = _BASES.get(unit, "")
+    return [_NOTHING if value is None else Cell(next(texts), value, base) for value in (*values, total)]
 
 
-def _counts(numbers: Sequence[int | None]) -> list[Cell]:
-    return [Cell(fmt.count(number or None), number) for number in (*numbers, sum(number or 0 for number in numbers))]
+def _counts(numbers: Sequence[float | None]) -> list[Cell]:
+    total = sum([number or 0 for number in numbers])
+    return [Cell(fmt.count(number or None), number) for number in (*numbers, total)]

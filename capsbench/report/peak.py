@@ -9,7 +9,7 @@ from capsbench.measure.steptrace import VOTES
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, seed_notes, title
-from capsbench.report.parts import TOTAL, UNATTRIBUTED, is_resident, summed
+from capsbench.report.parts import TOTAL, UNATTRIBUTED, is_resident, side_columns, summed
 from capsbench.report.table import Cell, Column, Table, text_cell
 
 TITLE: Final = "Alive at the peak"
@@ -61,12 +61,14 @@ def of_group(group: Group, *, top: int = 10, which: Which = "train_step") -> Ite
     closing = [f"{fmt.count(len(others))} other{'s' if len(others) > 1 else ''}"] if others else []
     names = [tuple(map(text_cell, (row.tensor, row.layer, row.when))) for row in shown]
     names += [tuple(map(text_cell, (text, "", ""))) for text in (*closing, UNATTRIBUTED, TOTAL)]
-    made = [_columns(peak, peaks, lines) for peak in peaks]
+    unit = fmt.common_unit(max([peak.bytes for peak in peaks]), fmt.BYTES)
+    columns = [column for peak in peaks for column in side_columns(peak.name, (unit.name, "%", "blocks"))]
+    cells = zip(*(column for peak in peaks for column in _cells(peak, unit, lines)), strict=True)
     heads = tuple(Column(head, "key", "left") for head in ("tensor", "layer", "made in"))
     yield Table(
         title(TITLE, group),
-        (*heads, *(head for columns, _ in made for head in columns)),
-        tuple((*name, *(cell for _, cells in made for cell in cells[i])) for i, name in enumerate(names)),
+        (*heads, *columns),
+        tuple((*name, *row) for name, row in zip(names, cells, strict=True)),
         context=context(group, STEP_NAMES[which]),
         notes=(_NAMES, *(note for peak in peaks for note in _notes(peak, which)), *seed_notes(group)),
         closing_rows=1,
@@ -105,11 +107,8 @@ def _ranked(peaks: Sequence[_Peak]) -> list[_Row]:
     return sorted(weight, key=lambda row: (-weight[row], row))
 
 
-def _columns(
-    peak: _Peak, peaks: Sequence[_Peak], lines: Sequence[Sequence[_Row]]
-) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
-    """Bytes, share and blocks of one realization; all use the same unit, and each column adds up."""
-    unit = fmt.common_unit(max(other.bytes for other in peaks), fmt.BYTES)
+def _cells(peak: _Peak, unit: fmt.Unit, lines: Sequence[Sequence[_Row]]) -> tuple[list[Cell], ...]:
+    """Bytes, share and blocks of one realization, each of which adds up."""
     held = [[peak.rows[row] for row in line if row in peak.rows] for line in lines]
     sizes = [sum(size for size, _ in line) if line else None for line in held]
     shares = [None if size is None else 100 * size / (peak.bytes or 1) for size in sizes]
@@ -117,9 +116,7 @@ def _columns(
     blocks.append(sum(number or 0 for number in blocks))
     numbers = [Cell(fmt.count(number or None), number) for number in blocks]
     whole = 100.0 if peak.bytes else 0.0
-    cells = zip(summed(sizes, peak.bytes, unit), summed(shares, whole, fmt.PERCENT), numbers, strict=True)
-    heads = (f"{peak.name}\n{unit.name}", "%", "blocks")
-    return tuple(Column(head, group=peak.name) for head in heads), list(cells)
+    return summed(sizes, peak.bytes, unit), summed(shares, whole, fmt.PERCENT), numbers
 
 
 def _notes(peak: _Peak, which: Which) -> Iterator[str]:

@@ -15,7 +15,7 @@ from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, seed_notes, title
 from capsbench.report.ops import event_key
-from capsbench.report.parts import TOTAL, UNATTRIBUTED_LINE, Key, Part, Spent, each, parts, summed
+from capsbench.report.parts import TOTAL, UNATTRIBUTED_LINE, Key, Part, Spent, each, parts, side_columns, summed
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 Bound = Literal["arithmetic", "memory", "overhead"]
@@ -160,17 +160,16 @@ def _columns(
 ) -> tuple[tuple[Column, ...], list[tuple[Cell, ...]]]:
     """What one realization spent on each layer, at which rates, and what bounds it."""
     part = side.part
-    time_unit = fmt.common_unit(max(other.part.total.seconds for other in found), fmt.SECONDS)
-    size_unit = fmt.common_unit(max(other.part.total.allocated_bytes for other in found), fmt.BYTES)
+    time_unit = fmt.common_unit(max([other.part.total.seconds for other in found]), fmt.SECONDS)
+    size_unit = fmt.common_unit(max([other.part.total.allocated_bytes for other in found]), fmt.BYTES)
     spent = [part.lines.get(key) for key in keys]
     times = summed(each(spent, "seconds"), part.total.seconds, time_unit)
     sizes = summed(each(spent, "allocated_bytes"), part.total.allocated_bytes, size_unit)
     rates = [_rates(side.needs.get(key), line, side.ceilings) for key, line in zip(keys, spent, strict=True)]
     rates.append(_rates(_all(side.needs), part.total, side.ceilings))
-    heads = [f"{part.name}\n{time_unit.name}", size_unit.name, "GFLOP\n/s", "GB/s"]
-    columns = [Column(head, group=part.name) for head in heads]
+    shares = () if side.ceilings is None else ("% of\nGEMM", "% of\ncopy")
+    columns = side_columns(part.name, (time_unit.name, size_unit.name, "GFLOP\n/s", "GB/s", *shares))
     if side.ceilings is not None:
-        columns += [Column(head, group=part.name) for head in ("% of\nGEMM", "% of\ncopy")]
         columns.append(Column("bound by", "value", "left", group=part.name))
     return tuple(columns), [(time, size, *rest) for time, size, rest in zip(times, sizes, rates, strict=True)]
 
