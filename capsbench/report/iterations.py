@@ -1,16 +1,16 @@
 """Routing iterations: what each costs within one step, and what one more costs from case to case."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from capsbench.measure.optable import OpEvent, Phase
-from capsbench.record.classes import chosen, different, examples, grouped, told
+from capsbench.record.classes import chosen, different, examples, grouped, grouped_places, told
 from capsbench.record.schema import Record
 from capsbench.record.stored_rows import values_of
 from capsbench.report import format as fmt
@@ -51,22 +51,26 @@ def iteration_tables(
 
 def sloped_networks(records: Sequence[Record]) -> set[str]:
     """The networks with a slope."""
-    return {cases[0].case.network for cases in _by_work(examples(records)).values() if len(_counts(cases)) > 1}
+    of_work = grouped(_routed(examples(records)), _work).values()
+    return {cases[0].case.network for cases in of_work if len(different(cases, _iterations)) > 1}
 
 
 def slope_tables(records: Sequence[Record]) -> Iterator[Table]:
     """What one more iteration costs; one table, or none where no case has two counts."""
-    found = [_Work(cases[0], cases) for cases in _by_work(records).values() if len(_counts(cases)) > 1]
+    found = [work for work in _works(_routed(records)) if len(work.counts) > 1]
     if found:
         yield table_of_items("One more routing iteration", _FIELDS, found, (_SLOPE_NOTE,))
 
 
-def slope(points: Sequence[tuple[int, float]]) -> float | None:
-    """Least-squares slope of values over iteration counts; None with fewer than two counts."""
-    finite = [point for point in points if isfinite(point[1])]
-    if len({count for count, _ in finite}) < 2:
+def slope(iterations: NDArray[np.int64], values: NDArray[np.float64]) -> float | None:
+    """Least-squares slope of values over iteration counts, [cases] both; None with fewer than two counts.
+
+    A value that is not finite is no point of the line.
+    """
+    finite = np.isfinite(values)
+    counts, values = iterations[finite].astype(np.float64), values[finite]
+    if not len(counts) or counts.min() == counts.max():
         return None
-    counts, values = np.array(finite, dtype=np.float64).T
     counts -= counts.mean()
     return float(counts @ (values - values.mean()) / (counts @ counts))
 
@@ -105,42 +109,56 @@ def of_group(
     )
 
 
-def _by_work(records: Sequence[Record]) -> dict[tuple[object, ...], Sequence[Record]]:
-    """The cases that route, by everything but their iteration count and seed."""
-    return grouped(chosen(records, lambda record: record.case.routing_iterations is not None), _work)
+def _routed(records: Sequence[Record]) -> Sequence[Record]:
+    """The cases that route."""
+    return chosen(records, lambda record: record.case.routing_iterations is not None)
 
 
 def _work(record: Record) -> tuple[object, ...]:
+    """All of a case but its iteration count and seed."""
     case = record.case
     what = (case.network, case.dataset, case.backend, case.mode, case.batch)
     return *what, case.device, case.threads, case.devices, case.precision, case.allocator
 
 
-def _counts(records: Sequence[Record]) -> list[int]:
-    """The different iteration counts, ascending."""
-    return sorted(different(records, lambda record: record.case.routing_iterations or 0))
+def _iterations(record: Record) -> int:
+    return record.case.routing_iterations or 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Work:
-    """Cases that differ in their iteration count and seed only; the first stands for what they share."""
+    """Cases that differ in their iteration count and seed only.
+
+    Attributes:
+        first: stands for what they share.
+        iterations: of each, [cases].
+        values: by metric, [cases] each; NaN where a case has none.
+    """
 
     first: Record
-    cases: Sequence[Record]
+    iterations: NDArray[np.int64]
+    values: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def counts(self) -> list[int]:
+        """The different iteration counts, ascending."""
+        return sorted(set(self.iterations.tolist()))
+
+
+def _works(records: Sequence[Record]) -> Iterator[_Work]:
+    iterations = np.array(told(records, _iterations), dtype=np.int64)
+    values = {name: np.array(values_of(records, name), dtype=np.float64) for _, name, _ in _SLOPES}
+    for places in grouped_places(records, _work).values():
+        mine = {name: column[places] for name, column in values.items()}
+        yield _Work(records[int(places[0])], iterations[places], mine)
 
 
 def _slope_cell(work: _Work, *, metric: str, text: Callable[[float | None], str]) -> Cell:
-    return cell(slope(_points(work.cases, metric)), text)
+    return cell(slope(work.iterations, work.values[metric]), text)
 
 
 def _most_points(work: _Work) -> Cell:
-    return cell(max(len(_points(work.cases, metric)) for _, metric, _ in _SLOPES), fmt.count)
-
-
-def _points(cases: Sequence[Record], metric: str) -> list[tuple[int, float]]:
-    """Iteration count and value of each case that has the metric."""
-    held = zip(told(cases, lambda record: record.case.routing_iterations or 0), values_of(cases, metric), strict=True)
-    return [(count, value) for count, value in held if value is not None]
+    return cell(max(int(np.isfinite(column).sum()) for column in work.values.values()), fmt.count)
 
 
 _SLOPE_NOTE: Final = "least-squares slope over all cases that differ in their iteration count and seed only."
@@ -148,7 +166,7 @@ _FIELDS: Final[tuple[Field[_Work], ...]] = (
     *attributes((*KEY_ATTRIBUTES[:-1], *SETTING_ATTRIBUTES), "first"),
     Field(
         Column("iterations", "key", "left", shared="iterations {}"),
-        lambda work: text_cell(", ".join(map(str, _counts(work.cases)))),
+        lambda work: text_cell(", ".join(map(str, work.counts))),
     ),
     Field(Column("points", "key", shared="points {}"), _most_points),
     *(Field(Column(head), partial(_slope_cell, metric=metric, text=text)) for head, metric, text in _SLOPES),

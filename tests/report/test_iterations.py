@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,14 +59,16 @@ def test_what_does_not_route_has_a_line_of_its_own():
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6, unique=True), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_points_on_a_line_have_its_slope(counts, offset, rise):
     """The slope of values that grow evenly is what they grow by."""
-    points = [(count, offset + rise * count) for count in counts]
-    assert slope(points) == pytest.approx(rise, rel=1e-6, abs=1e-6)
+    iterations = np.array(counts)
+    assert slope(iterations, offset + rise * iterations) == pytest.approx(rise, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize("points", [[], [(2, 1.0)], [(2, 1.0), (2, 3.0)], [(1, 1.0), (2, float("nan"))]])
-def test_one_count_has_no_slope(points):
+@pytest.mark.parametrize(
+    ("iterations", "values"), [([], []), ([2], [1.0]), ([2, 2], [1.0, 3.0]), ([1, 2], [1.0, float("nan")])]
+)
+def test_one_count_has_no_slope(iterations, values):
     """With fewer than two counts, or nothing finite at one of them, nothing is said of the slope."""
-    assert slope(points) is None
+    assert slope(np.array(iterations, dtype=int), np.array(values)) is None
 
 
 def test_the_slope_is_by_all_cases_that_differ_in_count_and_seed():
