@@ -7,7 +7,7 @@ own, the verdict is `not comparable`, with the reasons.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from operator import attrgetter
 from statistics import fmean
@@ -20,7 +20,7 @@ from capsbench.dataset import protocols
 from capsbench.dataset.transform import Transform
 from capsbench.record.claims import TIMES, Claim
 from capsbench.record.classes import different, grouped_places, taken, told
-from capsbench.record.schema import Record
+from capsbench.record.schema import Record, SplitFacts
 from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
 from capsbench.stats.interval import wilson_interval
@@ -122,7 +122,7 @@ def compare(claims: Sequence[Claim], records: Sequence[Record], transforms: Tran
         yield from _merged(claim, known[key], transforms)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Measured:
     """What records measured of a metric, in a claim's unit.
 
@@ -143,6 +143,21 @@ class _Measured:
     images: tuple[int, ...]
     value: float
     interval: tuple[float, float] | None
+
+    @cached_property
+    def first(self) -> Record:
+        """Stands for what they share."""
+        return self.records[0]
+
+    @cached_property
+    def trained_on(self) -> Sequence[SplitFacts | None]:
+        """The different images."""
+        return different(self.records, lambda record: record.data.get("train"))
+
+    @cached_property
+    def tested_on(self) -> Sequence[SplitFacts | None]:
+        """Likewise."""
+        return different(self.records, lambda record: record.data.get("test"))
 
 
 def _measured(claim: Claim, records: Sequence[Record]) -> Iterator[_Measured]:
@@ -178,7 +193,7 @@ def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) ->
     alike: dict[tuple[object, ...], list[tuple[Comparison, _Measured]]] = {}
     for number, measured in enumerate(found):
         each = _comparison(claim, measured, transforms)
-        case = each.records[0].case
+        case = measured.first.case
         apart = () if each.verdict == "not comparable" else (number,)
         alike.setdefault((each.why, case.network, case.dataset, *apart), []).append((each, measured))
     for same in alike.values():
@@ -194,7 +209,7 @@ def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) ->
 
 def _comparison(claim: Claim, measured: _Measured, transforms: Transforms) -> Comparison:
     records, value, interval = measured.records, measured.value, measured.interval
-    reasons = list(_differences(claim, records, transforms))
+    reasons = list(_differences(claim, measured, transforms))
     if reasons:
         verdict, why = _not_comparable(reasons)
     elif claim.metric == "parameters":
@@ -224,9 +239,9 @@ def _basis(claim: Claim, records: Sequence[Record]) -> str:
     return f"{told}, by chance on {images} test images{length}"
 
 
-def _differences(claim: Claim, records: Sequence[Record], transforms: Transforms) -> Iterator[str]:
+def _differences(claim: Claim, measured: _Measured, transforms: Transforms) -> Iterator[str]:
     """Why the two cannot be compared, what weighs most first."""
-    first = records[0]
+    first = measured.first
     yield from claim.reasons
     protocol = claim.protocol or claim.dataset
     if protocol != first.case.dataset:
@@ -243,16 +258,16 @@ def _differences(claim: Claim, records: Sequence[Record], transforms: Transforms
             yield f"batch {first.case.batch}, the claim's {claim.batch or 'not told'}"
         yield f"times of another device ({claim.device})"
         return
-    yield from _split_differences("tested", "test", claim.tested_on, records)
-    yield from _split_differences("trained", "train", claim.trained_on, records)
+    yield from _split_differences("tested", claim.tested_on, measured.tested_on)
+    yield from _split_differences("trained", claim.trained_on, measured.trained_on)
     yield from _preparation_difference(claim, transforms.get(first.case.dataset))
     epochs = first.metrics["epoch_seconds"].samples if "epoch_seconds" in first.metrics else ()
     if claim.epochs and len(epochs) != claim.epochs:
         yield f"trained for {len(epochs) or 'an unknown number of'} epochs, the claim's for {claim.epochs}"
 
 
-def _split_differences(done: str, split: str, theirs: int | None, records: Sequence[Record]) -> Iterator[str]:
-    for facts in different(records, lambda record: record.data.get(split)):
+def _split_differences(done: str, theirs: int | None, ours: Sequence[SplitFacts | None]) -> Iterator[str]:
+    for facts in ours:
         if facts is None:
             yield f"on how many images this was {done} is not recorded"
         elif theirs is None:
