@@ -65,7 +65,7 @@ def compare(
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations
-    from capsbench.report.export import PIECES
+    from capsbench.report.export import WRITERS
 
     most = rows_of(rows)
     stores = open_run(results, a), open_run(results, b)
@@ -81,7 +81,7 @@ def compare(
     said = [*explanations(changes), *held, *summary(changes, pairing, unchanged), *told_apart, *_surroundings(*stores)]
     if format_ is not None:
         counts = verdict_table(changes, tuple(store.run_id for store in stores), said, unchanged)
-        sys.stdout.writelines(PIECES[format_]([counts, *tables]))
+        sys.stdout.writelines(WRITERS[format_].text([counts, *tables]))
     else:
         screen = console()
         for table in tables:

@@ -41,11 +41,11 @@ def export(
     results: ResultsOption = Path("results"),
 ) -> None:
     """Write the tables of a stored run, with units, spread and exact values."""
-    from capsbench.report.export import PIECES
+    from capsbench.report.export import WRITERS
     from capsbench.report.nameless import nameless
 
     chosen = _Chosen(lambda wanted: _tables(run, case, results, top, wanted), table)
-    pieces = PIECES[format_](map(nameless, chosen) if anonymous else chosen)
+    pieces = WRITERS[format_].text(map(nameless, chosen) if anonymous else chosen)
     if output is None:
         sys.stdout.writelines(pieces)
         return

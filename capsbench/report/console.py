@@ -15,9 +15,8 @@ from rich.text import Text
 from capsbench.report.rows import shortened
 from capsbench.report.table import Cell, Column, Table, cut
 from capsbench.report.tables import Report
+from capsbench.report.widths import GAP, column_widths, may_fold
 
-_GAP: Final = 2
-_SENTENCE: Final = 24
 # A line under the header and one above the total; an ASCII box takes its place where the encoding has no such line.
 _BOX: Final = Box("    \n    \n ── \n    \n ── \n    \n    \n    \n")
 _GREEN, _YELLOW = ("ok", "yes", "holds", "agrees"), ("unsupported", "cannot be checked here", "not comparable")
@@ -48,10 +47,10 @@ def print_table(table: Table, screen: Console, rows: int | None = None) -> None:
     for line in _filled(table.context, screen.width):
         screen.print(Text(line, style="dim"), soft_wrap=True)
     widths = column_widths(table, screen.width)
-    for number, block in enumerate(cut(table, widths, screen.width, _GAP)):
+    for number, block in enumerate(cut(table, widths, screen.width, GAP)):
         if number:
             screen.print()
-        needed = sum(widths[i] + _GAP for i in block)
+        needed = sum(widths[i] + GAP for i in block)
         # Where not even one column fits, the terminal may wrap the line; rich would cut numbers to make it fit.
         fitting = screen if needed <= screen.width else console(screen.file, needed)
         fitting.print(_block(table, block, widths))
@@ -69,14 +68,14 @@ def print_notes(notes: Sequence[str], screen: Console) -> None:
 
 
 def _block(table: Table, block: Sequence[int], widths: Sequence[int]) -> RichTable:
-    drawn = RichTable(box=_BOX, padding=(0, _GAP - 1, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
+    drawn = RichTable(box=_BOX, padding=(0, GAP - 1, 0, 0), show_edge=False, pad_edge=False, header_style="bold")
     for index in block:
         column = table.columns[index]
         drawn.add_column(
             Text(column.header),
             justify=column.align,
             width=widths[index],
-            no_wrap=not _may_fold(column),
+            no_wrap=not may_fold(column),
             overflow="fold",
         )
     closing = len(table.rows) - table.closing_rows
@@ -102,44 +101,3 @@ def _filled(items: Sequence[str], width: int) -> list[str]:
         else:
             lines.append(item)
     return lines
-
-
-def _may_fold(column: Column) -> bool:
-    """Names and sentences may go on in a second line; numbers never."""
-    return column.align == "left" and column.role != "status"
-
-
-def column_widths(table: Table, screen_width: int) -> list[int]:
-    """Characters of each column of a table, as `widths_of` has them."""
-    rows = [[cell.text for cell in row] for row in table.rows]
-    return widths_of(table.columns, list(zip(*rows, strict=True)) or [()] * len(table.columns), screen_width)
-
-
-def widths_of(columns: Sequence[Column], texts: Sequence[Sequence[str]], screen_width: int) -> list[int]:
-    """Characters of each column: names fold at a quarter of the screen, sentences at what is left for them.
-
-    That is what all other columns leave, where it is enough to read; else what keys leave, in a block of its own.
-
-    Args:
-        columns: of a table.
-        texts: of each column those of all rows.
-        screen_width: characters.
-    """
-    widths = [
-        max(cell_len(text) for text in [*column.header.split("\n"), *dict.fromkeys(told)])
-        for column, told in zip(columns, texts, strict=True)
-    ]
-    for index, column in enumerate(columns):
-        if _may_fold(column) and column.role == "key":
-            widths[index] = min(widths[index], max(16, screen_width // 4))
-    sentences = [i for i, column in enumerate(columns) if _is_sentence(column, widths[i])]
-    beside = sum(width + _GAP for index, width in enumerate(widths) if index not in sentences)
-    if screen_width - beside < _SENTENCE:
-        beside = sum(widths[index] + _GAP for index, column in enumerate(columns) if column.role != "value")
-    for index in sentences:
-        widths[index] = min(widths[index], max(_SENTENCE, screen_width - beside))
-    return widths
-
-
-def _is_sentence(column: Column, width: int) -> bool:
-    return _may_fold(column) and column.role == "value" and width > _SENTENCE

@@ -22,31 +22,36 @@ NOTE: Final = "#. "
 T = TypeVar("T")
 
 
-def pieces(tables: Iterable[Table]) -> Iterator[str]:
-    """The tables, an empty line between two of them."""
+def pieces(table: Table) -> Iterator[str]:
+    """The text of a table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([TITLE + table.title])
+    units = [_unit(table, index) for index in range(len(table.columns))]
+    heads = [_head(column) for column in table.columns]
+    writer.writerow(_beside(heads, [f"{head} [{unit}]" for head, unit in zip(heads, units, strict=True)], units))
+    for columns in columns_of(table):
+        texts: list[list[Any]] = [[each.text for each in column] for column in columns]
+        # The writer writes all digits of a number, and nothing for None.
+        exact: list[list[Any]] = [[each.value for each in column] for column in columns]
+        writer.writerows(zip(*_beside(texts, exact, units), strict=True))
+        yield _taken(text)
+    writer.writerows([[CONTEXT + each] for each in table.context])
+    writer.writerows([[NOTE + each] for each in table.notes])
+    yield _taken(text)
+
+
+def together(tables: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The texts of tables, an empty line between two of them."""
     for number, table in enumerate(tables):
         if number:
-            text.write("\n")
-        writer.writerow([TITLE + table.title])
-        units = [_unit(table, index) for index in range(len(table.columns))]
-        heads = [_head(column) for column in table.columns]
-        writer.writerow(_beside(heads, [f"{head} [{unit}]" for head, unit in zip(heads, units, strict=True)], units))
-        for columns in columns_of(table):
-            texts: list[list[Any]] = [[each.text for each in column] for column in columns]
-            # The writer writes all digits of a number, and nothing for None.
-            exact: list[list[Any]] = [[each.value for each in column] for column in columns]
-            writer.writerows(zip(*_beside(texts, exact, units), strict=True))
-            yield _taken(text)
-        writer.writerows([[CONTEXT + each] for each in table.context])
-        writer.writerows([[NOTE + each] for each in table.notes])
-        yield _taken(text)
+            yield "\n"
+        yield from table
 
 
 def write(tables: Iterable[Table]) -> str:
     """The whole text."""
-    return "".join(pieces(tables))
+    return "".join(together(map(pieces, tables)))
 
 
 def _taken(text: io.StringIO) -> str:

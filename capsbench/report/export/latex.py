@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Final
 
-from capsbench.report.console import widths_of
 from capsbench.report.export.columns import columns_of
 from capsbench.report.table import Column, Table, cut
+from capsbench.report.widths import widths_of
 
 _ESCAPES: Final[Mapping[str, str]] = {
     "\\": r"\textbackslash{}",
@@ -54,29 +54,8 @@ _FLOATS: Final = 16
 _EM_A_CHARACTER: Final = 0.5
 
 
-def pieces(tables: Iterable[Table]) -> Iterator[str]:
-    """The tables, each a float of its own, or several, with its notes below."""
-    yield "% \\usepackage{booktabs}\n% \\usepackage[T1]{fontenc}\n% \\usepackage{textcomp}\n"
-    for number, part in enumerate(part for table in tables for part in _floats(table)):
-        # LaTeX holds a few dozen floats back at most; whoever exports more has no text between them.
-        between = "" if number == 0 else "\n" if number % _FLOATS else "\n\\clearpage\n"
-        yield between + part
-    yield "\n"
-
-
-def write(tables: Iterable[Table]) -> str:
-    """The whole text."""
-    return "".join(pieces(tables))
-
-
-def escape(text: str) -> str:
-    """A text that stands for itself; a letter that is not ASCII, and no sign known here, becomes a question mark."""
-    told = " ".join(text.split()).translate(_TRANSLATION)
-    return told if told.isascii() else "".join(c if c.isascii() else "?" for c in told)
-
-
-def _floats(table: Table) -> Iterator[str]:
-    """A float for each part; the notes are in the last."""
+def pieces(table: Table) -> Iterator[str]:
+    """A float for each part of a table; the notes are in the last."""
     columns = _texts(table)
     widths = widths_of(table.columns, columns, _WIDTH)
     parts = [
@@ -91,6 +70,27 @@ def _floats(table: Table) -> Iterator[str]:
         part = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
         notes = table.notes if number == len(parts) else ()
         yield "\n".join(_lines(table, f"{table.title}{part}", made, rows, notes))
+
+
+def together(tables: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The floats of tables, and what they need."""
+    yield "% \\usepackage{booktabs}\n% \\usepackage[T1]{fontenc}\n% \\usepackage{textcomp}\n"
+    for number, part in enumerate(part for table in tables for part in table):
+        # LaTeX holds a few dozen floats back at most; whoever exports more has no text between them.
+        between = "" if number == 0 else "\n" if number % _FLOATS else "\n\\clearpage\n"
+        yield between + part
+    yield "\n"
+
+
+def write(tables: Iterable[Table]) -> str:
+    """The whole text."""
+    return "".join(together(map(pieces, tables)))
+
+
+def escape(text: str) -> str:
+    """A text that stands for itself; a letter that is not ASCII, and no sign known here, becomes a question mark."""
+    told = " ".join(text.split()).translate(_TRANSLATION)
+    return told if told.isascii() else "".join(c if c.isascii() else "?" for c in told)
 
 
 def _texts(table: Table) -> list[list[str]]:

@@ -13,16 +13,36 @@ _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&@$^=-])")
 _LINK: Final = re.compile(r"(://|www\.)")
 
 
-def pieces(tables: Iterable[Table]) -> Iterator[str]:
-    """The tables, each below its title."""
-    lines = (line for table in tables for line in _lines(table))
-    yield next(lines, "")
-    yield from (f"\n{line}" for line in lines)
+def pieces(table: Table) -> Iterator[str]:
+    """A table below its title."""
+    yield f"### {escape(table.title)}\n\n"
+    if table.context:
+        yield f"{escape(' · '.join(table.context))}\n\n"
+    yield _row([escape(column.header) for column in table.columns])
+    yield _row([":---" if column.align == "left" else "---:" for column in table.columns])
+    closing = len(table.rows) - table.closing_rows
+    first = 0
+    for columns in columns_of(table):
+        rows = list(zip(*map(_escaped, columns), strict=True))
+        yield "".join(map(_row, rows[: closing - first]))
+        yield "".join(_row([f"**{text}**" if text else "" for text in row]) for row in rows[closing - first :])
+        first += len(rows)
+    if table.notes:
+        yield "\n"
+        yield from (f"- {escape(note)}\n" for note in table.notes)
+
+
+def together(tables: Iterable[Iterable[str]]) -> Iterator[str]:
+    """The tables one below the other, an empty line between two."""
+    for number, table in enumerate(tables):
+        if number:
+            yield "\n"
+        yield from table
 
 
 def write(tables: Iterable[Table]) -> str:
     """The whole text."""
-    return "".join(pieces(tables))
+    return "".join(together(map(pieces, tables)))
 
 
 @lru_cache(maxsize=4096)
@@ -32,25 +52,9 @@ def escape(text: str) -> str:
     return _LINK.sub(lambda found: f"{found[1][0]}&#8203;{found[1][1:]}", told)
 
 
-def _lines(table: Table) -> Iterator[str]:
-    yield from (f"### {escape(table.title)}", "")
-    if table.context:
-        yield from (escape(" · ".join(table.context)), "")
-    yield _row([escape(column.header) for column in table.columns])
-    yield _row([":---" if column.align == "left" else "---:" for column in table.columns])
-    closing = len(table.rows) - table.closing_rows
-    rows = (row for columns in columns_of(table) for row in zip(*map(_escaped, columns), strict=True))
-    for number, texts in enumerate(rows):
-        yield _row([f"**{text}**" if text else "" for text in texts] if number >= closing else texts)
-    yield ""
-    if table.notes:
-        yield from (f"- {escape(note)}" for note in table.notes)
-        yield ""
-
-
 def _escaped(cells: Sequence[Cell]) -> list[str]:
     return written(cells, lambda cell: escape(cell.text))
 
 
 def _row(texts: Sequence[str]) -> str:
-    return f"| {' | '.join(texts)} |"
+    return f"| {' | '.join(texts)} |\n"

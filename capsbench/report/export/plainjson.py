@@ -20,23 +20,11 @@ _quoted = json.encoder.encode_basestring
 _text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
-def pieces(tables: Iterable[Table]) -> Iterator[str]:
-    """One object with the key `tables`; a value that is not finite is null, and its text says what it is."""
-    yield '{\n "tables": ['
-    number = 0
-    for number, table in enumerate(tables, 1):
-        yield ("," if number > 1 else "") + "\n  "
-        yield from _table(table)
-    yield ("\n " if number else "") + "]\n}\n"
+def pieces(table: Table) -> Iterator[str]:
+    """A table as `json.dumps(table, indent=1)` has it.
 
-
-def write(tables: Iterable[Table]) -> str:
-    """The whole text."""
-    return "".join(pieces(tables))
-
-
-def _table(table: Table) -> Iterator[str]:
-    """As `json.dumps(table, indent=1)` has it, row by row."""
+    A value that is not finite is null, and its text says what it is.
+    """
     text = _ENCODER.encode(plain(replace(table, rows=()), defaults=True)).replace("\n", "\n  ")
     before, after = text.split(_NO_ROWS, 1) if table.rows else (text, "")
     yield before
@@ -46,6 +34,21 @@ def _table(table: Table) -> Iterator[str]:
         yield begun + ",".join([f"\n    [{','.join(row)}\n    ]" for row in rows])
         begun = ","
     yield f"\n   ]{after}" if table.rows else after
+
+
+def together(tables: Iterable[Iterable[str]]) -> Iterator[str]:
+    """One object with the key `tables`."""
+    yield '{\n "tables": ['
+    number = 0
+    for number, table in enumerate(tables, 1):
+        yield ("," if number > 1 else "") + "\n  "
+        yield from table
+    yield ("\n " if number else "") + "]\n}\n"
+
+
+def write(tables: Iterable[Table]) -> str:
+    """The whole text."""
+    return "".join(together(map(pieces, tables)))
 
 
 def _cell(cell: Cell) -> str:
