@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from fnmatch import fnmatchcase
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -14,9 +14,13 @@ from capsbench.cli.options import ResultsOption
 from capsbench.errors import BadInput
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from capsbench.record.ceilings import DeviceCeilings
+    from capsbench.record.claims import Ledger
+    from capsbench.record.schema import Record
     from capsbench.report.groups import Wanted
+    from capsbench.report.sections import Sections
     from capsbench.report.table import Table
     from capsbench.report.tables import Report
 
@@ -44,13 +48,19 @@ def export(
     from capsbench.report.export import WRITERS
     from capsbench.report.nameless import nameless
 
-    chosen = _Chosen(lambda wanted: _tables(run, case, results, top, wanted), table)
-    pieces = WRITERS[format_].text(map(nameless, chosen) if anonymous else chosen)
+    writer, stored = WRITERS[format_], _read(run, case, results, top)
+
+    def text(each: Table) -> Iterator[str]:
+        return writer.pieces(nameless(each) if anonymous else each)
+
+    tables = _Counted(_texts(stored, lambda title: table is None or fnmatchcase(title, table), text))
+    if not tables.any:
+        raise BadInput(f"no table is called {table!r}; there are {', '.join(_titles(stored))}", "--table")
     if output is None:
-        sys.stdout.writelines(pieces)
+        sys.stdout.writelines(writer.together(tables))
         return
-    _write(pieces, output)
-    typer.echo(f"{output}: {chosen.count} table{'s' * (chosen.count != 1)}")
+    _write(writer.together(tables), output)
+    typer.echo(f"{output}: {tables.count} table{'s' * (tables.count != 1)}")
 
 
 def _write(pieces: Iterator[str], output: Path) -> None:
@@ -64,48 +74,39 @@ def _write(pieces: Iterator[str], output: Path) -> None:
         raise BadInput(f"cannot write there: {error.strerror or error}", str(output)) from None
 
 
-class _Chosen:
-    """The tables with a title like a glob, one after the other, and how many there were.
+class _Counted:
+    """The texts of tables, and how many there were; whether there are any is known before anything is written."""
 
-    Raises:
-        BadInput: there is none, said before the first is asked for.
-    """
-
-    def __init__(self, make: Callable[[Wanted], Iterator[Table]], glob: str | None) -> None:
+    def __init__(self, texts: Iterator[Iterable[str]]) -> None:
         self.count = 0
+        self._first = list(islice(texts, 1))
+        self._others = texts
 
-        def wanted(title: str) -> bool:
-            return glob is None or fnmatchcase(title, glob)
+    @property
+    def any(self) -> bool:
+        return bool(self._first)
 
-        self._others = (table for table in make(wanted) if wanted(table.title))
-        self._first = next(self._others, None)
-        if glob is not None and self._first is None:
-            titles = dict.fromkeys(table.title for table in make(lambda _: True))
-            raise BadInput(f"no table is called {glob!r}; there are {', '.join(titles) or 'none'}", "--table")
-
-    def __iter__(self) -> Iterator[Table]:
-        for each in chain([self._first] if self._first else [], self._others):
+    def __iter__(self) -> Iterator[Iterable[str]]:
+        for each in chain(self._first, self._others):
             self.count += 1
             yield each
 
 
-def _notes(whole: Report) -> Iterator[Table]:
-    """What is said of cases below the tables, under the numbers that stand beside their status."""
-    from capsbench.report.table import Column, Table, text_cell
+class _Stored(NamedTuple):
+    """A run, and what its tables need to know besides."""
 
-    rows = [(str(number), note) for number, note in enumerate(whole.notes, 1)]
-    rows += [("every case", note) for note in whole.general]
-    columns = (Column("case", "key", "left"), Column("note", align="left"))
-    if rows:
-        yield Table("Notes", columns, tuple(tuple(map(text_cell, row)) for row in rows))
+    records: Sequence[Record]
+    asked: Sections
+    ceilings: Sequence[DeviceCeilings]
+    ledger: Ledger
+    whole: Report
 
 
-def _tables(run: str, case: str | None, results: Path, top: int, wanted: Wanted) -> Iterator[Table]:
-    """All that `show` can print of a run; tables of profiled steps only with a wanted title, for these take long."""
+def _read(run: str, case: str | None, results: Path, top: int) -> _Stored:
     from capsbench.cli.show import known_ceilings, whole_report
     from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.record.store import open_run
-    from capsbench.report.sections import Sections, section_tables
+    from capsbench.report.sections import Sections
 
     store, ledger = open_run(results, run), read_ledger(ledger_path(results))
     records, ceilings = store.stored_records(case), known_ceilings(store, results)
@@ -114,6 +115,45 @@ def _tables(run: str, case: str | None, results: Path, top: int, wanted: Wanted)
     # The ops come with the other tables of the same steps, so that no step is read twice.
     asked = Sections(ops="op", layers=True, iterations=True, peak=True, histograms=True, top=top)
     whole = whole_report(records, asked, store, ceilings, ledger, with_ops=False)
+    return _Stored(records, asked, ceilings, ledger, whole)
+
+
+def _texts(stored: _Stored, wanted: Wanted, text: Callable[[Table], Iterable[str]]) -> Iterator[Iterable[str]]:
+    """The texts of all tables that `show` can print of a run, as far as their title is wanted.
+
+    Tables of profiled steps take by far the longest: only those wanted are made, by all cores.
+    """
+    from capsbench.report.export.cores import on_all_cores
+    from capsbench.report.groups import Group, groups, of_one, title
+    from capsbench.report.sections import closing_tables, group_makers
+
+    def texts_of(records: Sequence[Record]) -> list[list[str]]:
+        return [[*text(table)] for table in of_one(Group(records), makers, wanted)]
+
+    makers = group_makers(stored.records, stored.asked, stored.ceilings)
+    of_steps = [each.records for each in groups(stored.records) if any(wanted(title(name, each)) for name in makers)]
+    with on_all_cores(texts_of, of_steps) as of_groups:
+        yield from (text(table) for table in _of_all(stored.whole) if wanted(table.title))
+        yield from chain.from_iterable(of_groups)
+    closing = closing_tables(stored.records, stored.asked, stored.ledger)
+    yield from (text(table) for table in closing if wanted(table.title))
+
+
+def _titles(stored: _Stored) -> dict[str, None]:
+    """Of all tables, in their order."""
+    from capsbench.report.sections import section_tables
+
+    sections = section_tables(stored.records, stored.asked, stored.ceilings, stored.ledger)
+    return dict.fromkeys(table.title for table in chain(_of_all(stored.whole), sections))
+
+
+def _of_all(whole: Report) -> Iterator[Table]:
+    """The tables of all cases, and what is said of some under the numbers that stand beside their status."""
+    from capsbench.report.table import Column, Table, text_cell
+
     yield from whole.each()
-    yield from _notes(whole)
-    yield from section_tables(records, asked, ceilings, ledger, wanted)
+    rows = [(str(number), note) for number, note in enumerate(whole.notes, 1)]
+    rows += [("every case", note) for note in whole.general]
+    columns = (Column("case", "key", "left"), Column("note", align="left"))
+    if rows:
+        yield Table("Notes", columns, tuple(tuple(map(text_cell, row)) for row in rows))

@@ -106,11 +106,14 @@ def by_group(
         makers: what makes tables of a group, by what `title` is given to call them.
         wanted: which tables; of others nothing is read.
     """
-    for found in grouped(records, _WORK).values():
-        group = Group(found)
-        for text, make in makers.items():
-            if wanted(title(text, group)):
-                yield from make(group)
+    return (table for found in grouped(records, _WORK).values() for table in of_one(Group(found), makers, wanted))
+
+
+def of_one(group: Group, makers: Mapping[str, Callable[[Group], Iterable[T]]], wanted: Wanted) -> Iterator[T]:
+    """The tables of a group, as in `by_group`."""
+    for text, make in makers.items():
+        if wanted(title(text, group)):
+            yield from make(group)
 
 
 def sides(

@@ -65,10 +65,15 @@ def section_tables(
         ledger: the published numbers, for the claims.
         wanted: by title, which tables of profiled steps; of others no step is read.
     """
-    makers = dict(_of_a_group(records, asked, ceilings))
+    makers = group_makers(records, asked, ceilings)
     # Group by group, so that of each record ops and layers are read once for all sections.
     tables = by_group(records, makers, wanted)
     yield from few(tables, None if asked.most is None else asked.most * len(makers))
+    yield from closing_tables(records, asked, ledger)
+
+
+def closing_tables(records: Sequence[Record], asked: Sections, ledger: Ledger | None = None) -> Iterator[Table]:
+    """The tables asked for that are not of one group of cases."""
     if asked.iterations:
         yield from slope_tables(records)
     if asked.histograms:
@@ -77,10 +82,16 @@ def section_tables(
         yield from claims_table(records, ledger)
 
 
-def _of_a_group(
+def group_makers(
+    records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings]
+) -> dict[str, Callable[[Group], Iterable[Table]]]:
+    """What makes the tables asked for of cases that do the same work, by what these are called."""
+    return dict(_makers(records, asked, ceilings))
+
+
+def _makers(
     records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings]
 ) -> Iterator[tuple[str, Callable[[Group], Iterable[Table]]]]:
-    """What makes tables of cases that do the same work, and what these are called."""
     top, sort, phase, which = asked.top, asked.sort, asked.phase, asked.which
     if asked.ops:
         yield ops.TITLES[asked.ops], partial(ops.of_group, view=View(asked.ops, top, sort, phase, which))

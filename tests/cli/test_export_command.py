@@ -1,5 +1,6 @@
 """`capsbench export` on a stored run."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -45,6 +46,17 @@ def test_all_tables_are_there_in_each_format(call):
     assert titles["csv"] == titles["json"]
     for title in ("Accuracy", "Cost", "Most expensive ops: em-seed", "Layers: em-seed", "Routing: em-seed", "Notes"):
         assert title in titles["csv"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+@pytest.mark.parametrize("format_", ["csv", "json", "md", "latex"])
+def test_many_processes_write_what_one_does(call, monkeypatch, format_):
+    """Byte for byte, however many cores there are."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    alone = call("--format", format_)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr("capsbench.report.export.cores._LEAST", 1)
+    assert call("--format", format_) == alone
 
 
 def test_a_file_is_written_whole(call, tmp_path):
