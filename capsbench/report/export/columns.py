@@ -19,8 +19,15 @@ def columns_of(table: Table) -> Iterator[Sequence[Sequence[Cell]]]:
 
 def written(cells: Sequence[Cell], write: Callable[[Cell], T]) -> list[T]:
     """Each cell as it is written; one that stands in many rows is written once."""
-    different = {id(cell): cell for cell in cells}
+    keys = list(map(id, cells))
+    different = dict(zip(keys, cells, strict=True))
     if len(different) == len(cells):
         return list(map(write, cells))
     texts = {key: write(cell) for key, cell in different.items()}
-    return [texts[id(cell)] for cell in cells]
+    return [texts[key] for key in keys]
+
+
+def translated(texts: Sequence[str], write: Callable[[str], str]) -> list[str]:
+    """Each text as it is written, the same one once."""
+    known = {text: write(text) for text in dict.fromkeys(texts)}
+    return [known[text] for text in texts]

@@ -5,10 +5,11 @@ float of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from math import ceil
 from typing import Final
 
-from capsbench.report.export.columns import columns_of
+from capsbench.report.export.columns import columns_of, translated
 from capsbench.report.table import Column, Table, cut
 from capsbench.report.widths import widths_of
 
@@ -66,7 +67,7 @@ def pieces(table: Table) -> Iterator[str]:
     made: dict[int, list[str]] = {}
     for number, (block, rows) in enumerate(parts, 1):
         if rows.start == 0:  # columns of the next block, but for keys and status
-            made = {index: made.get(index) or _written(columns[index], widths[index]) for index in block}
+            made = {index: made.get(index) or _cells(columns[index], widths[index]) for index in block}
         part = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
         notes = table.notes if number == len(parts) else ()
         yield "\n".join(_lines(table, f"{table.title}{part}", made, rows, notes))
@@ -102,9 +103,8 @@ def _texts(table: Table) -> list[list[str]]:
     return columns
 
 
-def _written(texts: Sequence[str], width: int) -> list[str]:
-    known = {text: _cell(text, width) for text in dict.fromkeys(texts)}
-    return [known[text] for text in texts]
+def _cells(texts: Sequence[str], width: int) -> list[str]:
+    return translated(texts, partial(_cell, width=width))
 
 
 def _lines(
@@ -117,11 +117,11 @@ def _lines(
     yield r"\toprule"
     yield from _header([table.columns[index] for index in made])
     yield r"\midrule"
-    told = zip(*(texts[rows.start : rows.stop] for texts in made.values()), strict=True)
-    for place, texts in zip(rows, told, strict=True):
-        if place == len(table.rows) - table.closing_rows and place != rows.start:
-            yield r"\midrule"
-        yield _row(texts)
+    told = _rows([texts[rows.start : rows.stop] for texts in made.values()])
+    closing = len(table.rows) - table.closing_rows - rows.start
+    if 0 < closing < len(told):
+        told.insert(closing, r"\midrule")
+    yield from told
     yield from (r"\bottomrule", r"\end{tabular}")
     yield from (rf"\par\smallskip\raggedright {escape(note)}" for note in notes)
     yield r"\end{table}"
@@ -129,11 +129,12 @@ def _lines(
 
 def _folded(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> Sequence[int]:
     """How many lines each row takes; where words end, a fifth of a line is lost."""
-
-    def lines(texts: Sequence[str], width: int) -> list[int]:
-        return [1 if len(text) <= width else ceil(1.2 * len(text) / width) for text in texts]
-
-    return list(map(max, zip(*map(lines, columns, widths), strict=True)))
+    lines = [1] * len(columns[0]) if columns else []
+    for texts, width in zip(columns, widths, strict=True):
+        if max(map(len, texts), default=0) > width:
+            folded = [1 if len(text) <= width else ceil(1.2 * len(text) / width) for text in texts]
+            lines = list(map(max, lines, folded))
+    return lines
 
 
 def _pages(lines: Sequence[int]) -> Iterator[range]:
@@ -152,7 +153,7 @@ def _header(columns: Sequence[Column]) -> Iterator[str]:
     heads = [column.header.split("\n") for column in columns]
     height = max(map(len, heads))
     for line in range(height):
-        yield _row([escape(head[line - height]) if height - line <= len(head) else "" for head in heads])
+        yield from _rows([[escape(head[line - height]) if height - line <= len(head) else ""] for head in heads])
 
 
 def _cell(text: str, width: int) -> str:
@@ -162,7 +163,8 @@ def _cell(text: str, width: int) -> str:
     return rf"\parbox[t]{{{_EM_A_CHARACTER * width:.1f}em}}{{\raggedright {escape(text)}\strut}}"
 
 
-def _row(texts: Sequence[str]) -> str:
+def _rows(columns: Sequence[Sequence[str]]) -> list[str]:
+    first, *others = columns or [[]]
     # The end of the line before would take a bracket or an asterisk for its own.
-    guard = r"\relax " if texts and texts[0].startswith(("[", "*")) else ""
-    return f"{guard}{' & '.join(texts)} \\\\"
+    guarded = [rf"\relax {text}" if text.startswith(("[", "*")) else text for text in first]
+    return [f"{row} \\\\" for row in map(" & ".join, zip(guarded, *others, strict=True))]

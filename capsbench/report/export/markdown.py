@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from functools import lru_cache
 from typing import Final
 
-from capsbench.report.export.columns import columns_of, written
-from capsbench.report.table import Cell, Table
+from capsbench.report.export.columns import columns_of, translated
+from capsbench.report.table import Table
 
 # ASCII punctuation, all of which a backslash takes its meaning from (CommonMark 0.31, 2.4).
 _MARKUP: Final = re.compile(r"([\\`*_{}\[\]()<>#+!|~&@$^=-])")
@@ -23,7 +22,7 @@ def pieces(table: Table) -> Iterator[str]:
     closing = len(table.rows) - table.closing_rows
     first = 0
     for columns in columns_of(table):
-        rows = list(zip(*map(_escaped, columns), strict=True))
+        rows = list(zip(*(translated([cell.text for cell in column], escape) for column in columns), strict=True))
         yield "".join(map(_row, rows[: closing - first]))
         yield "".join(_row([f"**{text}**" if text else "" for text in row]) for row in rows[closing - first :])
         first += len(rows)
@@ -45,15 +44,10 @@ def write(tables: Iterable[Table]) -> str:
     return "".join(together(map(pieces, tables)))
 
 
-@lru_cache(maxsize=4096)
 def escape(text: str) -> str:
     """A text that stands for itself, on one line."""
     told = _MARKUP.sub(r"\\\1", " ".join(text.split()))
     return _LINK.sub(lambda found: f"{found[1][0]}&#8203;{found[1][1:]}", told)
-
-
-def _escaped(cells: Sequence[Cell]) -> list[str]:
-    return written(cells, lambda cell: escape(cell.text))
 
 
 def _row(texts: Sequence[str]) -> str:

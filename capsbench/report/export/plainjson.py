@@ -12,12 +12,11 @@ from pydantic import TypeAdapter, ValidationError
 from capsbench.errors import BadInput
 from capsbench.network.text import plain
 from capsbench.report.export.columns import columns_of, written
-from capsbench.report.table import Cell, Table
+from capsbench.report.table import Cell, Table, Value
 
 _ENCODER: Final = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
 _NO_ROWS, _ROWS = '"rows": []', '"rows": ['
 _quoted = json.encoder.encode_basestring
-_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def pieces(table: Table) -> Iterator[str]:
@@ -52,9 +51,14 @@ def write(tables: Iterable[Table]) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    text, value, unit = cell
-    told = _text(value) if not isinstance(value, float) else repr(value) if math.isfinite(value) else "null"
-    return f'\n     {{\n      "text": {_quoted(text)},\n      "value": {told},\n      "unit": {_quoted(unit)}\n     }}'
+    text, value, unit = _quoted(cell.text), _value(cell.value), _quoted(cell.unit)
+    return f'\n     {{\n      "text": {text},\n      "value": {value},\n      "unit": {unit}\n     }}'
+
+
+def _value(value: Value) -> str:
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else "null"
+    return repr(value) if type(value) is int else json.dumps(value, ensure_ascii=False)
 
 
 def read(text: str) -> tuple[Table, ...]:
