@@ -18,7 +18,7 @@ from capsbench.record.schema import DataParallel, Fingerprint, Parity, Record, S
 Decode = Callable[[bytes, int], Record | None]
 """Reads a whole line, of which it is told the number; None where it is damaged."""
 
-_KEPT_BYTES: Final = 48 << 20
+_KEPT_BYTES: Final = 8 << 20
 """Of lines whose whole records are kept, for tables that look at one more than once; these take a few times more."""
 
 
