@@ -1,6 +1,7 @@
 # A thin door on tox; the environments are described in tox.ini.
 PYTHON ?= python3.11
 TOX := .tools/bin/tox
+WHEELS := .tools/wheels
 
 # The two commits of `make track`, and how it calls asv: FLAGS="--bench quick --factor 1.02".
 BASE ?= main
@@ -19,10 +20,15 @@ track: $(TOX) | .venv
 .venv: | $(TOX)
 	$(TOX) run -e quickstart --notest
 
-# Environments are made two at a time, which is mostly unpacking; tests have the machine for themselves.
-test: $(TOX)
-	$(TOX) run-parallel --notest --parallel 2 --parallel-no-spinner
+# Environments are made two at a time, of wheels that were fetched once; tests have the machine for themselves.
+test: $(WHEELS)/complete
+	PIP_NO_INDEX=1 PIP_FIND_LINKS=$(CURDIR)/$(WHEELS) $(TOX) run-parallel --notest --parallel 2 --parallel-no-spinner
 	$(TOX) run --skip-pkg-install
+
+$(WHEELS)/complete: pyproject.toml tox.ini constraints.txt | $(TOX)
+	rm -rf $(WHEELS)
+	$(TOX) run -e wheels
+	touch $@
 
 # With the tests marked exhaustive, which pyproject.toml leaves out: of two -m, the later one counts.
 test-all: export PYTEST_ADDOPTS = -m ""

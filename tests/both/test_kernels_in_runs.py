@@ -1,10 +1,7 @@
 """One kernel in two frameworks, in a whole run: records say which it was, and both count what it takes."""
 
-import json
-import subprocess
-import sys
-
 import pytest
+from whole_runs import run
 
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
@@ -30,18 +27,8 @@ MODES = ("torch:fused", "torch:chunked", "tensorflow:fused")
 @pytest.fixture(scope="module")
 def records(tmp_path_factory):
     """The records of a run by backend and mode, and what it printed."""
-    folder = tmp_path_factory.mktemp("kernels")
-    (folder / "kernels.yaml").write_text(SUITE)
-    command = [sys.executable, "-m", "capsbench", "run", "kernels.yaml", "--results", "results", "--no-figures"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=500)
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = folder / done.stdout.strip().splitlines()[-1]
-    lines = (run / "records.jsonl").read_text().splitlines()
-    found = {f"{r['case']['backend']}:{r['case']['mode']}": r for r in map(json.loads, lines)}
-    for record in found.values():
-        history = json.loads((run / "artifacts" / record["case"]["id"] / "history.json").read_text())
-        record["losses"] = [loss for epoch in history["epochs"] for loss in epoch["losses"]]
-    return found, done.stdout
+    printed, records = run(tmp_path_factory.mktemp("kernels"), SUITE)
+    return {f"{each['case']['backend']}:{each['case']['mode']}": each for each in records}, printed
 
 
 def test_all_modes_come_through(records):

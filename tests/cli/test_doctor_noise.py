@@ -44,6 +44,13 @@ def call(monkeypatch, capsys, tmp_path):
     return run
 
 
+@pytest.fixture
+def few(monkeypatch):
+    """The command with two pairs, fewer than it takes for its floors to mean something."""
+    monkeypatch.setattr(noise, "FEWEST_PAIRS", 2)
+    return ("doctor", "--noise", "--pairs", "2", "--threads", "1")
+
+
 def test_equal_code_is_timed_in_turns_kept_and_said(call, tmp_path):
     """Eight fresh processes A B B A A B B A, all medians in the file, floors that follow from them, and a table."""
     code, out, err = call(*NOISE, "--backend", "fake:steady")
@@ -82,11 +89,11 @@ def test_the_table_says_the_scatter_of_pairs_beside_that_of_processes():
     assert shown["in turns\n5 a side"].value < 0.05 < shown["in a row\n5 a side"].value
 
 
-def test_on_a_gpu_nobody_takes_turns(call, monkeypatch, tmp_path):
+def test_on_a_gpu_nobody_takes_turns(call, few, monkeypatch, tmp_path):
     """The two processes of a pair run one after the other there, as rounds do that are held to this floor."""
     monkeypatch.setenv("FAKE_DEVICES", "cpu,cuda:0")
     monkeypatch.setattr(runner, "in_turns", lambda *_works: pytest.fail("two at once"))
-    code, _, err = call(*NOISE, "--backend", "fake:fast", "--device", "cuda:0")
+    code, _, err = call(*few, "--backend", "fake:fast", "--device", "cuda:0")
     assert code == 0, err
     [recording] = kept_noise(tmp_path / "results").recordings
     starts = [process.started_seconds for process in recording.processes]
@@ -152,7 +159,7 @@ def test_what_makes_times_noisy_is_said(call, monkeypatch):
     assert "nothing that this system tells of" in call("doctor")[1]
 
 
-def test_a_run_says_the_floor_that_was_known_and_comparisons_use_it(call, tmp_path, mnist_root):
+def test_a_run_says_the_floor_that_was_known_and_comparisons_use_it(call, few, tmp_path, mnist_root):
     """run.json holds the floors without processes, and `compare` says them; a run before them has those kept since."""
     suite = tmp_path / "suite.yaml"
     suite.write_text(
@@ -166,7 +173,7 @@ def test_a_run_says_the_floor_that_was_known_and_comparisons_use_it(call, tmp_pa
     code, out, _ = call("compare", before.run_id, before.run_id)
     assert code == 0
     assert "noise floor: none is known of this machine" in out
-    assert call(*NOISE)[0] == 0  # of the first installed backend that can
+    assert call(*few)[0] == 0  # of the first installed backend that can
     [recording] = kept_noise(tmp_path / "results").recordings
     assert (recording.backend, recording.mode) == ("fake", "fast")
     assert call(*arguments)[0] == 0

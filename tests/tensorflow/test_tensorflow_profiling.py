@@ -15,6 +15,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from capsbench.backend import Setting
 from capsbench.measure.steptrace import summarise
+from capsbench.network.network import with_routing_iterations
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.shapes import bind
 from capsbench_tensorflow import profiling
@@ -34,7 +35,9 @@ def _vote_bytes(case, batch):
 def _traced(name, mode, batch=1):
     """Case, realization, and traces of a train step and of an evaluation after warm-up."""
     image = SMALLER.get(name, (28, 28, 1))
-    case = case_of(variant(name) if name in VARIANTS else zoo_network(name), batch, image)
+    network = variant(name) if name in VARIANTS else zoo_network(name)
+    # Of one iteration, because what XLA takes grows with each.
+    case = case_of(with_routing_iterations(network, 1) if mode == "xla" else network, batch, image)
     realization, placed = case.realize(mode)
     realization.train_step(placed, STEP)
     realization.forward(placed)

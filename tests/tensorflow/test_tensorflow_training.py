@@ -21,7 +21,8 @@ MOMENTUM = SGD(learning_rate=0.01, momentum=0.8, weight_decay=0.02)
 
 
 def _small(optimizer=ADAM):
-    network = zoo_network("em-tiny")
+    """A network without routing, which is soon traced; what is tested knows nothing of layers."""
+    network = zoo_network("cnn-tiny")
     norm = BatchNorm(name="norm", momentum=0.75)
     layers = (network.layers[0], norm, *network.layers[1:])
     return case_of(replace(network, layers=layers, recipe=Recipe(optimizer=optimizer)), 2, (20, 20, 1), 4)

@@ -48,11 +48,12 @@ STEP = Step(0, 1e-3, 0.5)
 MODES = ("tiled", "eager", "fused")
 PLAIN_MODES = ("tiled", "eager")
 IMAGE, CLASSES = (28, 28, 1), 10
-# Large networks, which take their time: the least images on which every layer still has several places.
+# Networks that take their time: the least images on which every layer still has several places.
 SMALLER = {
-    "dynamic": (20, 20, 1),
-    "cnn-residual": (14, 14, 1),
-    **dict.fromkeys(("em-paper", "em-official", "em-ibm", "em-yl"), (22, 22, 1)),
+    **dict.fromkeys(("em-paper", "em-official", "em-68k", "em-seed", "em-tuned", "em-ibm", "vb"), (22, 22, 1)),
+    **dict.fromkeys(("dynamic", "dynamic-small"), (20, 20, 1)),
+    "em-yl": (18, 18, 1),
+    **dict.fromkeys(("self-routing", "cnn-residual"), (14, 14, 1)),
 }
 # One of each formulation, and every kind of layer, at little cost; the others are larger ones of the same.
 SMALL = {"em-tiny", "dynamic-small", "efficient", "vb", "self-routing", "cnn-tiny", "cnn-seed", "cnn-residual"}

@@ -37,10 +37,9 @@ def check_steps(name, mode):
     ours, placed, bound = warm(name, mode, batch=1)
     used = ours.memory(placed, STEP)
     for step in (STEP, None):
-        traces = [ours.profile(placed, step) for _ in range(3)]
-        profiles = [summarise(trace, vote_bytes(bound, 1)) for trace in traces]
-        assert min(map(rest, profiles)) <= 0.1
-        for trace, profile in zip(traces, profiles, strict=True):
+        for attempt in range(3):  # another program may take time between two events
+            trace = ours.profile(placed, step)
+            profile = summarise(trace, vote_bytes(bound, 1))
             assert sum(event.size or 0 for event in trace.heap) == profile.allocated_bytes > 0
             assert 0 <= profile.unattributed_bytes <= 0.05 * profile.allocated_bytes
             no_op = sum(event.allocated_bytes for event in profile.events if event.op == DISPATCH)
@@ -49,6 +48,9 @@ def check_steps(name, mode):
             assert unknown <= 0.02 * profile.step_seconds
             if step is not None:
                 assert (used.peak_bytes, used.allocated_bytes) == (profile.peak_bytes, profile.allocated_bytes)
+            if rest(profile) <= 0.1:
+                break
+            assert attempt < 2, f"{rest(profile):.0%} of the time belongs to no event"
 
 
 @pytest.mark.parametrize(("name", "mode"), in_short(ZOO, lambda name, mode: name in SMALL or mode == "fused"))

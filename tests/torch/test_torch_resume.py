@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 from capsbench.network import zoo
 from capsbench.network.layers import BatchNorm
+from capsbench.network.network import with_routing_iterations
 from capsbench.network.training import SGD, AdamW
 from capsbench.suite.schema import TrainChoice
 
@@ -16,8 +17,8 @@ pytestmark = pytest.mark.torch
 
 
 def normalised(name):
-    """A network of the zoo that also has moving statistics."""
-    network = zoo.load(name)
+    """A network of the zoo that also has moving statistics; it routes once."""
+    network = with_routing_iterations(zoo.load(name), 1)
     return replace(network, layers=(BatchNorm(name="norm"), *network.layers))
 
 

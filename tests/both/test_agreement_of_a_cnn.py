@@ -1,0 +1,32 @@
+"""The two frameworks train a network without routing alike, dropout included."""
+
+import pytest
+from whole_runs import run
+
+pytest.importorskip("torch")
+pytest.importorskip("tensorflow")
+
+SUITE = """\
+name: agreement
+dataset:
+  name: toys
+  train_limit: 300
+  test_limit: 60
+  transform: {resize: 28, brightness: 0.1, contrast: 0.2, shift: 1}
+networks: [cnn-tiny]
+backends: ["torch:eager", "tensorflow:graph"]
+batch: [15]
+device: cpu
+threads: 2
+measure: [accuracy]
+train: {epochs: 1}
+"""
+
+
+def test_losses_agree(tmp_path):
+    """Over 20 train steps in float32, augmentation and dropout included, losses agree to 1e-3 relative."""
+    _, records = run(tmp_path, SUITE)
+    losses = {record["case"]["backend"]: record["losses"] for record in records}
+    assert len(losses["torch"]) == 20
+    assert losses["torch"] == pytest.approx(losses["tensorflow"], rel=1e-3)
+    assert len(set(losses["torch"])) > 10

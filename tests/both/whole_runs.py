@@ -1,0 +1,19 @@
+"""Runs of both frameworks through the command line, for the tests beside this file."""
+
+import json
+import subprocess
+import sys
+
+
+def run(folder, suite):
+    """Run a suite in a folder: what it printed, its records, and each record's losses, one a train step."""
+    (folder / "suite.yaml").write_text(suite)
+    command = [sys.executable, "-m", "capsbench", "run", "suite.yaml", "--results", "results", "--no-figures"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = folder / done.stdout.strip().splitlines()[-1]
+    records = [json.loads(line) for line in (found / "records.jsonl").read_text().splitlines()]
+    for record in records:
+        history = json.loads((found / "artifacts" / record["case"]["id"] / "history.json").read_text())
+        record["losses"] = [loss for epoch in history["epochs"] for loss in epoch["losses"]]
+    return done.stdout, records
