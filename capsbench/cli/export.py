@@ -124,11 +124,11 @@ def _texts(stored: _Stored, wanted: Wanted, text: Callable[[Table], Iterable[str
     Tables of profiled steps take by far the longest: only those wanted are made, by all cores.
     """
     from capsbench.report.export.cores import on_all_cores
-    from capsbench.report.groups import Group, groups, of_one, title
+    from capsbench.report.groups import Group, groups, tables_of, title
     from capsbench.report.sections import closing_tables, group_makers
 
     def texts_of(records: Sequence[Record]) -> list[list[str]]:
-        return [[*text(table)] for table in of_one(Group(records), makers, wanted)]
+        return [[*text(table)] for table in tables_of(Group(records), makers, wanted)]
 
     makers = group_makers(stored.records, stored.asked, stored.ceilings)
     of_steps = [each.records for each in groups(stored.records) if any(wanted(title(name, each)) for name in makers)]

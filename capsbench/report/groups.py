@@ -84,33 +84,22 @@ class Group:
         return self.evaluations if which == "forward" else self.train_steps
 
 
+Makers = Mapping[str, Callable[[Group], Iterable[T]]]
+"""What makes tables of a group, by what `title` is given to call them."""
+
+
 def groups(records: Sequence[Record]) -> tuple[Group, ...]:
     """The records by what they do, in the order in which each first comes."""
     return tuple(map(Group, grouped(records, _WORK).values()))
 
 
-def every_title(_: str) -> bool:
-    """All tables are wanted."""
-    return True
+def by_group(records: Sequence[Record], makers: Makers[T]) -> Iterator[T]:
+    """The tables of one group after the other, made when they are asked for."""
+    return (table for found in grouped(records, _WORK).values() for table in tables_of(Group(found), makers))
 
 
-def by_group(
-    records: Sequence[Record],
-    makers: Mapping[str, Callable[[Group], Iterable[T]]],
-    wanted: Wanted = every_title,
-) -> Iterator[T]:
-    """The tables of one group after the other, made when they are asked for.
-
-    Args:
-        records: of a run.
-        makers: what makes tables of a group, by what `title` is given to call them.
-        wanted: which tables; of others nothing is read.
-    """
-    return (table for found in grouped(records, _WORK).values() for table in of_one(Group(found), makers, wanted))
-
-
-def of_one(group: Group, makers: Mapping[str, Callable[[Group], Iterable[T]]], wanted: Wanted) -> Iterator[T]:
-    """The tables of a group, as in `by_group`."""
+def tables_of(group: Group, makers: Makers[T], wanted: Wanted = lambda _: True) -> Iterator[T]:
+    """The tables of a group; of one whose title is not wanted nothing is read."""
     for text, make in makers.items():
         if wanted(title(text, group)):
             yield from make(group)

@@ -11,7 +11,7 @@ from capsbench.record.schema import Record
 from capsbench.report import iterations, ops, peak, roofline, routing
 from capsbench.report.claims import claims_table
 from capsbench.report.distributions import distribution_tables
-from capsbench.report.groups import Group, Wanted, Which, by_group, every_title
+from capsbench.report.groups import Group, Makers, Which, by_group
 from capsbench.report.iterations import slope_tables, sloped_networks
 from capsbench.report.ops import By, Sort, View
 from capsbench.report.rows import few
@@ -54,7 +54,6 @@ def section_tables(
     asked: Sections,
     ceilings: Sequence[DeviceCeilings] = (),
     ledger: Ledger | None = None,
-    wanted: Wanted = every_title,
 ) -> Iterator[Table]:
     """The tables asked for, one after another.
 
@@ -63,12 +62,10 @@ def section_tables(
         asked: which.
         ceilings: of the machine that the run was on, for the layers.
         ledger: the published numbers, for the claims.
-        wanted: by title, which tables of profiled steps; of others no step is read.
     """
     makers = group_makers(records, asked, ceilings)
     # Group by group, so that of each record ops and layers are read once for all sections.
-    tables = by_group(records, makers, wanted)
-    yield from few(tables, None if asked.most is None else asked.most * len(makers))
+    yield from few(by_group(records, makers), None if asked.most is None else asked.most * len(makers))
     yield from closing_tables(records, asked, ledger)
 
 
@@ -82,10 +79,8 @@ def closing_tables(records: Sequence[Record], asked: Sections, ledger: Ledger | 
         yield from claims_table(records, ledger)
 
 
-def group_makers(
-    records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings]
-) -> dict[str, Callable[[Group], Iterable[Table]]]:
-    """What makes the tables asked for of cases that do the same work, by what these are called."""
+def group_makers(records: Sequence[Record], asked: Sections, ceilings: Sequence[DeviceCeilings]) -> Makers[Table]:
+    """What makes the tables asked for of cases that do the same work."""
     return dict(_makers(records, asked, ceilings))
 
 
