@@ -12,7 +12,6 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import pooch  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from capsbench.dataset.atomic import whole_file
@@ -66,7 +65,7 @@ def make(
     if limit is not None and not 1 <= limit <= FULL_COUNT:
         raise BadInput(f"the {split} split of toys cannot be limited to {limit:,}, legal is 1 to {FULL_COUNT:,}")
     count = FULL_COUNT if limit is None else limit
-    folder = Path(pooch.os_cache("capsbench")) if cache is None else cache
+    folder = cache or _cache()
     for made, shelf in _shelves(folder):
         if made >= count:
             with suppress(BadInput):
@@ -94,7 +93,7 @@ def problems(cache: Path | None = None) -> list[str]:
     Every one of them is put right when the toys are next used.
     """
     found = []
-    for made, shelf in _shelves(Path(pooch.os_cache("capsbench")) if cache is None else cache):
+    for made, shelf in _shelves(cache or _cache()):
         for split in INSTANCES:
             if not any(path.exists() for path in (*_paths(shelf, split), _sums_path(shelf, split))):
                 continue
@@ -103,6 +102,13 @@ def problems(cache: Path | None = None) -> list[str]:
             except BadInput as error:
                 found.append(f"{error}; it is made again when next used")
     return found
+
+
+def _cache() -> Path:
+    """The user's cache folder."""
+    import pooch  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes long, and every worker imports this module
+
+    return Path(pooch.os_cache("capsbench"))
 
 
 def _shelves(folder: Path) -> list[tuple[int, Path]]:
