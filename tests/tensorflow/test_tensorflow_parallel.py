@@ -24,7 +24,6 @@ import numpy as np
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
 from capsbench.network.layers import BatchNorm
-from capsbench.network.network import with_routing_iterations
 from capsbench.network.parameters import draw_parameters, dropout_masks
 from capsbench.network.shapes import bind
 from capsbench.network.training import AdamW, Recipe
@@ -50,7 +49,7 @@ def train(bound, setting, sizes):
 
 
 # Twenty steps of an EM network; the last batch does not divide.
-bound, sizes = bind(with_routing_iterations(zoo.load("em-tiny"), 1), (16, 16, 1), 10), [8] * 19 + [5]
+bound, sizes = bind(zoo.load("em-tiny"), (16, 16, 1), 10), [8] * 19 + [5]
 (two, many), (one, alone) = train(bound, TWO, sizes), train(bound, replace(TWO, devices=1), sizes)
 print("em-tiny", relative_deviation(two, one))
 assert relative_deviation(two, one) < 1e-4
