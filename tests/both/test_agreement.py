@@ -1,26 +1,16 @@
 """The two frameworks in whole runs: same start, same data, same losses; tables and records of both."""
 
 import pytest
-from whole_runs import run
+from whole_runs import AGREEMENT, run
 
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-SUITE = """\
-name: agreement
-dataset:
-  name: toys
-  train_limit: 300
-  test_limit: 60
-  transform: {resize: 28, brightness: 0.1, contrast: 0.2, shift: 1}
+SUITE = f"""\
+{AGREEMENT}
 networks: [NETWORK]
-backends: ["torch:eager", "tensorflow:graph"]
-batch: [15]
-device: cpu
-threads: 2
 measure: [parity, memory, time, ops, accuracy]
-train: {epochs: 1}
-time: {rounds: 1, min_samples: 3, max_seconds: 0.3}
+time: {{rounds: 1, min_samples: 3, max_seconds: 0.3}}
 """
 
 

@@ -1,25 +1,15 @@
 """The two frameworks train a network without routing alike, dropout included."""
 
 import pytest
-from whole_runs import run
+from whole_runs import AGREEMENT, run
 
 pytest.importorskip("torch")
 pytest.importorskip("tensorflow")
 
-SUITE = """\
-name: agreement
-dataset:
-  name: toys
-  train_limit: 300
-  test_limit: 60
-  transform: {resize: 28, brightness: 0.1, contrast: 0.2, shift: 1}
+SUITE = f"""\
+{AGREEMENT}
 networks: [cnn-tiny]
-backends: ["torch:eager", "tensorflow:graph"]
-batch: [15]
-device: cpu
-threads: 2
 measure: [accuracy]
-train: {epochs: 1}
 """
 
 

@@ -4,6 +4,21 @@ import json
 import subprocess
 import sys
 
+AGREEMENT = """\
+name: agreement
+dataset:
+  name: toys
+  train_limit: 300
+  test_limit: 60
+  transform: {resize: 28, brightness: 0.1, contrast: 0.2, shift: 1}
+backends: ["torch:eager", "tensorflow:graph"]
+batch: [15]
+device: cpu
+threads: 2
+train: {epochs: 1}
+"""
+"""Twenty augmented train steps in both frameworks; which networks, and what is measured, is to be added."""
+
 
 def run(folder, suite):
     """Run a suite in a folder: what it printed, its records, and each record's losses, one a train step."""
