@@ -8,7 +8,7 @@ BASE ?= main
 HEAD ?= HEAD
 FLAGS ?=
 
-.PHONY: quickstart track test test-all lint clean
+.PHONY: quickstart track test test-all test-portability lint clean
 
 quickstart: $(TOX)
 	$(TOX) run -e quickstart
@@ -34,6 +34,10 @@ $(WHEELS)/complete: pyproject.toml tox.ini constraints.txt | $(TOX)
 test-all: export PYTEST_ADDOPTS = -m ""
 test-all: export CAPSBENCH_KILLS ?= 8
 test-all: test
+
+# The numeric tests as other processors compute. Not part of `make test`, which runs them as this one does.
+test-portability: $(WHEELS)/complete
+	PIP_NO_INDEX=1 PIP_FIND_LINKS=$(CURDIR)/$(WHEELS) $(TOX) run -m portability
 
 lint: $(TOX)
 	$(TOX) run -e lint

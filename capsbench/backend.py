@@ -123,6 +123,22 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
+class PeakForecast:
+    """Between what bounds `MemoryUse.peak_bytes` will lie, computed from the shapes.
+
+    The bounds differ where a library's own scratch memory counts: how much a convolution takes depends on the
+    processor's vector width and caches, and only the library knows it.
+
+    Attributes:
+        low_bytes: the peak if the library takes no scratch memory.
+        high_bytes: the peak if it takes the most that any of its algorithms needs.
+    """
+
+    low_bytes: int
+    high_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoutingState:
     """How routing went in one layer, image by image; every array is [batch, iterations].
 
@@ -269,8 +285,8 @@ class Backend(Protocol):
         Measured in a worker, with the framework's own operators; `capsbench.measure.ceilings.measure` does the timing.
         """
 
-    def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-        """`MemoryUse.peak_bytes` foretold from the shapes alone; None where no formula is known."""
+    def forecast_peak(self, bound: BoundNetwork, setting: Setting, batch: int) -> PeakForecast | None:
+        """Estimate `MemoryUse.peak_bytes` from the shapes alone; None where no formula is known."""
 
     def realize(
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]], setting: Setting

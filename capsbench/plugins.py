@@ -15,7 +15,7 @@ _ATTRIBUTES = (
     "environment",
     "probe",
     "unsupported",
-    "forecast_peak_bytes",
+    "forecast_peak",
     "realize",
 )
 

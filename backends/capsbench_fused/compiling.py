@@ -8,6 +8,8 @@ from typing import Any
 import pooch  # type: ignore[import-untyped]
 from numba import config, njit
 
+from capsbench_fused.lanes import lanes
+
 _SOURCES = Path(__file__).parent
 _LEAN = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -34,8 +36,8 @@ def entry(function: Callable[..., Any]) -> Any:  # noqa: ANN401 - Numba's dispat
 
 
 def _folder(users: str) -> Path:
-    """Where the machine code of these sources is kept: below the folder that the user names to Numba, or our own."""
-    digest = sha256()
+    """Return where the machine code of these sources and lanes is kept: below NUMBA_CACHE_DIR, or our own folder."""
+    digest = sha256(str(lanes()).encode())
     for path in sorted(_SOURCES.glob("*.py")):
         digest.update(path.read_bytes())
     return Path(users or pooch.os_cache("capsbench")) / "kernels" / digest.hexdigest()[:16]

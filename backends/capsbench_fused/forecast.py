@@ -1,12 +1,12 @@
-"""The memory that kernels will ask for, foretold without importing them: the parent process asks."""
+"""Estimate the memory that kernels ask for, without importing them: the parent process asks."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from capsbench_fused.engine import Engine
+from capsbench_fused.lanes import lanes
 from capsbench_fused.task import Task
 
-_LANES = 8  # 16 where AVX-512 is, which pads more where parents are few
 _PAGE_NUMBERS = 1024
 _BLOCK = 4  # children, as in `votes`
 _CHUNK_NUMBERS = 1 << 18  # of votes, as in `chunked`
@@ -33,11 +33,13 @@ def held(task: Task, batch: int, engine: Engine, threads: int) -> Held:
     if engine == "chunked" or find_spec("numba") is None:
         packed = task.children * task.parents * 16
         return Held(0, inputs + transforms + packed + count * (packed + _chunk(task)))
-    row = -(-task.parents // _LANES) * _LANES
+    width = lanes()
+    row = -(-task.parents // width) * width
     fit, packed = (3 * task.elements + 2) * row, 16 * task.transforms * row
     normalisers = (task.iterations - 1) * task.below * task.types if task.everywhere else 0
     full = task.elements * row
-    bench = 8 * (full // _PAGE_NUMBERS + 2) * _PAGE_NUMBERS + 3 * _PAGE_NUMBERS + _BLOCK * full
+    pages = 8 * (full // _PAGE_NUMBERS + 2) + 3
+    bench = pages * _PAGE_NUMBERS + _BLOCK * full + (4 + 2 * _BLOCK) * row
     own = packed + bench + task.positions * fit
     kept = batch * (task.iterations * task.positions * fit + normalisers)
     return Held(kept, inputs + transforms + packed + count * own)

@@ -11,12 +11,13 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
+
+from capsbench_fused.lanes import lanes
 
 _FLAGS = ("contract", "nsz")
 _IS_X86 = platform.machine().lower() in {"x86_64", "amd64", "i686"}
@@ -24,14 +25,7 @@ _FLUSH_TO_ZERO = 0x8040  # of MXCSR: results (bit 15) and operands (bit 6)
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-def _lanes() -> int:
-    """A register's floats: 16 where AVX-512 is, 8 elsewhere, which narrower processors take as several registers."""
-    if config.CPU_FEATURES is not None:
-        return 16 if "+avx512f" in config.CPU_FEATURES else 8
-    return 16 if llvmlite.binding.get_host_cpu_features().get("avx512f", False) else 8
-
-
-LANES = _lanes()
+LANES = lanes()
 
 
 class Vector(types.Type):

@@ -40,9 +40,8 @@ class NumpyBackend:
         """What NumPy reaches on this processor."""
         return measure_ceilings(setting)
 
-    def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:  # noqa: ARG002
-        """No train step, no peak."""
-        return None
+    def forecast_peak(self, bound: BoundNetwork, setting: Setting, batch: int) -> None:
+        """Return None: without a train step there is no peak."""
 
     def realize(
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[Any]], setting: Setting

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.backend import Precision, Probe, Setting
+from capsbench.backend import PeakForecast, Precision, Probe, Setting
 from capsbench.measure.ceilings import Ceilings
 from capsbench.network.shapes import BoundNetwork
 from capsbench_fused.engine import KERNEL_MODES, describe, library_versions
 from capsbench_fused.task import uncovered
-from capsbench_tensorflow.forecast import forecast_peak_bytes
+from capsbench_tensorflow.forecast import forecast_peak
 
 if TYPE_CHECKING:
     from capsbench_tensorflow.training import TensorFlowRealization
@@ -84,9 +84,9 @@ class TensorFlowBackend:
 
         return measure_ceilings(setting)
 
-    def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-        """`peak_bytes` foretold from the shapes; None in `xla`, where the compiler decides what is kept."""
-        return forecast_peak_bytes(bound, setting, batch)
+    def forecast_peak(self, bound: BoundNetwork, setting: Setting, batch: int) -> PeakForecast | None:
+        """See `forecast`; None in `xla`, where the compiler decides what is kept."""
+        return forecast_peak(bound, setting, batch)
 
     def realize(
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]], setting: Setting

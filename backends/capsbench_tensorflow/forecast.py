@@ -1,26 +1,19 @@
-"""Peak memory of a train step, foretold from the shapes. Imports no TensorFlow: the parent process calls this.
+"""Estimate the peak memory of a train step from the shapes. Imports no TensorFlow: the parent process calls this.
 
 A train step is at its peak either where the backward pass enters a routed layer, with all that the layers up to there
-keep for it still alive, or inside a convolution's backward pass, whose CPU kernels unfold patches into a buffer as
-large as the last-level cache allows. The counts below are those of the tensors the traced graph keeps alive; each
-stands with the operation that needs it.
+keep for it still alive, or inside a convolution's backward pass, whose CPU kernels unfold patches into a buffer (see
+`scratch`). The counts below are those of the tensors the traced graph keeps alive; each stands with the operation that
+needs it.
 """
 
-from functools import cache
-from math import ceil
-from pathlib import Path
-
-from capsbench.backend import Setting
+from capsbench.backend import PeakForecast, Setting
 from capsbench.network.layers import (
     BatchNorm,
     ClassCapsules,
     ClassVectors,
-    Conv,
-    PrimaryCapsules,
     Residual,
     SelfRoutedCapsules,
     SelfRoutedClasses,
-    VectorCapsules,
 )
 from capsbench.network.parameters import parameter_specs
 from capsbench.network.routing import (
@@ -31,38 +24,37 @@ from capsbench.network.routing import (
     SelfAttentionRouting,
     VBRouting,
 )
-from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, Features, RoutingShape
+from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules, RoutingShape
 from capsbench_fused.engine import KERNEL_MODES
 from capsbench_fused.forecast import held as held_by_kernels
 from capsbench_fused.task import task_of
-
-_CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
-_UNKNOWN_CACHE_BYTES = 2 << 20
+from capsbench_tensorflow.scratch import scratch_numbers
 
 
-def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-    """Bytes alive at the peak of one train step; None in `xla` and in mixed precision, and for kernels on a GPU."""
+def forecast_peak(bound: BoundNetwork, setting: Setting, batch: int) -> PeakForecast | None:
+    """Estimate the peak; None in `xla`, in mixed precision, and for kernels on a GPU."""
     if setting.mixed or setting.mode == "xla" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
         return None
     number = 8 if setting.precision == "float64" else 4
     gradients = _gradients(bound)
     # Gradients wait for the end of the step; those of the layers below are not there yet.
-    kept, peak, made = 0.0, 0.0, sum(gradients.values())
+    kept, low, high, made = 0.0, 0.0, 0.0, sum(gradients.values())
     for layer in bound.layers:
         held, extra, fixed = _needs(bound, layer, setting, batch)
         kept += batch * held + fixed
-        # Scratch of a convolution is bounded by the cache, whatever the batch.
-        scratch = _unfolded(layer, number) if setting.device == "cpu" else 0
-        peak = max(peak, kept + batch * extra + scratch + made)
+        least, most = scratch_numbers(layer, number) if setting.device == "cpu" else (0, 0)
+        low = max(low, kept + batch * extra + least + made)
+        high = max(high, kept + batch * extra + most + made)
         made -= gradients.get(layer.layer.name, 0)
-    return int(number * (_resident(bound) + peak + batch * bound.image.values))
+    lasting = _resident(bound) + batch * bound.image.values
+    return PeakForecast(int(number * (lasting + low)), int(number * (lasting + high)))
 
 
 def _gradients(bound: BoundNetwork) -> dict[str, int]:
     """Numbers in the gradients of each layer and of the decoder."""
     made: dict[str, int] = {}
     for spec in parameter_specs(bound):
-        owner = spec.name.partition(".")[0]
+        owner = spec.owner
         made[owner] = made.get(owner, 0) + spec.size * spec.trainable
     return made
 
@@ -100,40 +92,6 @@ def _plain(layer: BoundLayer) -> tuple[float, float]:
         return 7 * out, layer.input.values + 3 * out
     # The gradient of the output and that of the input.
     return out, out + layer.input.values if not isinstance(layer.layer, BatchNorm) else 0
-
-
-def _unfolded(layer: BoundLayer, number: int) -> int:
-    """Numbers in the patch buffer of a convolution's backward kernels.
-
-    TensorFlow's Conv2DBackprop kernels unfold so many images at a time that patches, output and filter fill the
-    last-level cache (`target_working_set_size` in conv_grad_filter_ops.cc).
-    """
-    if isinstance(layer.layer, Conv):
-        filters = [layer.layer.channels]
-    elif isinstance(layer.layer, PrimaryCapsules):
-        filters = [layer.layer.capsules * 16, layer.layer.capsules]
-    elif isinstance(layer.layer, VectorCapsules) and not layer.layer.depthwise:
-        filters = [layer.layer.capsules * layer.layer.elements]
-    elif isinstance(layer.layer, Residual):
-        filters = [layer.layer.channels]
-    else:
-        return 0
-    assert isinstance(layer.input, Features)  # noqa: S101 - convolutions stand on maps only
-    places = layer.output.height * layer.output.width
-    patch = (3 if isinstance(layer.layer, Residual) else layer.layer.kernel) ** 2 * layer.input.channels
-    units = [places * patch + places * out + patch * out for out in filters]
-    return max(ceil(_cache_bytes() / number / unit) * places * patch for unit in units)
-
-
-@cache
-def _cache_bytes() -> int:
-    """Last-level cache of this machine."""
-    try:
-        text = _CACHE.read_text().strip()
-    except OSError:
-        return _UNKNOWN_CACHE_BYTES
-    scale = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
-    return int(text.rstrip("KM")) * scale
 
 
 def _routed_vectors(shape: RoutingShape, routing: Routing | None, tiled: bool) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.backend import Precision, Probe, Realization, Setting
+from capsbench.backend import PeakForecast, Precision, Probe, Realization, Setting
 from capsbench.measure.ceilings import Ceilings
 from capsbench.network.parameters import momenta
 from capsbench.network.shapes import BoundNetwork
@@ -83,11 +83,11 @@ class TorchBackend:
 
         return measure_ceilings(setting)
 
-    def forecast_peak_bytes(self, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
+    def forecast_peak(self, bound: BoundNetwork, setting: Setting, batch: int) -> PeakForecast | None:
         """See `forecast`; None for compiled modes, whose fusions only the compiler knows."""
-        from capsbench_torch.forecast import forecast_peak_bytes
+        from capsbench_torch.forecast import forecast_peak
 
-        return forecast_peak_bytes(bound, setting, batch)
+        return forecast_peak(bound, setting, batch)
 
     def realize(
         self, bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]], setting: Setting

@@ -1,15 +1,15 @@
-"""The peak memory of a train step, foretold from the shapes: what autograd keeps, layer by layer.
+"""Estimate the peak memory of a train step from the shapes: what autograd keeps, layer by layer.
 
 Walking backward, the peak is the largest over the layers of: what outlives the step, what the layers up to this one
 have kept for their gradients, what this layer's backward pass works with, and the parameter gradients made so far. The
 counts below are read off `routing` and `layers`: v is a tensor of the votes' size, c one of the couplings' (a vote has
-16 or 18 elements, a coupling one).
+16 or 18 elements, a coupling one). What convolutions take on top depends on the processor: see `scratch`.
 """
 
 from dataclasses import dataclass
 from typing import cast
 
-from capsbench.backend import Setting
+from capsbench.backend import PeakForecast, Setting
 from capsbench.network.layers import (
     BatchNorm,
     ClassVectors,
@@ -28,34 +28,45 @@ from capsbench.network.shapes import BoundLayer, BoundNetwork, Capsules
 from capsbench_fused.engine import KERNEL_MODES, Engine
 from capsbench_fused.forecast import held
 from capsbench_fused.task import task_of
+from capsbench_torch.scratch import most_scratch_numbers
 
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What one layer holds, in numbers (not bytes)."""
+    """What one layer holds, in numbers (not bytes).
+
+    Attributes:
+        kept: from the forward pass to the backward one.
+        working: what the backward pass needs besides.
+        gradients: of the layer's parameters.
+    """
 
     kept: float
     working: float
     gradients: int
 
 
-def forecast_peak_bytes(bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-    """Bytes of the peak; None for compiled modes, for kernels on a GPU, and where bytes are both float32's and less."""
+def forecast_peak(bound: BoundNetwork, setting: Setting, batch: int) -> PeakForecast | None:
+    """Estimate the peak; None for compiled modes, for kernels on a GPU, and in mixed precision."""
     if setting.mixed or setting.mode == "compile" or (setting.mode in KERNEL_MODES and setting.device != "cpu"):
         return None
     layers = [*(_layer(bound, layer, setting, batch) for layer in bound.layers), _decoder(bound, batch)]
+    scratch = [*(most_scratch_numbers(bound, layer, batch, setting.threads) for layer in bound.layers), 0]
     gradients = sum(layer.gradients for layer in layers)
     lasting = gradients * (1 + len(bound.network.recipe.optimizer.state)) + batch * bound.image.values
-    peak, kept, made = 0.0, sum(layer.kept for layer in layers), 0
-    for layer in reversed(layers):
+    low, high, kept, made = 0.0, 0.0, sum(layer.kept for layer in layers), 0
+    for layer, most in zip(reversed(layers), reversed(scratch), strict=True):
         made += layer.gradients
-        peak = max(peak, kept + layer.working + made)
+        low = max(low, kept + layer.working + made)
+        high = max(high, kept + layer.working + made + most)
         kept -= layer.kept
-    return round((lasting + peak) * (8 if setting.precision == "float64" else 4))
+    number_bytes = 8 if setting.precision == "float64" else 4
+    return PeakForecast(round((lasting + low) * number_bytes), round((lasting + high) * number_bytes))
 
 
 def _layer(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch: int) -> _Layer:
-    gradients = sum(spec.size for spec in parameter_specs(bound) if spec.trainable and _owns(layer, spec.name))
+    owned = [spec for spec in parameter_specs(bound) if spec.owner == layer.layer.name]
+    gradients = sum(spec.size for spec in owned if spec.trainable)
     if layer.routing is None:
         return _unrouted(layer, batch, gradients)
     if setting.mode in KERNEL_MODES:
@@ -77,13 +88,11 @@ def _unrouted(layer: BoundLayer, batch: int, gradients: int) -> _Layer:
             # As a convolution and a batch normalisation above it.
             return _Layer(4 * above, below + 3 * above, gradients)
         case Conv() | PrimaryCapsules():
-            # The convolution's own copies of its weights and of their gradient, in the order its kernel likes.
-            return _Layer(above, below + 2 * above + 3 * gradients, gradients)
+            return _Layer(above, below + 2 * above, gradients)
         case VectorCapsules(elements=elements):
             # The sums, the children in the order of the products, and what scales them.
             scaled = 2 * above + 5 * above / elements
-            # As of Conv.
-            return _Layer(scaled, below + 3 * above + 3 * gradients, gradients)
+            return _Layer(scaled, below + 3 * above, gradients)
         case Residual():
             # Of either convolution its output, less its mean, normal and active.
             return _Layer(8 * above, below + 3 * above, gradients)
@@ -162,10 +171,6 @@ def _by_kernels(bound: BoundNetwork, layer: BoundLayer, setting: Setting, batch:
     needs = held(task_of(bound, layer), batch, cast("Engine", setting.mode), setting.threads)
     above = batch * layer.output.values
     return _Layer(needs.kept + above, needs.working + above, gradients)
-
-
-def _owns(layer: BoundLayer, name: str) -> bool:
-    return name.partition(".")[0] == layer.layer.name
 
 
 def _grouped(routing: MatrixRouting) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -1,4 +1,4 @@
-"""`capsbench forecast`: what cases will cost, from their equations alone; nothing runs, no framework is imported."""
+"""`capsbench forecast`: estimate what cases cost, from their equations alone, without running them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from capsbench.backend import Backend, Setting
+    from capsbench.backend import Backend, PeakForecast, Setting
     from capsbench.network.shapes import BoundNetwork
     from capsbench.report.table import Cell, Table
     from capsbench.suite.cases import Case
 
 EXAMPLE = "capsbench forecast suites/mnist.yaml --memory 12GiB"
 _LARGEST_BATCH = 1 << 20
+_PEAK_COLUMN = 9
 _SEVERAL = (
-    "×N: on N devices; the peak is that of a GPU with its share of the batch, or of all replicas on the CPU, without "
+    "×N: on N devices. The peak is that of one GPU with its share of the batch, or of all replicas on the CPU, without "
     "the buffers in which gradients travel (about the parameters once more on each)."
+)
+_RANGE = (
+    "A range: convolutions take scratch memory that depends on the processor's vector width and caches; the upper end "
+    "is the most that any algorithm of the library takes."
 )
 
 
@@ -28,12 +33,13 @@ def forecast(
     suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file.", show_default=False)],
     memory: Annotated[
         str | None,
-        typer.Option(help="What the largest batch must fit into; the suite's limit, else this machine's memory."),
+        typer.Option(help="Memory that the largest batch must fit into. Default: the suite's limit, or all memory."),
     ] = None,
 ) -> None:
-    """Say what a suite will cost before it runs.
+    """Estimate FLOPs and memory of a suite without running it.
 
-    FLOPs, bytes, votes and peak memory of every case, and the largest batch that fits; no framework is imported.
+    Prints the FLOPs, bytes, votes and peak memory of every case, and the largest batch that fits into the memory.
+    No framework is imported.
     """
     from capsbench import plugins
     from capsbench.cli.options import modes, read_suites
@@ -53,7 +59,7 @@ def forecast(
 
 
 def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: int) -> Table:
-    """What each case will cost, and the largest batch whose forecast peak fits into `memory` bytes."""
+    """Estimate the cost of each case, and the largest batch whose forecast peak fits into `memory` bytes."""
     from capsbench.report import format as fmt
     from capsbench.report.table import Column, Table, share
 
@@ -71,13 +77,15 @@ def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: 
         Column("largest\nbatch"),
     )
     mixed = any(case.setting.mixed for case in cases)
+    rows = tuple(_row(case, backends[case.backend], memory) for case in cases)
+    ranged = any("–" in row[_PEAK_COLUMN].text for row in rows)
     notes = (
-        f"largest batch: the forecast peak fits into {fmt.size(memory)}; — where the mode foretells no peak.",
+        f"largest batch: the forecast peak fits into {fmt.size(memory)}; — where the mode has no forecast.",
         "least bytes: what a train step must at least read and write; votes: of all capsule layers, for the batch.",
+        *([_RANGE] if ranged else []),
         *([_SEVERAL] if any(case.devices > 1 for case in cases) else []),
         *(["mixed_bfloat16: least bytes are those of a network that is all in bfloat16."] if mixed else []),
     )
-    rows = tuple(_row(case, backends[case.backend], memory) for case in cases)
     return share(Table("Forecast, per train step", columns, rows, notes=notes))
 
 
@@ -91,10 +99,11 @@ def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
     # In mixed precision a number may take two bytes.
     least_bytes = cost(bound, case.batch, 2 if case.setting.mixed else 4).train_step_least_bytes
 
-    def peak_bytes(batch: int) -> int | None:
-        return _peak_bytes(backend, bound, case.setting, batch)
+    def most_bytes(batch: int) -> int | None:
+        forecast = _peak(backend, bound, case.setting, batch)
+        return None if forecast is None else forecast.high_bytes
 
-    peak, largest = peak_bytes(case.batch), largest_batch(peak_bytes, memory)
+    peak, largest = _peak(backend, bound, case.setting, case.batch), largest_batch(most_bytes, memory)
     return (
         text_cell(case.network.name),
         text_cell(case.key().realization),
@@ -105,23 +114,25 @@ def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
         cell(spent.train_step_flops, fmt.flops),
         cell(least_bytes, fmt.size),
         cell(spent.vote_bytes, fmt.size) if case.network.routing else text_cell(None),
-        cell(peak, fmt.size),
+        text_cell(None if peak is None else fmt.bounds(peak.low_bytes, peak.high_bytes, fmt.BYTES)),
         cell(largest, fmt.count),
     )
 
 
-def _peak_bytes(backend: Backend, bound: BoundNetwork, setting: Setting, batch: int) -> int | None:
-    """Of a GPU, the peak of its share of the batch; of the CPU, those of all replicas, which have one memory."""
+def _peak(backend: Backend, bound: BoundNetwork, setting: Setting, batch: int) -> PeakForecast | None:
+    """Estimate the peak of one GPU with its share of the batch, or of all replicas on the CPU together."""
     share = -(-batch // setting.devices)
-    peak = backend.forecast_peak_bytes(bound, replace(setting, devices=1), share)
-    return peak if peak is None or setting.device != "cpu" else peak * setting.devices
+    peak = backend.forecast_peak(bound, replace(setting, devices=1), share)
+    if peak is None or setting.device != "cpu":
+        return peak
+    return replace(peak, low_bytes=peak.low_bytes * setting.devices, high_bytes=peak.high_bytes * setting.devices)
 
 
 def largest_batch(peak_bytes: Callable[[int], int | None], memory: int) -> int | None:
-    """The largest batch whose peak fits into `memory`, by bisection: peaks grow with the batch.
+    """Find the largest batch whose peak fits into `memory` bytes, by bisection: peaks grow with the batch.
 
     Returns:
-        0 where not even one image fits, at most 2^20; None where no peak is foretold.
+        0 where not even one image fits, at most 2^20; None where there is no forecast.
     """
 
     def fits(batch: int) -> bool:

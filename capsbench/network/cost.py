@@ -101,7 +101,7 @@ def layer_costs(bound: BoundNetwork, batch: int, item_bytes: int = 4) -> tuple[L
     counts: dict[str, int] = {}
     for spec in parameter_specs(bound):
         if spec.trainable:
-            owner = spec.name.partition(".")[0]
+            owner = spec.owner
             counts[owner] = counts.get(owner, 0) + spec.size
     made, seen_parameters = [], False
     for layer in bound.layers:

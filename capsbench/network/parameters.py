@@ -3,11 +3,11 @@
 Every backend starts from these arrays, so that two frameworks start from the same bytes.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import pairwise
-from math import sqrt
 from typing import Literal
 
 import numpy as np
@@ -60,7 +60,12 @@ class ParameterSpec:
     @property
     def size(self) -> int:
         """Numbers in the tensor."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @property
+    def owner(self) -> str:
+        """Name of the layer that the tensor belongs to, or `decoder`."""
+        return self.name.partition(".")[0]
 
 
 def parameter_specs(bound: BoundNetwork) -> tuple[ParameterSpec, ...]:
@@ -206,13 +211,13 @@ def _started(name: str, shape: tuple[int, ...], start: Initial, fans: tuple[int,
     """A tensor that starts as `start` says; `fans` are what a unit reads and what reads a unit."""
     match start:
         case Glorot():
-            return ParameterSpec(name, shape, initial="uniform", scale=sqrt(6.0 / sum(fans)))
+            return ParameterSpec(name, shape, initial="uniform", scale=math.sqrt(6.0 / sum(fans)))
         case FanIn():
-            return ParameterSpec(name, shape, initial="uniform", scale=1.0 / sqrt(fans[0]))
+            return ParameterSpec(name, shape, initial="uniform", scale=1.0 / math.sqrt(fans[0]))
         case He():
-            return ParameterSpec(name, shape, initial="normal", scale=sqrt(2.0 / fans[0]))
+            return ParameterSpec(name, shape, initial="normal", scale=math.sqrt(2.0 / fans[0]))
         case HeUniform():
-            return ParameterSpec(name, shape, initial="uniform", scale=sqrt(6.0 / fans[0]))
+            return ParameterSpec(name, shape, initial="uniform", scale=math.sqrt(6.0 / fans[0]))
         case Uniform():
             return ParameterSpec(name, shape, initial="uniform", scale=start.limit)
         case Normal():

@@ -105,6 +105,13 @@ def interval(bounds: tuple[float, float] | None, units: Sequence[Unit]) -> str:
     return f"{'–'.join(ends)} {unit.name}"
 
 
+def bounds(low: float | None, high: float | None, units: Sequence[Unit]) -> str:
+    """Write 12.1–15.3 MB, or the upper end alone where the lower one is within 10 % of it."""
+    if low is None or high is None:
+        return NOTHING
+    return quantity(high, units) if high <= 1.1 * low else interval((low, high), units)
+
+
 def label(text: object) -> str:
     """Text from elsewhere on one line, with everything that does not print written as an escape."""
     told = str(text)

@@ -3,15 +3,13 @@
 import gc
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from capsbench.backend import MemoryUse, Realization, Setting
+from capsbench.backend import MemoryUse, Realization
 from capsbench.dataset.batches import fixed_batch
 from capsbench.network.cost import cost, layer_costs
 from capsbench.network.parameters import parameter_count
-from capsbench.record.schema import Direction, Metric, Parity
+from capsbench.record.schema import Direction, Metric
 from capsbench.worker import mixed, parity, rounding
+from capsbench.worker.gate import judge
 from capsbench.worker.messages import EquationsPart, MetricsPart, NotesPart, ParityPart, Progress
 from capsbench.worker.ops import profile_ops
 from capsbench.worker.parallel import compare_devices
@@ -90,27 +88,18 @@ def _check_parity(prepared: Prepared, send: Send) -> None:
     case = prepared.case
     batch = fixed_batch(prepared.split("test"), prepared.transform("test"), batch=parity.batch_size(prepared.bound))
 
-    def compare(images: NDArray[np.float32], setting: Setting) -> Parity:
-        return parity.check_parity(
-            prepared.backend,
-            prepared.bound,
-            prepared.parameters,
-            setting,
-            images=images,
-            labels=batch.labels,
-            seed=case.seed,
-        )
-
+    backend, bound, parameters = prepared.backend, prepared.bound, prepared.parameters
+    images, labels, seed = batch.images, batch.labels, case.seed
     whole = replace(case.setting, precision=case.setting.kept)
-    found = compare(batch.images, whole)
-    found = rounding.explain(found, compare, batch.images, whole, drawn=False, seed=case.seed)
+    found = judge(backend, bound, whole, parameters=parameters, images=images, labels=labels, drawn=False, seed=seed)
     send(ParityPart(network=case.network.name, parity=found))
     if not found.passed:
         raise Stopped("parity_failed", parity.describe_failure(found))
     if found.rounding is not None:
         send(NotesPart(notes=(rounding.describe(found, found.rounding),)))
     if case.setting.mixed:
-        mixed.measure(compare(batch.images, case.setting), case.setting, send)
+        found = parity.check_parity(backend, bound, case.setting, parameters, images, labels=labels, seed=seed)
+        mixed.measure(found, case.setting, send)
 
 
 def _warm_up(prepared: Prepared, realization: Realization, placed: object) -> None:

@@ -78,10 +78,10 @@ def batch_size(bound: BoundNetwork) -> int:
 def check_parity(
     backend: Backend,
     bound: BoundNetwork,
-    parameters: Mapping[str, NDArray[np.float32]],
     setting: Setting,
-    *,
+    parameters: Mapping[str, NDArray[np.float32]],
     images: NDArray[np.float32],
+    *,
     labels: NDArray[np.int64],
     seed: int,
 ) -> Parity:
@@ -90,8 +90,8 @@ def check_parity(
     Args:
         backend: to be checked.
         bound: the network.
-        parameters: its untrained parameters.
         setting: of the backend.
+        parameters: its untrained parameters.
         images: [batch, h, w, c]; `batch_size` says how many.
         labels: [batch].
         seed: of the dropout masks and directions.

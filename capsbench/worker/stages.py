@@ -3,18 +3,17 @@
 import traceback
 
 import numpy as np
-from numpy.typing import NDArray
 
 from capsbench import plugins
-from capsbench.backend import Setting, unsupported
+from capsbench.backend import unsupported
 from capsbench.errors import BadInput
 from capsbench.network.network import Network
 from capsbench.network.parameters import draw_parameters
 from capsbench.network.shapes import bind
-from capsbench.record.schema import Parity
 from capsbench.worker import parity, rounding
 from capsbench.worker.check import check_case
 from capsbench.worker.data import describe_data
+from capsbench.worker.gate import judge
 from capsbench.worker.histograms import measure_histograms
 from capsbench.worker.messages import (
     AccuracyJob,
@@ -101,12 +100,16 @@ def _parity(job: ParityJob, sized: SizedNetwork) -> ParityPart:
         images = np.random.Generator(np.random.PCG64(job.seed)).random((count, *sized.image), dtype=np.float32)
         labels = np.arange(count, dtype=np.int64) % sized.classes
         parameters = draw_parameters(bound, job.seed)
-
-        def compare(images: NDArray[np.float32], setting: Setting) -> Parity:
-            return parity.check_parity(backend, bound, parameters, setting, images=images, labels=labels, seed=job.seed)
-
-        found = compare(images, job.setting)
-        found = rounding.explain(found, compare, images, job.setting, drawn=True, seed=job.seed)
+        found = judge(
+            backend,
+            bound,
+            job.setting,
+            parameters=parameters,
+            images=images,
+            labels=labels,
+            drawn=True,
+            seed=job.seed,
+        )
     except Exception as error:  # noqa: BLE001 - see above
         traceback.print_exc()
         return ParityPart(network=network.name, parity=None, reason=one_line(f"{type(error).__name__}: {error}"))

@@ -276,12 +276,20 @@ def test_an_interrupted_run_names_its_folder(folder, mnist_root, tmp_path, capsy
 
 
 def test_forecast_says_what_fits(folder, capsys):
-    """The largest batch is the one whose forecast peak is the last to fit."""
+    """The largest batch is the last one whose forecast peak fits; of a range, the upper end must, and a note says why."""
     code, out, _ = call(capsys, "forecast", folder / "suite.yaml", "--memory", "1MB")
     assert code == 0
     weights, image = 4 * 2 * 784 * 10, 4 * 784
     row = next(line for line in out.splitlines() if "fake:fast" in line)
     assert row.split()[-1] == str((10**6 - weights) // image)
+    assert "A range:" not in out
+    suite = (folder / "suite.yaml").read_text(encoding="utf-8").replace("fake:fast", "fake:slow")
+    (folder / "slow.yaml").write_text(suite, encoding="utf-8")
+    out = call(capsys, "forecast", folder / "slow.yaml", "--memory", "1MB")[1]
+    row = next(line for line in out.splitlines() if "fake:slow" in line)
+    assert row.split()[-1] == str((2 * 10**6 // 3 - weights) // image)
+    assert "–" in row
+    assert "A range: convolutions take scratch memory" in " ".join(out.split())
 
 
 @pytest.mark.parametrize("largest", [0, 1, 2, 3, 63, 64, 65, 1000])

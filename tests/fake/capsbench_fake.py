@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from capsbench.backend import LayerState, MemoryUse, Output, Probe
+from capsbench.backend import LayerState, MemoryUse, Output, PeakForecast, Probe
 from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.steptrace import HeapEvent, Span, StepTrace
 from capsbench.network.layers import Dense
@@ -85,8 +85,9 @@ class FakeBackend:
     def ceilings(self, setting):
         return Ceilings(2e11, 1e10)
 
-    def forecast_peak_bytes(self, bound, setting, batch):
-        return _bytes_of_step(bound, setting, batch)
+    def forecast_peak(self, bound, setting, batch):
+        peak = _bytes_of_step(bound, setting, batch)
+        return PeakForecast(peak, peak + (peak // 2 if setting.mode == "slow" else 0))
 
     def realize(self, bound, parameters, setting):
         return FakeRealization(bound, parameters, setting)

@@ -67,3 +67,10 @@ def test_rounded_parts_add_up_to_the_rounded_total(values, tick):
 def test_a_label_stays_on_its_line(text):
     """Whatever a name holds, it prints as one line that a terminal takes for text."""
     assert fmt.label(text).isprintable()
+
+
+def test_bounds_that_agree_are_one_number():
+    """A range of memory is written as one, unless its ends are within 10 %: then the upper one stands alone."""
+    assert fmt.bounds(26.4e6, 57.95e6, fmt.BYTES) == "26.4–58.0 MB"
+    assert fmt.bounds(52.7e6, 54.3e6, fmt.BYTES) == "54.3 MB"
+    assert fmt.bounds(None, None, fmt.BYTES) == "—"

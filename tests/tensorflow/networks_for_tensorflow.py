@@ -28,9 +28,10 @@ from capsbench.network.layers import (
 )
 from capsbench.network.network import Network
 from capsbench.network.objective import CrossEntropy, MarginLoss, Objective, Reconstruction
-from capsbench.network.parameters import cancelled_biases, draw_parameters, dropout_masks
+from capsbench.network.parameters import draw_parameters, dropout_masks
 from capsbench.network.routing import AgreementRouting, SelfAttentionRouting, SelfRouting, VBRouting
 from capsbench.network.shapes import BoundNetwork, bind
+from capsbench.worker.gate import judge
 from capsbench_tensorflow.backend import BACKEND
 
 ZOO = zoo.names()
@@ -92,6 +93,11 @@ class Case:
         """A fresh realization and the batch placed for it."""
         realization = BACKEND.realize(self.bound, self.parameters, Setting(mode, "cpu", precision, 2))
         return realization, realization.place(self.images, self.labels, self.masks)
+
+    def judged(self, mode):
+        """Its parity with the oracle in float32, as the gate before timing sees it."""
+        given = {"parameters": self.parameters, "images": self.images, "labels": self.labels}
+        return judge(BACKEND, self.bound, Setting(mode, threads=2), **given, drawn=True, seed=0)
 
 
 @cache
@@ -194,18 +200,6 @@ def relative_error(value, reference):
     """Largest difference over largest magnitude."""
     difference = np.abs(np.asarray(value, np.float64) - reference).max()
     return float(difference / max(np.abs(reference).max(), 1e-300))
-
-
-def gradient_errors(bound, gradients, exact):
-    """Errors by tensor, over the largest entry of the exact gradient.
-
-    Entries are not small where all of a tensor's would be: em-seed and em-yl cancel their input activations, a batch
-    normalisation the bias below it (which is held against the weights beside it), and in em-official nearly all of the
-    first gradient is the class layer's.
-    """
-    floor, beside = 1e-3 * max(np.abs(gradient).max() for gradient in exact.values()), cancelled_biases(bound)
-    scales = {name: max(np.abs(exact[beside.get(name, name)]).max(), floor) for name in exact}
-    return {name: float(np.abs(gradients[name] - exact[name]).max() / scales[name]) for name in exact}
 
 
 def tensors(output):

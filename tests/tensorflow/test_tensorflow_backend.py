@@ -11,6 +11,7 @@ pytest.importorskip("tensorflow")
 
 import numpy as np
 import tensorflow as tf
+from forecasts import is_near
 from networks_for_tensorflow import STEP, case_of, zoo_network
 
 from capsbench.backend import Setting
@@ -28,7 +29,7 @@ def test_discovery_and_forecast_import_no_tensorflow():
     """A parent process reads modes and asks for a forecast without TensorFlow in it."""
     program = (
         "import sys; from networks_for_tensorflow import *; case = case_of(zoo_network('em-tiny'), 1);"
-        "assert BACKEND.forecast_peak_bytes(case.bound, Setting('graph'), 1) > 0;"
+        "assert BACKEND.forecast_peak(case.bound, Setting('graph'), 1).low_bytes > 0;"
         "BACKEND.environment(Setting('graph'));"
         "sys.exit('tensorflow' in sys.modules)"
     )
@@ -85,11 +86,11 @@ def test_the_forecast_is_within_15_percent_of_the_measured_peak(name, batch, ite
     """
     network = with_routing_iterations(zoo_network(name), iterations)
     case = case_of(network, batch)
-    foretold = BACKEND.forecast_peak_bytes(case.bound, Setting(mode, threads=2), batch)
+    forecast = BACKEND.forecast_peak(case.bound, Setting(mode, threads=2), batch)
     measured = [_peak_bytes(case, mode)]
-    if foretold != pytest.approx(measured[0], rel=0.15):
+    if not is_near(forecast, measured[0]):
         measured += [_peak_bytes(case, mode) for _ in range(4)]
-    assert foretold == pytest.approx(median(measured), rel=0.15)
+    assert is_near(forecast, median(measured))
 
 
 def _peak_bytes(case, mode):
@@ -115,7 +116,7 @@ def test_kernels_are_of_em_routing_only(mode):
 def test_no_forecast_is_given_for_the_compiler():
     """What XLA keeps is its own business."""
     bound = bind(zoo_network("em-tiny"), (28, 28, 1), 10)
-    assert BACKEND.forecast_peak_bytes(bound, Setting("xla"), 4) is None
+    assert BACKEND.forecast_peak(bound, Setting("xla"), 4) is None
 
 
 def test_running_out_of_memory_is_a_memory_error():

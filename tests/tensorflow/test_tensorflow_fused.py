@@ -7,13 +7,13 @@ pytest.importorskip("tensorflow")
 import numpy as np
 import tensorflow as tf
 from exhaustive import in_short
+from forecasts import is_near
 from networks_for_tensorflow import (
     SMALLER,
     STEP,
     VARIANTS,
     ZOO,
     case_of,
-    gradient_errors,
     relative_error,
     tensors,
     variant,
@@ -23,6 +23,7 @@ from networks_for_tensorflow import (
 from capsbench.backend import Setting
 from capsbench.measure.steptrace import summarise
 from capsbench.network.shapes import bind
+from capsbench.worker.parity import describe_failure
 from capsbench_numpy.backend import BACKEND as ORACLE
 from capsbench_tensorflow.backend import BACKEND
 
@@ -57,15 +58,9 @@ def test_variants_equal_the_graph_and_the_oracle(name):
     ),
 )
 def test_zoo_networks_hold_in_float32(name):
-    """Float32 stays within 1e-5 of float64 going forward, and within 1e-4 in every gradient (em-ibm's 3e-4)."""
-    case = case_of(zoo_network(name), 1, image=SMALLER.get(name, (28, 28, 1)))
-    exact, there = case.realize("graph", "float64")
-    realization, placed = case.realize("fused")
-    for mine, true in zip(tensors(realization.forward(placed)), tensors(exact.forward(there)), strict=True):
-        assert relative_error(mine, true) <= 1e-5
-    expected = exact.loss_and_gradients(there, STEP)[1]
-    errors = gradient_errors(case.bound, realization.loss_and_gradients(placed, STEP)[1], expected)
-    assert max(errors.values()) <= (3e-4 if name == "em-ibm" else 1e-4), errors
+    """Each network passes the gate in float32; how much it may err there follows from float64's own error."""
+    found = case_of(zoo_network(name), 1, image=SMALLER.get(name, (28, 28, 1))).judged("fused")
+    assert found.passed, describe_failure(found)
 
 
 def test_training_goes_the_way_of_the_graph():
@@ -125,7 +120,7 @@ def test_the_forecast_is_within_15_percent_of_the_measured_peak(mode, name, batc
     for _ in range(2):
         realization.train_step(placed, STEP)
     measured = realization.memory(placed, STEP).peak_bytes
-    assert BACKEND.forecast_peak_bytes(case.bound, Setting(mode, threads=2), batch) == pytest.approx(measured, rel=0.15)
+    assert is_near(BACKEND.forecast_peak(case.bound, Setting(mode, threads=2), batch), measured)
 
 
 def test_it_runs_inside_a_function():
@@ -142,7 +137,7 @@ def test_limits_are_said():
     bound = bind(zoo_network("em-tiny"), (28, 28, 1), 10)
     assert "graph" in BACKEND.unsupported(bound, Setting("fused", device="cuda:0"))
     assert "shifted" in BACKEND.unsupported(bind(variant("shifted"), (28, 28, 1), 10), Setting("fused"))
-    assert BACKEND.forecast_peak_bytes(bound, Setting("fused", device="cuda:0"), 4) is None
+    assert BACKEND.forecast_peak(bound, Setting("fused", device="cuda:0"), 4) is None
     assert BACKEND.notes(bound, Setting("fused"))[0].startswith("fused: routed by ")
     assert BACKEND.notes(bound, Setting("graph")) == ()
     assert tf.executing_eagerly()

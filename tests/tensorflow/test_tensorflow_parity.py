@@ -17,7 +17,6 @@ from networks_for_tensorflow import (
     ZOO,
     bayes_network,
     case_of,
-    gradient_errors,
     relative_error,
     residual_network,
     self_routed_network,
@@ -28,6 +27,7 @@ from networks_for_tensorflow import (
 )
 
 from capsbench.backend import Setting
+from capsbench.worker.parity import describe_failure
 from capsbench_numpy.backend import BACKEND as ORACLE
 from capsbench_tensorflow.vectors import length, squash
 
@@ -73,17 +73,16 @@ def test_routing_variants_agree_with_the_oracle_in_both_formulations(name):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_zoo_networks_hold_in_float32(name):
-    """Float32 stays within 1e-5 of the oracle going forward and within 1e-4 of float64 in every gradient."""
+    """Every network of the zoo agrees with the oracle in float64, and passes the gate in float32.
+
+    How much float32 may err follows from float64's own error on the same images: `capsbench.worker.rounding`.
+    """
     two_channels = name in {"cnn-paper", "em-68k"}
     image = SMALLER.get(name, (32, 32, 2) if two_channels else (28, 28, 1))
     case = case_of(zoo_network(name), BATCHES.get(name, 1), image=image)
-    gradients64 = _check_float64(case, "graph")
-    oracle, there = _oracle(case)
-    realization, placed = case.realize()
-    for mine, exact in zip(tensors(realization.forward(placed)), tensors(oracle.forward(there)), strict=True):
-        assert relative_error(mine, exact) <= 1e-5
-    errors = gradient_errors(case.bound, realization.loss_and_gradients(placed, STEP)[1], gradients64)
-    assert max(errors.values()) <= (3e-4 if name == "em-ibm" else 1e-4), errors
+    _check_float64(case, "graph")
+    found = case.judged("graph")
+    assert found.passed, describe_failure(found)
 
 
 @pytest.mark.parametrize("name", BAYES)

@@ -86,6 +86,11 @@ def vote_bytes(bound, batch):
     return {name: 4 * batch * shape.votes for name, shape in routed if shape is not None}
 
 
+def image_of(bound):
+    """Height, width and channels of the images."""
+    return bound.image.height, bound.image.width, bound.image.channels
+
+
 def relative(got, expected):
     """Largest difference over largest magnitude."""
     return float(np.abs(got - expected).max() / max(np.abs(expected).max(), 1e-30))

@@ -155,7 +155,7 @@ def test_kernels_refuse_and_no_peak_is_foretold():
             assert "has no kernel for mixed_bfloat16" in reason
         else:
             assert reason is None
-        assert BACKEND.forecast_peak_bytes(bound, setting, 8) is None
+        assert BACKEND.forecast_peak(bound, setting, 8) is None
 
 
 def test_resumed_trainings_are_bit_equal(make_case, mnist_root, tmp_path):

@@ -11,6 +11,7 @@ from networks_for_torch import (
     STEP,
     ZOO,
     bayes_variants,
+    image_of,
     pair,
     relative,
     residual_variants,
@@ -23,9 +24,11 @@ torch = pytest.importorskip("torch")
 
 from capsbench.backend import Setting  # noqa: E402 - after the check that torch is there
 from capsbench.network import zoo  # noqa: E402 - likewise
-from capsbench.network.parameters import cancelled_biases, parameter_specs  # noqa: E402 - likewise
+from capsbench.network.parameters import draw_parameters  # noqa: E402 - likewise
 from capsbench.network.routing import EMRouting, InverseTemperature, SelfRouting, VBRouting  # noqa: E402 - likewise
 from capsbench.network.shapes import bind  # noqa: E402 - likewise
+from capsbench.worker.gate import judge  # noqa: E402 - likewise
+from capsbench.worker.parity import batch_size, describe_failure  # noqa: E402 - likewise
 from capsbench_torch.backend import BACKEND  # noqa: E402 - likewise
 
 pytestmark = pytest.mark.torch
@@ -65,27 +68,27 @@ def covered(name, mode):
 
 @pytest.mark.parametrize(("name", "mode"), in_short(ZOO, lambda name, mode: mode != "tiled" or name not in SLOW_TILED))
 def test_networks_equal_the_oracle(name, mode):
-    """Every network of the zoo agrees with the oracle: to 1e-10 in float64, to 1e-5 and gradients to 1e-4 in float32.
+    """Every network of the zoo agrees with the oracle to 1e-10 in float64, and passes the gate in float32.
 
-    em-ibm's float32 gradients, which grow a hundredfold from the class layer to the image, agree to 3e-4. A tensor
-    whose exact gradient is smaller than a thousandth of the largest one's has nothing but rounding noise to show (the
-    seed's cancelled activations), so errors are measured against at least that; those of a bias that a batch
-    normalisation cancels against the weights beside it.
+    How much float32 may err differs between processors, whose libraries add in other orders. The gate takes it from
+    float64's own error on the same images (`capsbench.worker.rounding`), not from what one processor was seen to do.
     """
     covered(name, mode)
     bound, double, oracle = pair(zoo.load(name), mode, "float64")
     assert forward_error(double, oracle) <= 1e-10
-    expected = double[0].loss_and_gradients(double[1], STEP)[1]
-    assert directional_error(expected, oracle) <= 1e-10
-    _, single, _ = pair(zoo.load(name), mode, "float32")
-    assert forward_error(single, oracle) <= 1e-5
-    got = single[0].loss_and_gradients(single[1], STEP)[1]
-    assert set(got) == {spec.name for spec in parameter_specs(bound) if spec.trainable}
-    largest, beside = max(float(np.abs(g).max()) for g in expected.values()), cancelled_biases(bound)
-    limit = 3e-4 if name == "em-ibm" else 1e-4
-    for tensor, gradient in expected.items():
-        scale = max(float(np.abs(expected[beside.get(tensor, tensor)]).max()), 1e-3 * largest)
-        assert np.abs(got[tensor] - gradient).max() <= limit * scale, tensor
+    assert directional_error(double[0].loss_and_gradients(double[1], STEP)[1], oracle) <= 1e-10
+    batch = batch_size(bound)
+    found = judge(
+        BACKEND,
+        bound,
+        Setting(mode, threads=2),
+        parameters=draw_parameters(bound, 0),
+        images=np.random.default_rng(0).random((batch, *image_of(bound)), dtype=np.float32),
+        labels=np.arange(batch) % bound.classes,
+        drawn=True,
+        seed=0,
+    )
+    assert found.passed, describe_failure(found)
 
 
 @given(variants(), st.sampled_from(MODES))

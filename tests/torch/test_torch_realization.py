@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from exhaustive import in_short
+from forecasts import is_near
 from networks_for_torch import CLASSES, IMAGE, MODES, PLAIN_MODES, SMALL, STEP, ZOO, realize
 
 torch = pytest.importorskip("torch")
@@ -107,12 +108,11 @@ def foretold_in_short(name, mode, batch):
     ("name", "mode", "batch"), in_short([(*each, batch) for each in ZOO for batch in (1, 7)], foretold_in_short)
 )
 def test_forecast(name, mode, batch):
-    """The forecast peak lies within 15 % of the measured one, for the zoo, both modes and several batches."""
+    """The measured peak lies within 15 % of the forecast, or of its range where a library's scratch memory counts."""
     batch = batch if name in {"em-tiny", "cnn-tiny", "cnn-paper", "cnn-seed"} else min(batch, 2)
     ours, placed, bound = realize(name, mode, batch=batch)
     ours.train_step(placed, STEP)
-    measured = ours.memory(placed, STEP).peak_bytes
-    assert BACKEND.forecast_peak_bytes(bound, Setting(mode), batch) == pytest.approx(measured, rel=0.15)
+    assert is_near(BACKEND.forecast_peak(bound, Setting(mode, threads=2), batch), ours.memory(placed, STEP).peak_bytes)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,7 @@ def test_forecast_follows_iterations(name, mode, iterations):
     """It holds for other numbers of routing iterations as well."""
     ours, placed, bound = realize(name, mode, iterations=iterations)
     ours.train_step(placed, STEP)
-    measured = ours.memory(placed, STEP).peak_bytes
-    assert BACKEND.forecast_peak_bytes(bound, Setting(mode), 2) == pytest.approx(measured, rel=0.15)
+    assert is_near(BACKEND.forecast_peak(bound, Setting(mode, threads=2), 2), ours.memory(placed, STEP).peak_bytes)
 
 
 def test_memory_is_exact():

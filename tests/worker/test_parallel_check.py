@@ -42,7 +42,7 @@ class Chaotic(FakeRealization):
         *placed, reference = placed
         loss, several = super().train_step(placed, step), self._setting.devices > 1
         wide = self._setting.kept == "float64"
-        noise, mistake = (3e-17 if wide else 1e-7), self.mistake + (0.0 if wide else self.narrow_mistake)
+        noise, mistake = (3e-17 if wide else 2e-7), self.mistake + (0.0 if wide else self.narrow_mistake)
         turned = several or reference != type(self).forwards.setdefault(step.number, reference)
         return loss * (1.0 + turned * (noise * 10.0**step.number + several * mistake))
 

@@ -38,7 +38,7 @@ def check(make_case):
     def run(backend, mode="fast", precision="float32", seed=0):
         setting = Setting(mode, precision=precision)
         parameters = draw_parameters(bound, 0)
-        return check_parity(backend, bound, parameters, setting, images=images, labels=labels, seed=seed)
+        return check_parity(backend, bound, setting, parameters, images, labels=labels, seed=seed)
 
     return run
 
