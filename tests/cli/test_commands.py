@@ -276,7 +276,7 @@ def test_an_interrupted_run_names_its_folder(folder, mnist_root, tmp_path, capsy
 
 
 def test_forecast_says_what_fits(folder, capsys):
-    """The largest batch is the last one whose forecast peak fits; of a range, the upper end must, and a note says why."""
+    """The largest batch is the last whose forecast peak fits, or the upper end of its range, which a note explains."""
     code, out, _ = call(capsys, "forecast", folder / "suite.yaml", "--memory", "1MB")
     assert code == 0
     weights, image = 4 * 2 * 784 * 10, 4 * 784
