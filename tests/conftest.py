@@ -1,6 +1,7 @@
 """What tests of all floors share: the fake backend, a small data set on disk, cases of it."""
 
 import os
+import signal
 import struct
 import sys
 from dataclasses import replace
@@ -86,6 +87,23 @@ def kernel(request):
     from capsbench_fused import engine
 
     return engine.kernel(request.param)
+
+
+@pytest.fixture
+def default_signals():
+    """SIGINT, SIGTERM and SIGHUP act as in a program started at a terminal, here and in what the test starts.
+
+    Programs inherit what their starter ignores: `nohup`, `&` in a script and some CI systems ignore a few of these.
+    """
+    actions = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, action) for number, action in actions.items()}
+    yield
+    for number, action in before.items():
+        signal.signal(number, action)
 
 
 @pytest.fixture

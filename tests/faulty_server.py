@@ -6,6 +6,8 @@ import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from waiting import PATIENCE_SECONDS, wait_until
+
 CONTENT = bytes(range(256)) * 1200  # several pieces on the way through a socket
 NAME = "images.gz"
 
@@ -92,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def halting(self, begin):
         self.sound(begin, stop=(begin + len(CONTENT)) // 2)
-        self.server.go_on.wait(30.0)
+        self.server.go_on.wait(PATIENCE_SECONDS)
         self.wfile.write(CONTENT[(begin + len(CONTENT)) // 2 :])
 
     def encoded(self, _begin):
@@ -149,7 +151,4 @@ def serving():
 
 def wait_for_part(path):
     """Wait until a partial file has its first bytes."""
-    end = time.monotonic() + 20.0
-    while not (path.exists() and path.stat().st_size):
-        assert time.monotonic() < end, f"nothing came to {path}"
-        time.sleep(0.005)
+    assert wait_until(lambda: path.exists() and path.stat().st_size), f"nothing came to {path}"

@@ -154,6 +154,7 @@ def test_help_names_what_can_be_fetched(monkeypatch, capsys):
     assert "Example: capsbench data fetch " in out
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_an_interrupt_ends_with_130_and_can_be_taken_up(server, tmp_path, capsbench_environment):
     """Ctrl-C leaves the beginning, says so and ends with 130; the same command goes on from there."""
     arguments = [server.mirror("halting"), NAME, str(len(CONTENT)), SHA256]

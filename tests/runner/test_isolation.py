@@ -2,12 +2,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from recorder import MemoryStore, Recorder
+from waiting import PATIENCE_SECONDS, wait_until
 
 from capsbench.record.store import RunStore, create
 from capsbench.runner import launch
@@ -17,21 +17,12 @@ from capsbench.suite.schema import LimitChoice
 from capsbench.worker.limits import Limits
 from capsbench.worker.messages import CheckJob, Place, ProbeJob
 
-PATIENCE_SECONDS = 60.0
-
 
 def is_running(pid):
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def wait_until(true):
-    until = time.monotonic() + PATIENCE_SECONDS
-    while not true() and time.monotonic() < until:
-        time.sleep(0.05)
-    return true()
 
 
 @pytest.fixture
@@ -118,8 +109,7 @@ def test_a_worker_in_native_code_does_not_outlive_its_parent(make_case, mnist_ro
     """When the parent is gone, so is a worker that holds the interpreter and never looks."""
     job = CheckJob(case=make_case("native-hang", measure=("memory",)), place=Place(data_root=str(mnist_root)))
     with Worker(job, {}, Limits()) as worker:
-        messages = worker.messages()
-        assert wait_until(lambda: next(messages) is not None and pid_file.exists() and pid_file.read_text() != "")
+        assert wait_until(pid_file.exists)
         worker._process.stdin.close()  # as the kernel does when the parent is killed
         assert wait_until(lambda: not is_running(worker.pid))
 
@@ -147,8 +137,7 @@ def test_leaving_the_worker_ends_it(make_case, mnist_root, pid_file):
     """A parent that stops listening, for whatever reason, leaves neither worker nor grandchild behind."""
     job = CheckJob(case=make_case("hang", measure=("memory",)), place=Place(data_root=str(mnist_root)))
     with Worker(job, {}, Limits()) as worker:
-        messages = worker.messages()
-        assert wait_until(lambda: next(messages) is not None and pid_file.exists() and pid_file.read_text() != "")
+        assert wait_until(pid_file.exists)
     pids = [int(pid) for pid in pid_file.read_text(encoding="ascii").split()]
     assert worker.pid in pids
     assert wait_until(lambda: not any(is_running(pid) for pid in pids))
@@ -190,7 +179,7 @@ run_cases(cases, data_root=Path({root!r}), cache=None, store=store, listener=Rec
 
 
 @pytest.fixture
-def parent(mnist_root, tmp_path, pid_file, capsbench_environment):
+def parent(mnist_root, tmp_path, pid_file, capsbench_environment, default_signals):
     """A parent process that has finished one case and hangs in the next: (process, store, worker's process ids)."""
     store = create(tmp_path / "results", {})
     tests = Path(__file__).parent.parent
@@ -198,7 +187,7 @@ def parent(mnist_root, tmp_path, pid_file, capsbench_environment):
     environment = {**capsbench_environment, "FAKE_PID_FILE": str(pid_file)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=subprocess.PIPE) as process:
         try:
-            assert wait_until(lambda: pid_file.exists() and len(pid_file.read_text().split()) == 2), "it never hung"
+            assert wait_until(pid_file.exists), "it never hung"
             yield process, store, [int(pid) for pid in pid_file.read_text(encoding="ascii").split()]
         finally:
             process.kill()
