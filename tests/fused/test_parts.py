@@ -68,7 +68,7 @@ def test_ranges_cover_everything_once(count, parts):
 
 def test_calls_run_side_by_side():
     """Calls that wait for each other all end."""
-    barrier = threading.Barrier(3, timeout=300)
+    barrier = threading.Barrier(3, timeout=30)
     threads.run([barrier.wait] * 3)
 
 
