@@ -1,6 +1,7 @@
 """What tests of all floors share: the fake backend, a small data set on disk, cases of it."""
 
 import os
+import signal
 import struct
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 FAKE = Path(__file__).parent / "fake"
 TRAIN_COUNT, TEST_COUNT = 48, 20
@@ -15,6 +17,12 @@ TRAIN_COUNT, TEST_COUNT = 48, 20
 # Both this process and its workers find the fake backend; that is all it takes to register one.
 sys.path.insert(0, str(FAKE))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(FAKE), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+# Whether an example passes does not depend on how fast the machine is; and examples share what their fixtures made.
+settings.register_profile(
+    "capsbench", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("capsbench")
 
 
 def write_idx(path, array):
@@ -66,7 +74,7 @@ def make_case(mode="fast", **changes):
         measure=MEASURES,
         train=TrainChoice(epochs=2),
         time=TimeChoice(rounds=2, min_samples=3, max_seconds=0.5),
-        limits=LimitChoice(seconds=120.0),
+        limits=LimitChoice(seconds=600.0),
     )
     case = replace(case, **changes)
     return case if case.id else replace(case, id=f"linear.{case.backend}-{case.mode}.b{case.batch}.s{case.seed}")
@@ -86,6 +94,23 @@ def kernel(request):
     from capsbench_fused import engine
 
     return engine.kernel(request.param)
+
+
+@pytest.fixture
+def default_signals():
+    """SIGINT, SIGTERM and SIGHUP act as in a program started at a terminal, here and in what the test starts.
+
+    Programs inherit what their starter ignores: `nohup`, `&` in a script and some CI systems ignore a few of these.
+    """
+    actions = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, action) for number, action in actions.items()}
+    yield
+    for number, action in before.items():
+        signal.signal(number, action)
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 import re
 import threading
-import time
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from waiting import PATIENCE_SECONDS, wait_until
 
 CONTENT = bytes(range(256)) * 1200  # several pieces on the way through a socket
 NAME = "images.gz"
@@ -70,29 +71,13 @@ class _Handler(BaseHTTPRequestHandler):
         for _ in range(10_000):
             self.wfile.write(CONTENT)
 
-    def stalled(self, begin):
-        self.sound(begin, stop=begin + 1000)
-        time.sleep(1.0)
-
     def mute(self, _begin):
-        time.sleep(1.0)
+        self.server.closing.wait(PATIENCE_SECONDS)
         self.close_connection = True
-
-    def trickling(self, begin):
-        self.sound(begin, stop=begin)
-        for _ in range(200):
-            self.wfile.write(b"x")
-            time.sleep(0.01)
-
-    def gentle(self, begin):
-        self.sound(begin, stop=begin)
-        for start in range(begin, len(CONTENT), 30_000):
-            self.wfile.write(CONTENT[start : start + 30_000])
-            time.sleep(0.05)
 
     def halting(self, begin):
         self.sound(begin, stop=(begin + len(CONTENT)) // 2)
-        self.server.go_on.wait(30.0)
+        self.server.go_on.wait(PATIENCE_SECONDS)
         self.wfile.write(CONTENT[(begin + len(CONTENT)) // 2 :])
 
     def encoded(self, _begin):
@@ -119,7 +104,7 @@ class Faulty(ThreadingHTTPServer):
     """The server.
 
     `seen` is what it was asked for, as (fault, first byte), in order; `go_on` is what a halting mirror waits for in the
-    middle of a file.
+    middle of a file, `closing` what a mute one waits for.
     """
 
     daemon_threads = True
@@ -128,6 +113,7 @@ class Faulty(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.seen = []
         self.go_on = threading.Event()
+        self.closing = threading.Event()
 
     def mirror(self, fault):
         """The address of the folder whose files come with this fault; `sound` is none."""
@@ -143,13 +129,11 @@ def serving():
     try:
         yield server
     finally:
+        server.closing.set()
         server.shutdown()
         server.server_close()
 
 
 def wait_for_part(path):
     """Wait until a partial file has its first bytes."""
-    end = time.monotonic() + 20.0
-    while not (path.exists() and path.stat().st_size):
-        assert time.monotonic() < end, f"nothing came to {path}"
-        time.sleep(0.005)
+    assert wait_until(lambda: path.exists() and path.stat().st_size), f"nothing came to {path}"

@@ -147,7 +147,7 @@ def _read(shelf: Path, split: str, count: int) -> Pairs:
     try:
         sums = json.loads(_sums_path(shelf, split).read_bytes())
         matches = sums[: -(-count // _BLOCK)] == list(_sums(paths[0], count, len(pairs.labels)))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:  # a slice is a key since Python 3.12
         raise BadInput(f"{_sums_path(shelf, split)} holds no checksums of {paths[0].name}") from error
     if not matches:
         raise BadInput(f"{paths[0]} does not match its checksums in {_sums_path(shelf, split).name}")

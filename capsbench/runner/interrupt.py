@@ -13,8 +13,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 def ending_on_signals() -> Iterator[None]:
     """Turn a scheduler's SIGTERM, and the SIGHUP of a terminal that closes, into `SystemExit` while the block runs.
 
-    So context managers do their work. Who has set a signal aside (nohup does) keeps it so. Only the main thread can
-    take signals; in any other, nothing changes.
+    So context managers do their work. A signal that was ignored when the program was started stays ignored, as Unix
+    has it: SIGHUP under `nohup`; SIGINT, which Python leaves alone then, after `&` in a script. Workers are ended by
+    SIGKILL, whatever they inherit. Only the main thread can take signals; in any other, nothing changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -52,7 +52,7 @@ def count(backend, networks, environment):
     """Calls by op, by network, of an evaluation of two images (one would not be tiled); in a process of its own."""
     own = worker_environment(plugins.load(backend), SETTING, "heap")
     command = [sys.executable, "-c", PROFILE, backend, *networks]
-    done = subprocess.run(command, env={**environment, **own}, capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run(command, env={**environment, **own}, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

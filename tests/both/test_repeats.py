@@ -56,7 +56,7 @@ def test_fresh_processes_agree(backend, mode, processes):
             capture_output=True,
             text=True,
             check=True,
-            timeout=200,
+            timeout=600,
         )
         told.append(json.loads(done.stdout.splitlines()[-1]))
     first = told[0]

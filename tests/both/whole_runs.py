@@ -24,7 +24,7 @@ def run(folder, suite):
     """Run a suite in a folder: what it printed, its records, and each record's losses, one a train step."""
     (folder / "suite.yaml").write_text(suite)
     command = [sys.executable, "-m", "capsbench", "run", "suite.yaml", "--results", "results", "--no-figures"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=500)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     found = folder / done.stdout.strip().splitlines()[-1]
     records = [json.loads(line) for line in (found / "records.jsonl").read_text().splitlines()]

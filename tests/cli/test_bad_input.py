@@ -143,7 +143,7 @@ def test_processes_exit_with_64_and_no_traceback(arguments, tmp_path, capsbench_
     """What holds for `main` holds for `python -m capsbench`."""
     command = [sys.executable, "-P", "-m", "capsbench", *arguments]
     done = subprocess.run(
-        command, cwd=tmp_path, env=capsbench_environment, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=capsbench_environment, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 64
     assert done.stdout == ""
@@ -177,7 +177,7 @@ def test_help_imports_nothing_heavy(arguments, tmp_path, capsbench_environment):
         env=capsbench_environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

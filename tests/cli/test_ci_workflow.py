@@ -100,7 +100,7 @@ def run(name, environment):
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script(name)]
     folder = environment["GITHUB_WORKSPACE"]
     return subprocess.run(
-        command, cwd=folder, env=environment, check=False, timeout=120, capture_output=True
+        command, cwd=folder, env=environment, check=False, timeout=600, capture_output=True
     ).returncode
 
 

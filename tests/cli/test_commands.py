@@ -64,7 +64,7 @@ def finished(folder, mnist_root, capsbench_environment_once):
     """A whole run in a process of its own: how it ended, and its results folder."""
     command = [sys.executable, "-P", "-m", "capsbench", "run", "suite.yaml", "suite.yaml", "--data", mnist_root]
     done = subprocess.run(
-        command, cwd=folder, env=capsbench_environment_once, capture_output=True, text=True, timeout=300, check=False
+        command, cwd=folder, env=capsbench_environment_once, capture_output=True, text=True, timeout=600, check=False
     )
     return done, folder / "results"
 

@@ -72,7 +72,7 @@ def test_extra_bytes_are_found_named_and_their_commit_too(made, call, tmp_path, 
         env={**os.environ, **capsbench_environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     assert f"{culprit} is the first bad commit" in done.stdout

@@ -5,21 +5,20 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS, wait_until
 
 from capsbench.record.store import RunStore, all_runs, create
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
-PATIENCE_SECONDS = 120.0
 SUITE = """\
 name: tests
 dataset: {name: mnist, train_limit: 40}
 networks: [linear.yaml]
-backends: ["fake:MODE"]
+backends: [MODES]
 batch: [8]
 seeds: [0, 1]
 device: cpu
@@ -41,15 +40,24 @@ needs_mount = pytest.mark.skipif(not can_mount(), reason="no file system can be 
 
 
 @pytest.fixture
+def gate(tmp_path, capsbench_environment):
+    """The file that the mode `gated` waits for in its training."""
+    capsbench_environment["FAKE_GATE"] = str(tmp_path / "gate")
+    return tmp_path / "gate"
+
+
+@pytest.fixture
 def start(mnist_root, tmp_path, capsbench_environment):
-    """A function that starts `capsbench run` of a mode of the fake backend; results are in `results`."""
+    """A function that starts `capsbench run` of some modes of the fake backend; results are in `results`."""
     started = []
 
-    def start(mode="fast", *more, before=()):
+    def start(modes="fast", *more, before=()):
         folder = tmp_path / "suite"
         folder.mkdir(exist_ok=True)
         shutil.copy(LINEAR, folder)
-        (folder / "suite.yaml").write_text(SUITE.replace("MODE", mode), encoding="utf-8")
+        (folder / "suite.yaml").write_text(
+            SUITE.replace("MODES", ", ".join(f"fake:{mode}" for mode in modes.split())), encoding="utf-8"
+        )
         run = [sys.executable, "-P", "-m", "capsbench", "run", str(folder / "suite.yaml"), "--no-figures"]
         where = ["--data", str(mnist_root), "--results", str(tmp_path / "results")]
         pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
@@ -73,13 +81,8 @@ def end(process):
 
 def wait_for_records(results, count):
     """The only run, once it has so many records."""
-    until = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < until:
-        runs = all_runs(results)
-        if runs and len(list(runs[-1].records())) >= count:
-            return runs[-1]
-        time.sleep(0.02)
-    raise AssertionError("no record came")
+    assert wait_until(lambda: any(len(list(run.records())) >= count for run in all_runs(results))), "no record came"
+    return all_runs(results)[-1]
 
 
 def statuses(store):
@@ -90,6 +93,8 @@ def statuses(store):
 ALL_OK = Counter({(0, "ok"): 1, (1, "ok"): 1})
 # Where one case does as well as two.
 ONE, ONE_OK = ("--only", "*.s0-*"), Counter({(0, "ok"): 1})
+# One case that ends, and one that waits in its training until there is a gate.
+TWO_MODES, BOTH_OK = ("fast gated", *ONE), Counter({(0, "ok"): 2})
 
 FULL = """
 mount -t tmpfs -o size={size}k tmpfs "$RESULTS"
@@ -136,29 +141,31 @@ READ_ONLY = """
 until grep -q . "$RESULTS"/runs/*/records.jsonl 2>/dev/null; do sleep 0.02; done
 mount --bind "$RESULTS" "$RESULTS"
 mount -o remount,bind,ro "$RESULTS"
+touch "$FAKE_GATE"
 wait $run
 """
 
 
 @needs_mount
+@pytest.mark.usefixtures("gate")
 def test_results_that_turn_read_only(start, tmp_path):
     """A folder that turns read-only under a run ends it in words; what was recorded stays, the rest runs later."""
     (tmp_path / "results").mkdir()
-    code, err = _inside(start, tmp_path, READ_ONLY)
+    code, err = _inside(start, tmp_path, READ_ONLY, *TWO_MODES)
     assert code == 74
     assert "Read-only file system; what has ended is in" in err
     assert "Traceback" not in err
     (run,) = all_runs(tmp_path / "results")
     lines = (run.folder / "records.jsonl").read_bytes()
-    assert end(start("fast", "--resume", run.run_id))[0] == 0
+    assert end(start(*TWO_MODES, "--resume", run.run_id))[0] == 0
     assert (run.folder / "records.jsonl").read_bytes().startswith(lines)
-    assert statuses(run) == ALL_OK
+    assert statuses(run) == BOTH_OK
 
 
-def _inside(start, tmp_path, script):
+def _inside(start, tmp_path, script, *what):
     """Run a script in a mount namespace of its own, with the run's command as its arguments and `$RESULTS`."""
     head = f'RESULTS="{tmp_path / "results"}" KEPT="{tmp_path / "kept"}"\n'
-    return end(start(before=[*_IN_NAMESPACE, "sh", "-c", head + script, "sh"]))
+    return end(start(*what, before=[*_IN_NAMESPACE, "sh", "-c", head + script, "sh"]))
 
 
 def test_a_disk_that_is_full_from_the_start(tmp_path):
@@ -174,36 +181,35 @@ def test_a_disk_that_is_full_from_the_start(tmp_path):
     [
         pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive, id="INT"),
         pytest.param(signal.SIGTERM, 143, id="TERM"),
+        pytest.param(signal.SIGHUP, 129, id="HUP"),
     ],
 )
-def test_a_signal_ends_a_run_in_order(start, tmp_path, number, code):
+@pytest.mark.usefixtures("default_signals")
+def test_a_signal_ends_a_run_in_order(start, gate, tmp_path, number, code):
     """Whoever asks for the end gets it at once, with a sentence that resumes; the resumed run is whole."""
-    process = start("steady")
+    process = start(*TWO_MODES)
     run = wait_for_records(tmp_path / "results", 1)
     process.send_signal(number)
     ended, err = end(process)
     assert ended == code
     assert f"go on with --resume {run.run_id}" in err
     assert "Traceback" not in err
+    assert statuses(run) == ONE_OK
     if number == signal.SIGTERM:
-        assert end(start("steady", "--resume", run.run_id))[0] == 0
-        assert statuses(run) == ALL_OK
+        gate.touch()
+        assert end(start(*TWO_MODES, "--resume", run.run_id))[0] == 0
+        assert statuses(run) == BOTH_OK
 
 
-@pytest.mark.parametrize(
-    ("before", "code"),
-    [
-        pytest.param([], 129, id="without nohup"),
-        pytest.param(["nohup"], 0, marks=pytest.mark.exhaustive, id="nohup"),
-    ],
-)
-def test_a_terminal_that_closes(start, tmp_path, before, code):
-    """SIGHUP ends a run in order too, unless it was set aside."""
-    process = start("steady", before=before)
+@pytest.mark.usefixtures("gate")
+def test_what_was_ignored_before_stays_ignored(start, tmp_path):
+    """As `nohup` and `&` in a script start it, a run goes on after SIGHUP and Ctrl-C; SIGTERM ends it."""
+    process = start(*TWO_MODES, before=["sh", "-c", 'trap "" HUP INT; exec "$@"', "sh"])
     run = wait_for_records(tmp_path / "results", 1)
-    process.send_signal(signal.SIGHUP)
-    assert end(process)[0] == code
-    assert statuses(run) == (Counter({(0, "ok"): 1}) if code else ALL_OK)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        process.send_signal(number)
+    assert end(process)[0] == 143
+    assert statuses(run) == ONE_OK
 
 
 def test_two_runs_at_once(start, tmp_path):

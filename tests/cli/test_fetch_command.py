@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from faulty_server import CONTENT, NAME, serving, wait_for_part
+from waiting import PATIENCE_SECONDS
 
 from capsbench.cli import main
 from capsbench.dataset import sources
@@ -154,6 +155,7 @@ def test_help_names_what_can_be_fetched(monkeypatch, capsys):
     assert "Example: capsbench data fetch " in out
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_an_interrupt_ends_with_130_and_can_be_taken_up(server, tmp_path, capsbench_environment):
     """Ctrl-C leaves the beginning, says so and ends with 130; the same command goes on from there."""
     arguments = [server.mirror("halting"), NAME, str(len(CONTENT)), SHA256]
@@ -165,13 +167,13 @@ def test_an_interrupt_ends_with_130_and_can_be_taken_up(server, tmp_path, capsbe
     part = tmp_path / "data" / "one" / f".{NAME}.part"
     wait_for_part(part)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130, err
     assert "the same command goes on from there" in err
     assert "Traceback" not in err
     there = part.stat().st_size
     server.go_on.set()
-    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=20)
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True, timeout=PATIENCE_SECONDS)
     assert server.seen == [("halting", 0), ("halting", there)]
     assert (part.parent / NAME).read_bytes() == CONTENT
     assert not part.exists()

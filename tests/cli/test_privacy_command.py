@@ -52,7 +52,7 @@ def run(home, *arguments):
     paths = os.pathsep.join(path for path in sys.path if path)
     variables = {**os.environ, **CANARIES, "HOME": str(home), "PYTHONPATH": paths}
     command = [sys.executable, "-P", "-m", "capsbench", *arguments]
-    return subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True, timeout=600, check=False)
 
 
 @pytest.fixture(scope="module", params=[(), ("--anonymous",)], ids=["as it is", "anonymous"])

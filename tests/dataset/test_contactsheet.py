@@ -3,7 +3,7 @@ import zlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -31,7 +31,6 @@ def pixels_of(png):
     return rows[:, 1:]
 
 
-@settings(deadline=None)
 @given(pixels=arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))))
 def test_a_png_holds_its_pixels(pixels):
     """What is written is what a reader of PNG finds."""

@@ -8,21 +8,25 @@ import re
 import socket
 import subprocess
 import sys
-import time
+from dataclasses import replace
 from io import BytesIO, FileIO
+from types import SimpleNamespace
 
 import pytest
 import requests
 from faulty_server import CONTENT, NAME, serving, wait_for_part
+from urllib3.exceptions import ReadTimeoutError
+from waiting import PATIENCE_SECONDS
 
-from capsbench.dataset import download
+from capsbench.dataset import download, mirror
 from capsbench.dataset.download import Manner, fetch
-from capsbench.dataset.mirror import Patience, UndeliveredError, receive
+from capsbench.dataset.mirror import BrokenOffError, Patience, UndeliveredError, receive
 from capsbench.dataset.sources import Source, SourceFile
 from capsbench.errors import BadInput
 
-PATIENCE = Patience(silent_seconds=10.0, tries=3)
-HASTE = Patience(silent_seconds=0.4, tries=3)  # for mirrors that fall silent, who are waited for in vain
+PATIENCE = Patience(
+    connect_seconds=PATIENCE_SECONDS, silent_seconds=PATIENCE_SECONDS, slow_seconds=PATIENCE_SECONDS, tries=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,6 @@ def test_a_file_is_fetched_once(bring):
         ("page", "offers 26 bytes where the file has 307200"),
         ("wrong", "sends other bytes than the published ones"),
         ("endless", "sends more than the 307,200 bytes"),
-        ("mute", "does not answer"),
         ("circular", "sends us on more than 5 times"),
         ("moved-away", "sends us on to http://example.invalid/images.gz, which is not https"),
         ("moved-to-file", "sends us on to file:///etc/hostname, which is not https"),
@@ -101,15 +104,14 @@ def test_a_file_is_fetched_once(bring):
 )
 def test_the_next_mirror_is_asked(bring, fault, says):
     """A mirror that fails costs nothing but time; alone, it is named with its reason, and nothing is left behind."""
-    patience = HASTE if fault == "mute" else PATIENCE
     with pytest.raises(BadInput, match=re.escape(says)) as error:
-        bring(fault, patience=patience)
+        bring(fault)
     assert f"/{fault}/" in str(error.value)
     assert "secret" not in str(error.value)
     assert f"put {NAME} into {bring.folder} by hand" in str(error.value)
     left = [path for path in bring.folder.iterdir() if path.stat().st_size]
     assert left == ([bring.part] if fault == "endless" else [])
-    [fetched], _ = bring(fault, "sound", patience=patience)
+    [fetched], _ = bring(fault, "sound")
     # Of an endless answer the first bytes are the file; now and then all of them came before it was cut off.
     assert (fetched.mirror is None and fault == "endless") or fetched.mirror.endswith("/sound/")
     check_here(bring)
@@ -130,7 +132,7 @@ def test_offline_every_mirror_is_named(bring):
 
 def test_a_dropped_connection_is_taken_up(bring):
     """What came is not asked for twice, as often as the mirror breaks off."""
-    _, seen = bring("halves", patience=Patience(tries=30))
+    _, seen = bring("halves", patience=replace(PATIENCE, tries=30))
     check_here(bring)
     begins = [begin for _, begin in seen]
     assert begins[:2] == [0, len(CONTENT) // 2 + 1]
@@ -162,7 +164,7 @@ def test_a_server_without_ranges_starts_afresh(bring, fault):
 def test_a_server_without_ranges_is_not_asked_for_ever(bring):
     """One that always starts afresh and always breaks off gains nothing, and is given up."""
     with pytest.raises(BadInput, match="broke off after 153,600"):
-        bring("rangeless-then-half", patience=Patience(tries=30))
+        bring("rangeless-then-half", patience=replace(PATIENCE, tries=30))
     assert bring.part.stat().st_size == len(CONTENT) // 2
 
 
@@ -185,22 +187,62 @@ def test_a_whole_partial_file_needs_no_mirror(bring):
     check_here(bring)
 
 
-def test_a_stalled_mirror_is_left(bring):
-    """One that falls silent is asked again as long as it brings something, then another goes on."""
-    start = time.monotonic()
-    _, seen = bring("stalled", "sound", patience=HASTE)
-    assert time.monotonic() - start < 10.0
-    assert seen == [("stalled", 0), ("stalled", 1000), ("stalled", 2000), ("sound", 3000)]
-    check_here(bring)
+class Pieces:
+    """A session whose only answer comes in pieces, as (seconds, bytes) of the clock `now`, and then no more."""
+
+    def __init__(self, pieces):
+        self.now, self._pieces = 0.0, iter(pieces)
+
+    def get(self, _url, **_options):
+        """What requests answers."""
+        answer = requests.Response()
+        answer.status_code, answer.raw = 200, self
+        answer.close = lambda: None
+        return answer
+
+    def read1(self, _count, **_options):
+        """The next piece, as urllib3 gives it."""
+        seconds, piece = next(self._pieces, (0.0, None))
+        self.now += seconds
+        if piece is None:
+            raise ReadTimeoutError(None, "", "")
+        return piece
 
 
-def test_a_trickling_mirror_is_left(bring):
+@pytest.fixture
+def receive_pieces(monkeypatch):
+    """Receive a file of so many bytes that comes in pieces: what was written of it."""
+
+    def run(pieces, total):
+        session, part = Pieces(pieces), BytesIO()
+        monkeypatch.setattr(mirror, "time", SimpleNamespace(monotonic=lambda: session.now))
+        try:
+            receive(session, "http://localhost/images.gz", part, total, lambda _done: None, Patience())
+        finally:
+            run.written = part.getvalue()
+        return run.written
+
+    return run
+
+
+def test_a_stalled_mirror_is_left(receive_pieces):
+    """One that falls silent has broken off; what it sent is kept."""
+    with pytest.raises(BrokenOffError, match="sent nothing for 30 s"):
+        receive_pieces([(0.0, b"abc")], 5)
+    assert receive_pieces.written == b"abc"
+
+
+def test_a_trickling_mirror_is_left(receive_pieces):
     """One that sends byte after byte, never silent and never done, is too slow; one that is merely gentle is not."""
-    patience = Patience(slow_seconds=0.2, slow_bytes=2_000)
-    with pytest.raises(BadInput, match=r"sent only \d+ bytes in 0.2 s"):
-        bring("trickling", patience=patience)
-    bring("gentle", patience=patience)
-    check_here(bring)
+    with pytest.raises(UndeliveredError, match="sent only 60 bytes in 60 s"):
+        receive_pieces([(1.0, b"x")] * 1000, 1000)
+    assert receive_pieces([*[(20.0, b"x" * 20_000)] * 9, (0.0, b"")], 180_000) == b"x" * 180_000
+
+
+def test_a_mute_mirror_is_left(bring):
+    """One that takes the connection and says nothing is named with that reason."""
+    with pytest.raises(BadInput, match=r"/mute/ does not answer"):
+        bring("mute", patience=Patience(silent_seconds=0.4))
 
 
 def test_only_tls_is_left_once_it_was_there(monkeypatch):
@@ -327,8 +369,8 @@ def test_two_processes_fetch_a_file_once(bring, server, start_process):
     assert second.stdout.readline() == f"waits for {NAME}\n"
     assert not (bring.folder / NAME).exists()
     server.go_on.set()
-    assert first.communicate(timeout=30)[0] == "fetched\n"
-    assert second.communicate(timeout=30)[0] == "was there\n"
+    assert first.communicate(timeout=PATIENCE_SECONDS)[0] == "fetched\n"
+    assert second.communicate(timeout=PATIENCE_SECONDS)[0] == "was there\n"
     assert server.seen == [("halting", 0)]
     check_here(bring)
 
@@ -338,7 +380,7 @@ def test_a_killed_process_holds_nobody_up(bring, start_process):
     process = start_process()
     wait_for_part(bring.part)
     process.kill()
-    process.wait(10)
+    process.wait(PATIENCE_SECONDS)
     there = bring.part.stat().st_size
     assert 0 < there < len(CONTENT)
     assert bring("sound")[1] == [("sound", there)]

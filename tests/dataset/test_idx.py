@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -13,7 +13,6 @@ from capsbench.errors import BadInput
 
 ELEMENTS = st.sampled_from(["u1", "i1", "i2", "i4", "f4", "f8"])
 SMALL = arrays.array_shapes(max_dims=4, max_side=4)
-SHARED_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def idx_bytes(shape, payload, code=0x08, rank=None, magic=b"\0\0"):
@@ -29,7 +28,6 @@ def refused(path, content):
     return str(caught.value)
 
 
-@SHARED_FOLDER
 @given(array=arrays.arrays(ELEMENTS, SMALL), name=st.sampled_from(["a.idx", "a.idx.gz"]))
 def test_round_trip(tmp_path, array, name):
     """What is written is read back with the same bytes, shape and element type, compressed or not."""
@@ -128,7 +126,6 @@ def test_lying_header_allocates_nothing(tmp_path):
     assert peak_bytes < 4 << 20
 
 
-@SHARED_FOLDER
 @given(
     flips=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 255)), max_size=6),
     end=st.integers(0, 60),

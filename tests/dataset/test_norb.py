@@ -1,12 +1,11 @@
 import gzip
 import math
 import struct
-import time
 import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -15,7 +14,6 @@ from capsbench.errors import BadInput
 
 ELEMENTS = st.sampled_from(["u1", "i2", "i4", "f4", "f8"])
 SMALL = arrays.array_shapes(max_dims=5, max_side=4)
-SHARED_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 BYTE, SHORT, PACKED = 0x1E3D4C55, 0x1E3D4C56, 0x1E3D4C52
 
 
@@ -33,7 +31,6 @@ def refused(path, content):
     return str(caught.value)
 
 
-@SHARED_FOLDER
 @given(array=arrays.arrays(ELEMENTS, SMALL), name=st.sampled_from(["a.mat", "a.mat.gz"]))
 def test_round_trip(tmp_path, array, name):
     """What is written is read back with the same bytes, shape and element type, and written again as the same file."""
@@ -78,18 +75,16 @@ def test_a_plain_file_is_mapped_and_a_compressed_one_is_not(tmp_path):
 
 
 def test_a_large_plain_file_opens_at_once(tmp_path):
-    """50 MB are open within 0.2 s, and take no memory before they are looked at."""
+    """50 MB are mapped, and take no memory before they are looked at."""
     with (tmp_path / "large").open("wb") as file:
         file.write(norb_bytes((2700, 2, 96, 96), b""))
         file.truncate(24 + 2700 * 2 * 96 * 96)
     tracemalloc.start()
-    begin = time.perf_counter()
     array = read_matrix(tmp_path / "large")
-    seconds = time.perf_counter() - begin
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert array.nbytes == 49_766_400
-    assert seconds < 0.2
+    assert is_mapped(array)
     assert peak_bytes < 1 << 20
 
 
@@ -162,7 +157,6 @@ def test_bombs_and_liars_cost_no_memory(tmp_path):
     assert peak_bytes < 4 << 20
 
 
-@SHARED_FOLDER
 @given(bit=st.integers(0, 8 * 20 - 1), packed=st.booleans())
 def test_a_flipped_bit_of_the_header_is_found(tmp_path, bit, packed):
     """With any one bit of a header flipped, a file is refused, or holds the same elements (its rank alone changed)."""
@@ -177,7 +171,6 @@ def test_a_flipped_bit_of_the_header_is_found(tmp_path, bit, packed):
     assert array.tobytes() == bytes(range(30))
 
 
-@SHARED_FOLDER
 @given(position=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_a_flipped_bit_of_a_compressed_file_is_found(tmp_path, position, bit):
     """With any bit flipped, a compressed file is refused or holds the same array."""
@@ -193,7 +186,6 @@ def test_a_flipped_bit_of_a_compressed_file_is_found(tmp_path, position, bit):
     assert array.tobytes() == bytes(range(30))
 
 
-@SHARED_FOLDER
 @given(
     flips=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 255)), max_size=6),
     end=st.integers(0, 80),

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capsbench.dataset.solids import ball, beam, extent, inverse_rows, meet, placed, rod
@@ -57,7 +57,6 @@ def test_a_tilted_ball_raises_its_nose():
     assert from_above(solid, 0.5)[0] > from_above(solid, -0.5)[0] + 0.5
 
 
-@settings(deadline=None)
 @given(start=point, end=point, radius=size, taper=st.floats(0.2, 1.0), azimuth=st.floats(0.0, 360.0))
 def test_hits_lie_on_the_surface_inside_the_extent(start, end, radius, taper, azimuth):
     """Every hit on any rod, beam or ball is inside its box of extent and its normal faces the eye."""

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -28,7 +28,6 @@ transforms = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(transform=transforms, training=st.booleans(), height=st.integers(1, 14), width=st.integers(1, 14))
 def test_the_promised_shape_is_the_shape(transform, training, height, width):
     """Every transform gives finite float32 images of the shape it promises, or is refused by both."""
@@ -45,7 +44,6 @@ def test_the_promised_shape_is_the_shape(transform, training, height, width):
     assert np.isfinite(out).all()
 
 
-@settings(deadline=None)
 @given(side=st.integers(1, 30), height=st.integers(1, 14), width=st.integers(1, 14), level=st.integers(0, 255))
 def test_resize_keeps_bounds_and_flat_images(side, height, width, level):
     """Resizing never leaves the range of the image, and a flat image stays flat."""
@@ -90,7 +88,6 @@ def test_without_transform_images_are_scaled():
         np.testing.assert_array_equal(out, images.astype(np.float32) / np.float32(255))
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 1000), crop=st.integers(1, 12))
 def test_random_crops_are_windows_of_the_image(seed, crop):
     """A training crop is one of the windows of its image, and test takes the central one."""
@@ -123,7 +120,6 @@ def test_a_shift_fills_with_zeros():
     assert all(np.linalg.matrix_rank(image) == 1 for image in moved)
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 100), contrast=st.floats(0.0, 1.0))
 def test_standardised_images_have_mean_zero_and_variance_one(seed, contrast):
     """Standardising fixes mean and variance over all pixels and channels, whatever the augmentation before it."""

@@ -23,7 +23,7 @@ from capsbench.network.layers import Dense
 from capsbench.network.objective import CrossEntropy
 from capsbench.network.shards import shards
 
-NAN_FROM_STEP = 3
+LATE_STEP = 3  # which no check takes
 
 
 class FakeBackend:
@@ -36,6 +36,7 @@ class FakeBackend:
         "slow": "5 ms a forward pass and a train step",
         "steady": "20 ms a forward pass and a train step",
         "nan": "the loss is NaN from train step 3",
+        "gated": "from train step 3 on, each waits until there is a file $FAKE_GATE",
         "oom": "MemoryError in a train step",
         "hog": "holds 400 MB in a train step, and stays",
         "crash": "abort() in a train step",
@@ -138,7 +139,10 @@ class FakeRealization:
         for name, gradient in gradients.items():
             self._parameters[name] = self._parameters[name] - self._setting_type(step.learning_rate) * gradient
         self._steps += 1
-        return float("nan") if self._setting.mode == "nan" and step.number >= NAN_FROM_STEP else loss
+        is_late = step.number >= LATE_STEP
+        while self._setting.mode == "gated" and is_late and not Path(os.environ["FAKE_GATE"]).exists():
+            time.sleep(0.01)
+        return float("nan") if self._setting.mode == "nan" and is_late else loss
 
     def synchronize(self):
         pass
@@ -284,7 +288,9 @@ def _send_without_end():
 
 def _tell_pids(*pids):
     if "FAKE_PID_FILE" in os.environ:
-        Path(os.environ["FAKE_PID_FILE"]).write_text(" ".join(map(str, pids)), encoding="ascii")
+        path = Path(os.environ["FAKE_PID_FILE"])
+        path.with_suffix(".part").write_text(" ".join(map(str, pids)), encoding="ascii")
+        path.with_suffix(".part").rename(path)  # whoever sees it sees all of it
 
 
 def _message_pipe():

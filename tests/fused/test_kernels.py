@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from routed_layers import (
     Layer,
@@ -66,7 +66,7 @@ def gradient_error(kernel, layer, arrays):
 
 
 @given(layers(), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 def test_every_task_equals_the_oracle(kernel, layer, seed):
     """Any task agrees with the oracle in float64 to 1e-10: poses, logits, and the gradient of every input."""
     arrays = draw_arrays(layer, seed=seed)

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from mutation import mutate
 from targets import MAX_BYTES, targets
@@ -21,7 +21,7 @@ def test_sound_inputs_are_read(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(number=st.integers(0, 2**32))
 def test_changed_inputs_are_read_or_refused(name, number, tmp_path):
     """Sound inputs with changes are read, or refused in a sentence; nothing else is raised."""
@@ -31,7 +31,7 @@ def test_changed_inputs_are_read_or_refused(name, number, tmp_path):
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(data=st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_any_bytes_are_read_or_refused(name, data, tmp_path):
     """So are bytes and texts that have nothing to do with the format."""

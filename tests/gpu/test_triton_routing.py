@@ -125,7 +125,7 @@ def test_tiles_need_not_be_full(monkeypatch):
     check(layer, draw(layer, images=3), 1e-10)
 
 
-@settings(max_examples=5, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(layers(), st.integers(0, 99))
 @example(small(side=1, kernel=1, types=3, parents=2), 5)
 def test_any_layer_equals_the_oracle(layer, seed):

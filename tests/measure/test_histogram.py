@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -218,7 +218,6 @@ def test_overlap_is_shared_out():
 
 
 @given(BATCH, BATCH)
-@settings(deadline=None)
 def test_files_give_back_what_was_written(tmp_path_factory, first, second):
     """Histograms read from a file are those written, in their order."""
     path = tmp_path_factory.getbasetemp() / "written" / "histograms.npz"
@@ -277,7 +276,6 @@ def test_other_files_are_refused(tmp_path, content):
 
 
 @given(st.integers(0, 600), st.integers(0, 255))
-@settings(deadline=None)
 def test_damaged_files_are_refused(tmp_path_factory, at, byte):
     """A file with one byte changed reads the same or is bad input."""
     path = tmp_path_factory.getbasetemp() / "damaged" / "histograms.npz"

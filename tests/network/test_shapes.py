@@ -279,7 +279,7 @@ def test_hand_counted_flops_of_self_routing():
 
 
 @given(networks)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_costs_add_up(network):
     """Layers add up to the network, costs grow with the batch, and forward is less than a train step."""
     try:

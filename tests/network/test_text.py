@@ -23,7 +23,7 @@ recipe: {optimizer: {name: adam, learning_rate: 1e-2}}
 
 
 @given(networks)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_round_trip(network):
     """What is written is read back as the same network, and written again as the same text."""
     text = dump(network)
@@ -96,7 +96,7 @@ def test_deep_nesting(text):
 
 
 @given(st.text(max_size=300) | st.binary(max_size=300).map(lambda b: b.decode("latin-1")))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text(text):
     """Whatever the text, it is a network or a BadInput, and nothing else."""
     try:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capsbench.backend import Setting, Step
@@ -148,7 +148,6 @@ def test_the_seed_cancels_input_activations():
 
 
 @given(st.lists(st.floats(-800, 800), min_size=1, max_size=8))
-@settings(deadline=None)
 def test_log_functions_never_overflow(values):
     """Log-sigmoid and log-softmax are finite, at most zero, and add up to one where they must."""
     logits = np.array(values)

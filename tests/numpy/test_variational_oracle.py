@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from capsbench.backend import Setting, Step
@@ -114,7 +114,6 @@ def test_digamma_differentiates():
 
 
 @given(st.floats(0.05, 1e6), st.floats(-10.0, 10.0))
-@settings(deadline=None)
 def test_digamma_has_its_recurrence(real, imaginary):
     """psi(z + 1) = psi(z) + 1 / z wherever the real part is positive."""
     z = np.array([complex(real, imaginary)])

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capsbench.errors import BadInput
@@ -26,7 +26,7 @@ ceilings = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(known=st.lists(ceilings, max_size=5))
 def test_what_is_written_is_read_back(tmp_path, known):
     """To the bit and in order; of several measurements of one thing the last one stays."""

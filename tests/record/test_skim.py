@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_store import SCHEMA_1, SCHEMA_2, SCHEMA_3, record, records
 
@@ -16,7 +16,7 @@ EVENT = OpEvent('M"calls":9', "mul", None, "forward", None, 7, 0.1, 1)
 NUMBER = Metric(value=3, unit="B", direction="lower", kind="exact")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(records(), st.data())
 def test_any_line_says_the_same(found, data):
     """Case, status, fingerprint, metric, names: as in the whole record, or else nothing, so that it is parsed."""

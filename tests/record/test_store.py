@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jsonschema
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capsbench.errors import BadInput
@@ -138,7 +138,7 @@ def test_lines_are_strict_json_within_the_published_schema(record):
     assert encode(decode(line, "here")) == line
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(kept=st.lists(records(), max_size=4), data=st.data())
 def test_finished_agrees_with_a_full_reading(tmp_path, kept, data):
     """The quick look at a line's two ends finds what parsing it in full finds, wherever the last line was torn."""

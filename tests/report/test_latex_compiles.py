@@ -29,7 +29,7 @@ def compiled(folder, tables):
     packages = "".join(f"{line}\n" for line in re.findall(r"^% (\\usepackage.*)$", text, re.MULTILINE))
     (folder / "tables.tex").write_text(DOCUMENT % (packages, text), encoding="ascii")
     command = [PDFLATEX, "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "tables.tex"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=120, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600, check=False)
     said = done.stdout.decode("latin-1")
     assert done.returncode == 0, said[-2000:]
     assert (folder / "tables.pdf").stat().st_size > 1000

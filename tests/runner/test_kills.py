@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 from conftest import make_case
 from recorder import Recorder
+from waiting import PATIENCE_SECONDS, wait_until
 
 from capsbench.record.store import RunStore, create
 from capsbench.runner.schedule import run_cases
@@ -20,7 +21,6 @@ from capsbench.suite.schema import TimeChoice, TrainChoice
 # The campaign of docs/reliability.md asks for more.
 KILLS = int(os.environ.get("CAPSBENCH_KILLS", "4"))
 SEED = int(os.environ.get("CAPSBENCH_KILLS_SEED", "0"))
-PATIENCE_SECONDS = 120.0
 
 PARENT = """
 import sys
@@ -89,9 +89,7 @@ class Sweeps:
 
 def wait_for_moment(chance, sweeps, records):
     """Until a worker runs and some time has passed, or just when a record is being written."""
-    started = time.monotonic()
-    while not sweeps.workers() and sweeps.process.poll() is None and time.monotonic() < started + PATIENCE_SECONDS:
-        time.sleep(0.01)
+    assert wait_until(lambda: sweeps.workers() or sweeps.process.poll() is not None), "no worker came"
     until = time.monotonic() + chance.uniform(0.0, 0.8)
     size = _size(records)
     watching = chance.random() < 0.3

@@ -58,7 +58,7 @@ def test_states_are_the_oracles(name, mode):
 
 
 @given(variants(), st.sampled_from(MODES))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_states_of_every_variant(network, mode):
     """Any combination of routing fields looks in every formulation as it does to the oracle, with several images."""
     bound = bind(network, (11, 12, 2), 3)
@@ -71,7 +71,7 @@ def test_states_of_every_variant(network, mode):
 
 
 @given(bayes_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_states_of_variational_variants(network, mode):
     """Poses as they are given out, votes, and how variational Bayes routing went are the oracle's."""
     _, ours, oracle = pair(network, mode, "float64", image=(11, 12, 2), classes=3, batch=3)
@@ -83,7 +83,7 @@ def test_states_of_variational_variants(network, mode):
 
 
 @given(vector_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_states_of_vectors(network, mode):
     """Lengths, vectors, votes and the numbers of routing by agreement are the oracle's; self-attention has none."""
     _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3)
@@ -93,7 +93,7 @@ def test_states_of_vectors(network, mode):
 
 
 @given(self_routed_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_states_of_self_routing(network, mode):
     """Couplings, votes and poses are the oracle's; classes have no poses and no votes."""
     _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3, moved=True)

@@ -92,7 +92,7 @@ def test_networks_equal_the_oracle(name, mode):
 
 
 @given(variants(), st.sampled_from(MODES))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_variant_equals_the_oracle(network, mode):
     """Any combination of routing fields agrees with the oracle in float64: values, loss and gradients."""
     assume(BACKEND.unsupported(bind(network, (11, 12, 2), 3), Setting(mode)) is None)
@@ -107,7 +107,7 @@ def test_every_variant_equals_the_oracle(network, mode):
 
 
 @given(bayes_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_variational_variant_equals_the_oracle(network, mode):
     """Any priors, floors and normalisations of variational Bayes agree with the oracle in float64."""
     _, ours, oracle = pair(network, mode, "float64", image=(11, 12, 2), classes=3, batch=4)
@@ -117,7 +117,7 @@ def test_every_variational_variant_equals_the_oracle(network, mode):
 
 
 @given(vector_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_every_vector_variant_equals_the_oracle(network, mode):
     """Any combination of vector layers and their routings agrees with the oracle in float64."""
     _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3)
@@ -127,7 +127,7 @@ def test_every_vector_variant_equals_the_oracle(network, mode):
 
 
 @given(self_routed_variants(), st.sampled_from(PLAIN_MODES))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_every_self_routed_variant_equals_the_oracle(network, mode):
     """Any network that routes itself agrees with the oracle in float64, away from its undecided start."""
     _, ours, oracle = pair(network, mode, "float64", image=(9, 10, 2), classes=3, batch=3, moved=True)
@@ -147,7 +147,7 @@ def test_self_routing_equals_the_oracle_when_children_have_chosen(mode):
 
 
 @given(residual_variants())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_every_residual_network_equals_the_oracle(network):
     """Blocks of every stride, with and without a shortcut of their own, agree with the oracle in float64."""
     _, ours, oracle = pair(network, "eager", "float64", image=(9, 10, 2), classes=3, batch=3)

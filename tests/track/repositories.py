@@ -77,7 +77,7 @@ class Repository:
         environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
         command = ["git", *identity, *arguments]
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=True
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600, check=True
         )
         return done.stdout.strip()
 

@@ -23,7 +23,7 @@ def test_a_checkout_wins_over_what_is_installed(tmp_path):
     assert made.problem is None
     assert made.has_figures
     done = subprocess.run(
-        [sys.executable, "-P", "-c", ASK], env=made.environment, capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-P", "-c", ASK], env=made.environment, capture_output=True, text=True, timeout=600, check=True
     )
     assert done.stdout.split() == ["7", "other:BACKEND", "checkout"]
 

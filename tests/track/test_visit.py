@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import psutil
@@ -100,11 +99,9 @@ def test_an_interrupted_visit_leaves_no_process(visited):
         pids.append(int(line))
         raise KeyboardInterrupt
 
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        visited("import os, sys, time; print(os.getpid(), file=sys.stderr, flush=True); time.sleep(60)", tell=tell)
+        visited("import os, sys, time; print(os.getpid(), file=sys.stderr, flush=True); time.sleep(3600)", tell=tell)
     assert not psutil.pid_exists(pids[0])
-    assert time.monotonic() - began < 30
 
 
 def test_a_network_by_its_file_is_each_revisions_own(cell, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 from conftest import make_case
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from resuming import assert_same, outcome, train
 
@@ -168,7 +168,7 @@ def checkpoint(mnist_root, tmp_path_factory):
     return path.read_bytes(), go_on
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15)
 @given(st.data())
 def test_torn_checkpoints_are_left_alone(checkpoint, data):
     """Cut short anywhere, or with any byte changed, a file is ignored with a note, and never an error."""
