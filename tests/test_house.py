@@ -12,6 +12,7 @@ FRAMEWORKS = {"torch", "tensorflow", "jax", "keras"}
 NEEDED_WHEN_ASKED_FOR = {"dask", "distributed"}
 FLOORS = {
     "capsbench.errors": 0,
+    "capsbench.metrics": 0,
     "capsbench.network": 1,
     "capsbench.dataset": 1,
     "capsbench.measure": 1,

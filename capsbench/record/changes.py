@@ -9,22 +9,24 @@ from typing import Any, Final, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 
+from capsbench.metrics import OP_CALLS
 from capsbench.record.classes import Classed, Classes, Places, classes_of
 from capsbench.record.packed import value_of
 from capsbench.record.pairs import Pair, StoredPairs, base_seeds
 from capsbench.record.schema import Record
-from capsbench.record.skim import OP_CALLS
 from capsbench.record.stored import op_calls
 from capsbench.stats.shift import Shift, Shifts
 from capsbench.stats.verdict import Difference, Verdict, samples_needed
 
-Kind = Literal["status", "exact", "bytes", "time", "error"]
+Kind = Literal["status", "exact", "bytes", "time", "rate", "error"]
 Word = Verdict | Literal["changed"]
 """A verdict, or that an exact number of no direction is another one."""
 
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 WORDS: Final[tuple[Word, ...]] = ("worse", "better", "changed", "undecided", "same")
 """The worst first."""
+TESTED: Final[tuple[Kind, ...]] = ("time", "rate")
+"""What is compared by the samples of processes."""
 ERROR_MARGIN: Final = 0.002
 """Error rates this close, as shares of the images, are called the same."""
 
@@ -39,7 +41,8 @@ class Change:
         kind: how it was compared.
         base: in A; the mean over seeds of an error rate. None where it is a status.
         new: likewise in B.
-        seen: what the verdict was reached from; None where numbers were compared exactly.
+        seen: what the verdict was reached from, of a rate that of the times it stands for; None where numbers were
+            compared exactly.
         verdict: the outcome.
         text: of a status, both words.
         margin: of a time, what share of it counted for nothing.
@@ -65,10 +68,17 @@ class Change:
         return samples_needed(self.seen, ERROR_MARGIN if self.margin is None else self.margin, self.rows)
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the 95 % interval of the ratio, or of the difference of error rates; None where there is none."""
+        if self.seen is None:
+            return None
+        return (1.0 / self.seen.high, 1.0 / self.seen.low) if self.kind == "rate" else (self.seen.low, self.seen.high)
+
+    @property
     def ratio(self) -> float | None:
         """B over A: of times the estimate over all pairs of samples, else of the two numbers; None where A is 0."""
         if isinstance(self.seen, Shift):
-            return self.seen.ratio
+            return 1.0 / self.seen.ratio if self.kind == "rate" else self.seen.ratio
         return self.new / self.base if self.base and self.new is not None else None
 
 
@@ -163,7 +173,7 @@ class Changes(Classed[Change]):
             found = self.seen.errors[known.sources[place]]
             return Change(pair, metric, kind, found.base, found.new, found.seen, word, rows=rows)
         base, new = _number(pair.base, metric), _number(pair.new, metric)
-        if kind != "time":
+        if kind not in TESTED:
             return Change(pair, metric, kind, base, new, None, word)
         shift = self.seen.shifts[known.sources[place]][int(known.places[place])]
         margin = float(known.margins[place])
@@ -175,7 +185,7 @@ class Changes(Classed[Change]):
         known, cases = self.columns, self.cases
         of = cases.classes.of[known.pairs] if isinstance(cases, StoredPairs) else known.pairs
         margins = np.unique(known.margins, return_inverse=True)[1]
-        shifts = np.where(known.kinds == KINDS.index("time"), known.sources, 0)
+        shifts = np.where(np.isin(known.kinds, [KINDS.index(kind) for kind in TESTED]), known.sources, 0)
         return classes_of(of, known.metrics, known.kinds, known.words, shifts, margins)
 
 
@@ -191,6 +201,7 @@ class Rows:
         words: places among `WORDS`, [rows].
         source: of times which of the shifts.
         margins: of times, [rows].
+        places: of times which rows of that shift; None for all of them in order.
     """
 
     metric: str
@@ -200,11 +211,12 @@ class Rows:
     words: Places
     source: int = 0
     margins: npt.NDArray[np.float64] | None = None
+    places: Places | None = None
 
     def columns(self, metric: int) -> ChangeColumns:
         """All columns; of error rates each row is of one of its own."""
         count, kind = len(self.cases), KINDS.index(self.kind)
-        at = np.arange(count)
+        at = np.arange(count) if self.places is None else self.places
         metrics, kinds, sources = (np.full(count, value) for value in (metric, kind, self.source))
         if self.kind == "error":
             sources = at

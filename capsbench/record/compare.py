@@ -6,28 +6,23 @@ Cases that have the same metrics are compared together, so that of a hundred tho
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from capsbench.record.changes import ERROR_MARGIN, WORDS, Change, ErrorRate, Rows, changes_of
+from capsbench.metrics import OP_CALLS, Direction, comparison_of, metric_type
+from capsbench.record.changes import ERROR_MARGIN, WORDS, Change, ErrorRate, Kind, Rows, changes_of
 from capsbench.record.classes import Classed, Places, grouped_places, taken, told
 from capsbench.record.noise import Noise
 from capsbench.record.packed import in_both
-from capsbench.record.pairs import Block, Pair, base_seeds, blocks, setting_of, values
-from capsbench.record.schema import Direction, Metric, Record
-from capsbench.record.skim import OP_CALLS
+from capsbench.record.pairs import Block, Pair, Side, base_seeds, blocks, setting_of, values
+from capsbench.record.schema import Metric, Record
 from capsbench.record.stored import op_calls
 from capsbench.stats.shift import Shifts, shifts_of
 from capsbench.stats.verdict import MARGIN, VERDICTS, decide, decide_shifts, difference, holm
 
-# By how much two runs of the same work were seen to differ, where a framework's executor reuses buffers as it likes.
-_BYTES_MARGIN: Final = {"peak_bytes": 0.2, "allocated_bytes": 0.005}
-_TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
 _ERROR: Final = "error_rate"
-# What training came to; of those only error rates are compared, over seeds.
-OUTCOMES: Final = {"accuracy", _ERROR, "validation_accuracy", "familiar_accuracy", "train_loss", "epochs"}
 
 Numbers = npt.NDArray[np.float64]
 _Array = npt.NDArray[Any]
@@ -72,24 +67,28 @@ def compare(
         rows = [_counted(each, pairs, unchanged) for each in rows]
     times = list(_shifted([each for each in of_blocks if isinstance(each, _Times)], paired=interleaved))
     errors = list(_errors(pairs))
-    p_values = [*(each.seen.p_values for each in times), np.array([each.seen.p_value for _, each in errors])]
-    ends = np.cumsum([len(each) for each in p_values[:-1]], dtype=np.int64)
-    *of_times, of_errors = np.split(holm(np.concatenate(p_values)), ends)
+    *of_times, of_errors = _corrected([*(each.seen.p_values for each in times), _p_values(errors)], times)
     for number, (each, corrected) in enumerate(zip(times, of_times, strict=True)):
         margins = _margins(pairs, each, margin, noise, interleaved=interleaved)
         words = _WORD_OF_VERDICT[decide_shifts(each.seen, corrected, margins)]
-        rows.append(Rows(each.metric, "time", each.cases, each.positions, words, number, margins))
+        rows.append(Rows(each.metric, each.kind, each.cases, each.positions, words, number, margins))
+        rows += (_same_test(each, derived, words, number, margins) for derived in of_blocks if _is_of(derived, each))
     rows.append(_of_errors(errors, of_errors))
     seen = tuple(each.seen for each in times), tuple(each for _, each in errors)
-    found = changes_of(pairs, rows, *seen, int(ends[-1] if times else 0) + len(errors))
+    tested = sum(len(each.seen) for each in times if _is_testable(each)) + len(errors)
+    found = changes_of(pairs, rows, *seen, tested)
     return found if isinstance(pairs, Classed) else tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
 class _Times:
-    """Samples of a time in A and in B, [cases, samples]; which cases and where in each, as in `Rows`."""
+    """Samples of a time in A and in B, [cases, samples]; which cases and where in each, as in `Rows`.
+
+    Of a rate the samples are the times that it stands for, its reciprocals, so that lower is better.
+    """
 
     metric: str
+    kind: Kind
     cases: Places
     positions: Places
     base: Numbers
@@ -97,10 +96,21 @@ class _Times:
 
 
 @dataclass(frozen=True, slots=True)
+class _Derived:
+    """A rate that another metric's test decides; which cases and where in each, as in `Rows`."""
+
+    metric: str
+    source: str
+    cases: Places
+    positions: Places
+
+
+@dataclass(frozen=True, slots=True)
 class _Shifted:
     """Times and what is seen of them; those that cannot be compared are left out."""
 
     metric: str
+    kind: Kind
     cases: Places
     positions: Places
     seen: Shifts
@@ -114,24 +124,35 @@ def numbers(record: Record) -> Mapping[str, Metric]:
     return {**record.metrics, OP_CALLS: Metric(value=calls, unit="1", direction="lower", kind="exact")}
 
 
-def _of_block(block: Block) -> Iterator[Rows | _Times]:
-    """What can be compared case by case: how cases ended, and the numbers that both sides have, but for outcomes."""
+def _of_block(block: Block) -> Iterator[Rows | _Times | _Derived]:
+    """What can be compared case by case: how cases ended, and what the table of metrics says of each number."""
     base, new = block.example.base, block.example.new
     yield from _of_statuses(block)
-    common = [each for each in in_both(base.metrics, new.metrics) if each[0] not in OUTCOMES]
+    common = list(in_both(base.metrics, new.metrics))
     for position, (name, kind, _, _, direction) in enumerate(common, 1):
-        positions = np.full(len(block.places), position)
-        if kind == "exact":
-            words = _exactly(block.base.values(name), block.new.values(name), direction)
-            yield Rows(name, "exact", block.places, positions, words)
-        elif name in _BYTES_MARGIN:
-            words = _of_bytes(block.base.values(name), block.new.values(name), _BYTES_MARGIN[name])
-            yield Rows(name, "bytes", block.places, positions, words)
-        elif name in _TIMES:
-            yield _Times(name, block.places, positions, block.base.samples(name), block.new.samples(name))
+        positions, known = np.full(len(block.places), position), metric_type(name)
+        match comparison_of(name, is_exact=kind == "exact"):
+            case "exact":
+                words = _exactly(block.base.values(name), block.new.values(name), direction)
+                yield Rows(name, "exact", block.places, positions, words)
+            case "bytes":
+                words = _of_bytes(block.base.values(name), block.new.values(name), known.margin)
+                yield Rows(name, "bytes", block.places, positions, words)
+            case "rate" if known.same_test_as in base.metrics and known.same_test_as in new.metrics:
+                yield _Derived(name, known.same_test_as, block.places, positions)
+            case "time" | "rate" as how:
+                sides = (_samples(side, name, how) for side in (block.base, block.new))
+                yield _Times(name, how, block.places, positions, *sides)
     if op_calls(base) is not None and op_calls(new) is not None:
         words = _exactly(block.base.calls, block.new.calls, "lower")
         yield Rows(OP_CALLS, "exact", block.places, np.full(len(block.places), len(common) + 1), words)
+
+
+@np.errstate(divide="ignore")  # a rate of 0 has no time, and is left out of what is compared
+def _samples(side: Side, name: str, kind: Literal["time", "rate"]) -> Numbers:
+    """One number a process: samples of a single one count as one."""
+    samples = side.samples(name) if metric_type(name).is_replicated else side.values(name)[:, None].astype(np.float64)
+    return samples if kind == "time" else 1.0 / samples
 
 
 def _of_statuses(block: Block) -> Iterator[Rows]:
@@ -171,14 +192,44 @@ def _shifted(times: Sequence[_Times], *, paired: bool) -> Iterator[_Shifted]:
     """Times of one name with equally many samples are reckoned with together."""
     alike: dict[tuple[object, ...], list[_Times]] = {}
     for each in times:
-        alike.setdefault((each.metric, each.base.shape[1], each.new.shape[1]), []).append(each)
+        alike.setdefault((each.metric, each.kind, each.base.shape[1], each.new.shape[1]), []).append(each)
     for same in alike.values():
         base, new = np.concatenate([each.base for each in same]), np.concatenate([each.new for each in same])
         rows, seen = shifts_of(base, new, paired=paired)
         cases, positions = (
             np.concatenate(each)[rows] for each in ([each.cases for each in same], [each.positions for each in same])
         )
-        yield _Shifted(same[0].metric, cases, positions, seen)
+        yield _Shifted(same[0].metric, same[0].kind, cases, positions, seen)
+
+
+def _is_testable(times: _Shifted) -> bool:
+    """Whether a test could ever reject: single samples are shown, but are no part of the family that is corrected."""
+    return times.seen.count > 1
+
+
+def _corrected(p_values: Sequence[Numbers], times: Sequence[_Shifted]) -> list[Numbers]:
+    """P-values after Holm's correction over all that can be tested; 1 of what cannot."""
+    family = [*map(_is_testable, times), True]
+    tested = [each for each, is_tested in zip(p_values, family, strict=True) if is_tested]
+    ends = np.cumsum([len(each) for each in tested[:-1]], dtype=np.int64)
+    corrected = iter(np.split(holm(np.concatenate(tested)), ends))
+    pairs = zip(p_values, family, strict=True)
+    return [next(corrected) if is_tested else np.ones(len(each)) for each, is_tested in pairs]
+
+
+def _p_values(errors: Sequence[tuple[int, ErrorRate]]) -> Numbers:
+    return np.array([each.seen.p_value for _, each in errors], dtype=np.float64)
+
+
+def _is_of(derived: Rows | _Times | _Derived, times: _Shifted) -> TypeGuard[_Derived]:
+    return isinstance(derived, _Derived) and derived.source == times.metric
+
+
+def _same_test(times: _Shifted, derived: _Derived, words: Places, number: int, margins: Numbers) -> Rows:
+    """The rows of a rate that the test of its time decides, of the cases that both have."""
+    _, places, own = np.intersect1d(times.cases, derived.cases, assume_unique=True, return_indices=True)
+    cases, positions = derived.cases[own], derived.positions[own]
+    return Rows(derived.metric, "rate", cases, positions, words[places], number, margins[places], places)
 
 
 def _errors(pairs: Sequence[Pair]) -> Iterator[tuple[int, ErrorRate]]:
@@ -210,6 +261,7 @@ def _margins(
 
     def margin_of(pair: Pair) -> float:
         beside, count = interleaved and pair.beside, times.seen.count
-        return max(margin, *(n.floor_of(pair.base.case, times.metric, count, interleaved=beside) for n in noise), 0.0)
+        floors = (n.floor_of(pair.base.case, times.metric, count, interleaved=beside) for n in noise)
+        return max(margin, *floors, 0.0)
 
     return np.array(told(taken(pairs, times.cases), margin_of))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from capsbench.errors import BadInput, unknown_name
-from capsbench.record.compare import OUTCOMES
+from capsbench.metrics import Direction, depends_on_machine, metric_type
 from capsbench.record.pairs import setting
-from capsbench.record.schema import CaseKey, Direction
+from capsbench.record.schema import CaseKey
 from capsbench.record.skim import Glimpse
 from capsbench.record.store import RunStore, all_runs
 
@@ -146,8 +146,8 @@ def read_history(results: Path, metric: str, glob: str | None = None) -> History
             seen = True
             if glob is None or glimpse.case.is_like(glob):
                 found.see(glimpse)
-                key = (machine if _is_time(metric) else None, *setting(glimpse.case, glimpse.fingerprint))
-                protocol = glimpse.fingerprint.protocol if _is_outcome(metric) else ""
+                key = (machine if depends_on_machine(metric) else None, *setting(glimpse.case, glimpse.fingerprint))
+                protocol = glimpse.fingerprint.protocol if metric_type(metric).is_outcome else ""
                 group = series.setdefault((*key, glimpse.case.seed), {})
                 _note(group.setdefault((glimpse.case.id, protocol), _Series(glimpse.case)), index, glimpse)
         runs.ended(store)
@@ -261,16 +261,6 @@ def _nothing(results: Path, metric: str, glob: str | None, *, seen: bool) -> Bad
     if metric not in names:
         return unknown_name("metric", metric, names, "--history")
     return BadInput(f"no case like {glob!r} has {metric} in any run", "--case")
-
-
-def _is_outcome(metric: str) -> bool:
-    """Whether it tells what training came to, which another training says nothing about."""
-    return metric in OUTCOMES or metric.endswith("_to_target")
-
-
-def _is_time(metric: str) -> bool:
-    """Whether machines matter to it; names carry their unit."""
-    return "second" in metric
 
 
 def _dict(value: object) -> dict[str, Any]:

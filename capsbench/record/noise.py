@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput
 from capsbench.measure.environment import Machine, describe_machine
+from capsbench.metrics import METRICS
 from capsbench.network.hashing import content_hash
 from capsbench.network.text import plain
 from capsbench.record.schema import CaseKey
@@ -22,7 +23,7 @@ SCHEMA: Final = 2
 """Since processes run in pairs, the two of each at the same time; in 1 they ran one after the other."""
 USUAL_PROCESSES: Final = 10
 """A side, that `Noise.floor` speaks of; or as many as were recorded."""
-_USUAL_TIMES: Final = ("train_step_seconds", "forward_seconds")
+_USUAL_TIMES: Final = tuple(each.name for each in METRICS.values() if each.is_noise_floor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,8 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
-from capsbench.record.schema import Direction, Metric
+from capsbench.metrics import Direction
+from capsbench.record.schema import Metric
 
 _MOST: Final = 2**53
 """Up to here a float holds every whole number."""

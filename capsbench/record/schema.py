@@ -6,12 +6,12 @@ from typing import Literal
 
 from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
+from capsbench.metrics import Direction
 from capsbench.network.cost import LayerCost
 
 SCHEMA = 4
 
 Status = Literal["ok", "oom", "timeout", "diverged", "unsupported", "parity_failed", "crash"]
-Direction = Literal["lower", "higher", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

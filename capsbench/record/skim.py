@@ -15,11 +15,11 @@ from typing import NamedTuple, TypeVar, get_args
 
 from pydantic import TypeAdapter
 
+from capsbench.metrics import OP_CALLS
 from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Record, Status
 
 _T = TypeVar("_T")
 
-OP_CALLS = "op_calls"
 """Not kept as a metric: the calls of all ops of the profiled step."""
 
 _TEXT = rb'"([^"\\]*(?:\\.[^"\\]*)*)"'

@@ -3,19 +3,15 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 from capsbench.measure.optable import Phase
+from capsbench.metrics import OP_CALLS, OpQuantity, metric_type
 from capsbench.record.changes import Change
 from capsbench.record.schema import Record
-from capsbench.record.skim import OP_CALLS
-
-Quantity = Literal["bytes", "calls", "seconds", "live bytes"]
 
 UNATTRIBUTED: Final = "(unattributed)"
 """Stands for what no op is known for."""
-EXPLAINED: Final = (OP_CALLS, "allocated_bytes", "peak_bytes", "train_step_seconds", "forward_seconds")
-"""What an op table can have a say in."""
 # An op whose time moved by less than this share of what the step's did is not why the step's did.
 _LEAST_SHARE: Final = 0.25
 
@@ -41,7 +37,7 @@ class Mover:
     layer: str | None
     phase: Phase | None
     routing_iterations: tuple[int, ...]
-    quantity: Quantity
+    quantity: OpQuantity
     before: float
     after: float
     calls: tuple[int, int] | None
@@ -63,9 +59,10 @@ def explain(change: Change) -> Mover | None:
     Bytes and calls are exact. Times are those of profiled steps, which scatter: an op is named only where it moved by
     a good part of what the step did.
     """
-    if change.metric not in EXPLAINED or change.base is None or change.new is None:
+    quantity = metric_type(change.metric).op_quantity
+    if quantity is None or change.base is None or change.new is None:
         return None
-    sign, quantity = (1 if change.new > change.base else -1), _quantity(change.metric)
+    sign = 1 if change.new > change.base else -1
     sides = [list(_entries(record, change.metric)) for record in (change.pair.base, change.pair.new)]
     if not all(sides):
         return None
@@ -88,11 +85,6 @@ def explain(change: Change) -> Mover | None:
         after=after[most],
         calls=calls if counted else None,
     )
-
-
-def _quantity(metric: str) -> Quantity:
-    known: dict[str, Quantity] = {OP_CALLS: "calls", "allocated_bytes": "bytes", "peak_bytes": "live bytes"}
-    return known.get(metric, "seconds")
 
 
 def _entries(record: Record, metric: str) -> Iterator[_Entry]:

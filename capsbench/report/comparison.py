@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from capsbench.record.changes import WORDS, Change, Kind, Word, counts, seeds, words
+from capsbench.record.changes import TESTED, WORDS, Change, Kind, Word, counts, seeds, words
 from capsbench.record.classes import chosen, examples, taken
 from capsbench.record.compare import Unchanged
 from capsbench.record.noise import Noise
@@ -25,6 +25,7 @@ _KINDS: Final[Mapping[Kind, str]] = {
     "exact": "repeat exactly",
     "bytes": "other bytes",
     "time": "times",
+    "rate": "rates",
     "error": "error rates",
 }
 _MOST_NAMED: Final = 5
@@ -141,14 +142,14 @@ def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleave
         noise: what is known of it.
         interleaved: as `compare` was told.
     """
-    if not any(kind == "time" for _, kind in counts(changes)):
+    if not any(kind in TESTED for _, kind in counts(changes)):
         return
     if not noise:
         yield (
             "noise floor: none is known of this machine, so that the margin is a guess; "
             "`capsbench doctor --noise` records one"
         )
-    times = [change for change in examples(changes) if change.kind == "time" and change.seen] if noise else []
+    times = [change for change in examples(changes) if change.kind in TESTED and change.seen] if noise else []
     for known in noise:
         yield f"noise floor of {fmt.label(known.machine.processor)}: {_floors(times, known, interleaved=interleaved)}"
 
@@ -231,12 +232,12 @@ def _ratio(ratio: float | None) -> str:
 
 
 def _interval(change: Change) -> Cell:
-    seen = change.seen
-    if seen is None:
+    if change.seen is None or change.interval is None:
         return Cell(fmt.NOTHING)
-    if isinstance(seen, Difference):
-        return Cell(f"{100 * seen.low:+.2f}–{100 * seen.high:+.2f} %") if seen.count > 1 else Cell(fmt.NOTHING)
-    return Cell(f"{seen.low:.3f}–{seen.high:.3f}")
+    low, high = change.interval
+    if isinstance(change.seen, Difference):
+        return Cell(f"{100 * low:+.2f}–{100 * high:+.2f} %") if change.seen.count > 1 else Cell(fmt.NOTHING)
+    return Cell(f"{low:.3f}–{high:.3f}")
 
 
 _CASE_FIELDS: Final[tuple[Field[Change], ...]] = attributes((*KEY_ATTRIBUTES, *SETTING_ATTRIBUTES), "pair.base")

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from capsbench.metrics import OpQuantity, metric_type
 from capsbench.record.changes import Change
 from capsbench.record.classes import chosen
-from capsbench.record.why import EXPLAINED, UNATTRIBUTED, Mover, Quantity, explain
+from capsbench.record.why import UNATTRIBUTED, Mover, explain
 from capsbench.report import format as fmt
 
 _MOST: Final = 12
-_WRITE: Final[dict[Quantity, Callable[[float | None], str]]] = {
+_WRITE: Final[dict[OpQuantity, Callable[[float | None], str]]] = {
     "bytes": fmt.size,
     "live bytes": fmt.size,
     "calls": fmt.count,
@@ -19,7 +20,9 @@ _WRITE: Final[dict[Quantity, Callable[[float | None], str]]] = {
 
 def explanations(changes: Sequence[Change]) -> Iterator[str]:
     """A sentence on each change that is worse, of those that an op table can have a say in."""
-    worse = chosen(changes, lambda change: change.verdict == "worse" and change.metric in EXPLAINED)
+    worse = chosen(
+        changes, lambda change: change.verdict == "worse" and metric_type(change.metric).op_quantity is not None
+    )
     for change in worse[:_MOST]:
         found = explain(change)
         yield f"{name_of(change)} {change.metric}: {_nothing(change) if found is None else _told(found)}"

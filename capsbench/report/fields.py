@@ -5,6 +5,7 @@ from functools import lru_cache, partial
 from itertools import repeat
 from typing import Final
 
+from capsbench.metrics import METRICS
 from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
 from capsbench.record.stored_rows import seeds_of, values_of
@@ -26,8 +27,9 @@ def metric_cell(record: Record, name: str, text: Callable[[float | None], str]) 
     return cell(value_of(record.metrics, name), text)
 
 
-def metric_field(column: Column, name: str, text: Callable[[float | None], str]) -> Field[Record]:
-    """A column of a metric, likewise."""
+def metric_field(name: str, text: Callable[[float | None], str], group: str = "") -> Field[Record]:
+    """Make a column of a metric, under its header in the table of metrics."""
+    column = Column(METRICS[name].header, group=group)
     return numbers_field(column, text, lambda record: value_of(record.metrics, name), partial(values_of, metric=name))
 
 

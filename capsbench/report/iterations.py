@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from capsbench.measure.optable import OpEvent, Phase
+from capsbench.metrics import METRICS
 from capsbench.record.classes import chosen, different, examples, grouped, grouped_places, told
 from capsbench.record.schema import Record
 from capsbench.record.stored_rows import values_of
@@ -26,11 +27,11 @@ OUTSIDE: Final = "outside routing"
 TITLE: Final = "Routing iterations"
 _ITERATION: Final = "iteration"
 _OUTSIDE_LINE: Final[Key] = ("", OUTSIDE)
-_SLOPES: Final[tuple[tuple[str, str, Callable[[float | None], str]], ...]] = (
-    ("train\nstep", "train_step_seconds", fmt.seconds),
-    ("forward", "forward_seconds", fmt.seconds),
-    ("peak", "peak_bytes", fmt.size),
-    ("allocated", "allocated_bytes", fmt.size),
+_SLOPES: Final[tuple[tuple[str, Callable[[float | None], str]], ...]] = (
+    ("train_step_seconds", fmt.seconds),
+    ("forward_seconds", fmt.seconds),
+    ("peak_bytes", fmt.size),
+    ("allocated_bytes", fmt.size),
 )
 
 
@@ -147,7 +148,7 @@ class _Work:
 
 def _works(records: Sequence[Record]) -> Iterator[_Work]:
     iterations = np.array(told(records, _iterations), dtype=np.int64)
-    values = {name: np.array(values_of(records, name), dtype=np.float64) for _, name, _ in _SLOPES}
+    values = {name: np.array(values_of(records, name), dtype=np.float64) for name, _ in _SLOPES}
     for places in grouped_places(records, _work).values():
         mine = {name: column[places] for name, column in values.items()}
         yield _Work(records[int(places[0])], iterations[places], mine)
@@ -169,5 +170,5 @@ _FIELDS: Final[tuple[Field[_Work], ...]] = (
         lambda work: text_cell(", ".join(map(str, work.counts))),
     ),
     Field(Column("points", "key", shared="points {}"), _most_points),
-    *(Field(Column(head), partial(_slope_cell, metric=metric, text=text)) for head, metric, text in _SLOPES),
+    *(Field(Column(METRICS[name].header), partial(_slope_cell, metric=name, text=text)) for name, text in _SLOPES),
 )

@@ -60,9 +60,9 @@ def _is_rounding(record: Record) -> bool:
 
 _FIELDS: Final[tuple[Field[Record], ...]] = (
     Field(Column("devices", "key"), lambda r: exact_cell(r.case.devices)),
-    metric_field(Column("images\n/s", group="speed"), "images_per_second", fmt.plain_number),
-    metric_field(Column("on one\ndevice", group="speed"), "one_device_images_per_second", fmt.plain_number),
-    metric_field(Column("efficiency\n%", group="speed"), _EFFICIENCY, fmt.percent),
+    metric_field("images_per_second", fmt.plain_number, "speed"),
+    metric_field("one_device_images_per_second", fmt.plain_number, "speed"),
+    metric_field(_EFFICIENCY, fmt.percent, "speed"),
     Field(Column("its\nrange", group="speed"), _efficiency_range),
     Field(Column("loss\ndeviation", group="loss"), _deviation),
     Field(Column("of\nlosses", "status", "left"), _verdict),

@@ -102,14 +102,14 @@ def report(
 def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
     """What the networks reached, a row a case."""
     known = {name for record in examples(records) for name in record.metrics}
-    more = [name for name in ("validation", "familiar") if f"{name}_accuracy" in known]
+    more = [name for name in ("validation_accuracy", "familiar_accuracy") if name in known]
     fields = (
         *KEYS,
         SEED,
         *SETTINGS,
-        metric_field(Column("accuracy %"), "accuracy", fmt.percent),
-        metric_field(Column("error %"), "error_rate", fmt.percent),
-        *(metric_field(Column(f"{name} %"), f"{name}_accuracy", fmt.percent) for name in more),
+        metric_field("accuracy", fmt.percent),
+        metric_field("error_rate", fmt.percent),
+        *(metric_field(name, fmt.percent) for name in more),
         _samples(Column("epochs", shared="epochs {}"), "epoch_seconds"),
         _split(Column("trained on", shared="trained on {}"), "train"),
         _split(Column("tested on", shared="tested on {}"), "test"),
@@ -152,18 +152,18 @@ _PEAK_NOTE = "% of FMA: FLOPs of the equations a second, of the multiply-adds th
 def _cost_fields() -> tuple[Field[Record], ...]:
     step = "train_step_seconds"
     return (
-        metric_field(Column("params", group="size"), "parameters", fmt.count),
-        metric_field(Column("train\nFLOPs", group="size"), "train_step_flops", fmt.flops),
-        metric_field(Column("peak", group="size"), "peak_bytes", fmt.size),
-        metric_field(Column("allocated", group="size"), "allocated_bytes", fmt.size),
-        metric_field(Column("forward", group="time"), "forward_seconds", fmt.seconds),
-        metric_field(Column("train\nstep", group="time"), step, fmt.seconds),
+        metric_field("parameters", fmt.count, "size"),
+        metric_field("train_step_flops", fmt.flops, "size"),
+        metric_field("peak_bytes", fmt.size, "size"),
+        metric_field("allocated_bytes", fmt.size, "size"),
+        metric_field("forward_seconds", fmt.seconds, "time"),
+        metric_field(step, fmt.seconds, "time"),
         Field(
             Column("its\ninterval", group="time"),
             lambda record: _intervals([interval_of(record.metrics, step)])[0],
             all=lambda records: _intervals(intervals_of(records, step)),
         ),
-        metric_field(Column("images\n/s", group="time"), "images_per_second", fmt.plain_number),
+        metric_field("images_per_second", fmt.plain_number, "time"),
         _samples(Column("rounds", group="time", shared="rounds {}"), step),
         _parity(Column("parity\nforward", group="parity"), "forward_max_relative_error"),
         _parity(Column("parity\ngradient", group="parity"), "gradient_relative_error"),
@@ -171,8 +171,7 @@ def _cost_fields() -> tuple[Field[Record], ...]:
 
 
 _MIXED_FIELDS: tuple[Field[Record], ...] = tuple(
-    metric_field(Column(f"mixed\n{way}", group="parity"), f"mixed_{way}_relative_error", fmt.error)
-    for way in ("forward", "gradient")
+    metric_field(f"mixed_{way}_relative_error", fmt.error, "parity") for way in ("forward", "gradient")
 )
 
 

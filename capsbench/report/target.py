@@ -24,10 +24,10 @@ def target_tables(records: Sequence[Record], status: Callable[[Record], Cell]) -
         *KEYS,
         SEED,
         *SETTINGS,
-        metric_field(Column("steps"), "steps_to_target", fmt.count),
-        metric_field(Column("images"), "images_to_target", fmt.count),
-        metric_field(Column("time"), "seconds_to_target", fmt.seconds),
-        metric_field(Column("of it\nevaluation"), "evaluation_seconds_to_target", fmt.seconds),
+        metric_field("steps_to_target", fmt.count),
+        metric_field("images_to_target", fmt.count),
+        metric_field("seconds_to_target", fmt.seconds),
+        metric_field("evaluation_seconds_to_target", fmt.seconds),
         Field(Column("status", "status", "left"), status),
     )
     return (table_of("Time to accuracy", fields, trained, (_NOTE,)),)

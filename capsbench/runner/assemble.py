@@ -10,8 +10,8 @@ from capsbench.measure.environment import Machine
 from capsbench.measure.privacy import scrub
 from capsbench.network.hashing import content_hash
 from capsbench.network.text import plain
-from capsbench.record.schema import Direction, Fingerprint, Metric, Record, SplitFacts, Status
-from capsbench.stats.interval import median_interval
+from capsbench.record.measured import sampled
+from capsbench.record.schema import Fingerprint, Metric, Record, SplitFacts, Status
 from capsbench.suite.cases import Case
 from capsbench.worker.messages import (
     DataParallelPart,
@@ -121,21 +121,18 @@ def timing_metrics(rounds: tuple[RoundPart, ...], batch: int) -> dict[str, Metri
     if not rounds:
         return {}
     steps = _round_medians(rounds, lambda part: part.train_step)
-    return {
-        "forward_seconds": _sampled(
-            _round_medians(rounds, lambda part: part.forward), contended=_contended(part.forward for part in rounds)
-        ),
-        "train_step_seconds": _sampled(steps, contended=_contended(part.train_step for part in rounds)),
-        "images_per_second": _sampled(
-            tuple(batch / seconds for seconds in steps),
-            "images/s",
-            "higher",
-            contended=_contended(part.train_step for part in rounds),
-        ),
-        "compile_seconds": _sampled(tuple(map(_compile_seconds, rounds))),
-        "first_step_seconds": _sampled(tuple(part.train_step.first_seconds for part in rounds)),
-        "peak_rss_bytes": _sampled(tuple(float(part.peak_rss_bytes) for part in rounds), "B", "none"),
-    }
+    contended = _contended(part.train_step for part in rounds)
+    forward = _round_medians(rounds, lambda part: part.forward)
+    return dict(
+        (
+            sampled("forward_seconds", forward, contended=_contended(part.forward for part in rounds)),
+            sampled("train_step_seconds", steps, contended=contended),
+            sampled("images_per_second", tuple(batch / seconds for seconds in steps), contended=contended),
+            sampled("compile_seconds", tuple(map(_compile_seconds, rounds))),
+            sampled("first_step_seconds", tuple(part.train_step.first_seconds for part in rounds)),
+            sampled("peak_rss_bytes", tuple(float(part.peak_rss_bytes) for part in rounds)),
+        )
+    )
 
 
 def scaling_metrics(draft: Draft) -> dict[str, Metric]:
@@ -147,17 +144,13 @@ def scaling_metrics(draft: Draft) -> dict[str, Metric]:
     seconds = tuple(tuple(_round_medians(side, lambda part: part.train_step)) for side in zip(*pairs, strict=True))
     contended = tuple(_contended(part.train_step for part in side) for side in zip(*pairs, strict=True))
     many, alone = seconds
-    return {
-        "one_device_images_per_second": _sampled(
-            tuple(case.batch / each for each in alone), "images/s", "higher", contended=contended[1]
-        ),
-        "scaling_efficiency": _sampled(
-            tuple(one / (case.devices * each) for each, one in zip(many, alone, strict=True)),
-            "1",
-            "higher",
-            contended=sum(contended),
-        ),
-    }
+    efficiency = tuple(one / (case.devices * each) for each, one in zip(many, alone, strict=True))
+    return dict(
+        (
+            sampled("one_device_images_per_second", tuple(case.batch / each for each in alone), contended=contended[1]),
+            sampled("scaling_efficiency", efficiency, contended=sum(contended)),
+        )
+    )
 
 
 def _compile_seconds(part: RoundPart) -> float:
@@ -168,21 +161,6 @@ def _compile_seconds(part: RoundPart) -> float:
 
 def _round_medians(rounds: tuple[RoundPart, ...], which: Callable[[RoundPart], Timing]) -> tuple[float, ...]:
     return tuple(median(kept(which(part).samples)) for part in rounds)
-
-
-def _sampled(
-    samples: tuple[float, ...], unit: str = "s", direction: Direction = "lower", *, contended: int = 0
-) -> Metric:
-    interval = median_interval(samples)
-    return Metric(
-        value=median(samples),
-        unit=unit,
-        direction=direction,
-        kind="sampled",
-        samples=samples,
-        interval=(interval.low, interval.high),
-        contended=contended,
-    )
 
 
 def _contended(timings: Iterable[Timing]) -> int:

@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from capsbench import plugins
 from capsbench.dataset.transform import Transform
+from capsbench.metrics import METRICS
 from capsbench.record.noise import Process, Recording, floors_of
 from capsbench.runner.assemble import timing_metrics
 from capsbench.runner.interrupt import ending_on_signals
@@ -26,7 +27,7 @@ _IMAGES = 60  # of which a batch is taken; they are made in a moment
 _BATCH = 50
 _MOST_SECONDS = 600.0  # for one process
 _TIME = TimeChoice(rounds=1, min_samples=10, max_seconds=20.0)
-_METRICS = ("train_step_seconds", "forward_seconds", "compile_seconds")
+_METRICS = tuple(each.name for each in METRICS.values() if (each.comparison, each.measure) == ("time", "time"))
 
 
 _PAIRS: Final[tuple[tuple[Literal["A", "B"], Literal["A", "B"]], ...]] = (("A", "B"), ("B", "A"))

@@ -6,30 +6,21 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 import capsbench
+from capsbench.metrics import metric_type
 from capsbench.record.changes import Change
 from capsbench.record.claims import packaged_path
 from capsbench.record.compare import numbers
 from capsbench.record.pairs import Pair
 from capsbench.record.schema import Record
-from capsbench.record.skim import OP_CALLS
 from capsbench.stats.shift import shift
 from capsbench.suite.schema import Measure
 from capsbench.track.revisions import Repository, Revision
 
 STATUS: Final = "status"
-TIMES: Final = ("train_step_seconds", "forward_seconds", "compile_seconds")
-
 Likeness = Literal["base", "head"]
-_MEASURES: Final[dict[str, Measure]] = {
-    OP_CALLS: "ops",
-    "peak_bytes": "memory",
-    "allocated_bytes": "memory",
-    "error_rate": "accuracy",
-    **dict.fromkeys(TIMES, "time"),
-}
 _ORDER: Final = ("status", "exact", "bytes", "time")
 
 
@@ -95,8 +86,8 @@ def driver_outside(repository: Repository, folder: Path) -> Path | None:
 
 def measures(metric: str, whole: tuple[Measure, ...]) -> tuple[Measure, ...]:
     """What must be measured to know a number."""
-    found = _MEASURES.get(metric)
-    return (found,) if found is not None else whole
+    found = metric_type(metric).measure
+    return (cast("Measure", found),) if found else whole
 
 
 def likeness(metric: str, kept: Pair, found: Record) -> Likeness | None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from capsbench.errors import BadInput
+from capsbench.metrics import metric_type
 from capsbench.record.pairs import Pair
 from capsbench.record.schema import Record
 from capsbench.record.store import RunStore
-from capsbench.track.bisection import TIMES, Likeness, likeness, likeness_in_time, measures
+from capsbench.track.bisection import Likeness, likeness, likeness_in_time, measures
 from capsbench.track.cells import Cell, cells
 from capsbench.track.interleave import Series, SideName, Turn, later_rounds
 from capsbench.track.keep import commits_of, read_cell
@@ -77,7 +78,8 @@ def answer(asked: Question, repository: Repository, rounds: int, data: Path) -> 
         BadInput: git cannot check a commit out.
     """
     here = resolve(repository, "HEAD")
-    in_time = asked.metric in TIMES
+    known = metric_type(asked.metric)
+    in_time = known.measure == "time" and known.comparison in {"time", "rate"}
     revisions: dict[SideName, Revision] = {"base": asked.base, "head": here} if in_time else {"head": here}
     with ready_sides(repository, revisions, data) as (sides, around):
 

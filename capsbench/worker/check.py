@@ -7,7 +7,8 @@ from capsbench.backend import MemoryUse, Realization
 from capsbench.dataset.batches import fixed_batch
 from capsbench.network.cost import cost, layer_costs
 from capsbench.network.parameters import parameter_count
-from capsbench.record.schema import Direction, Metric
+from capsbench.record.measured import exact, once
+from capsbench.record.schema import Metric
 from capsbench.worker import mixed, parity, rounding
 from capsbench.worker.gate import judge
 from capsbench.worker.messages import EquationsPart, MetricsPart, NotesPart, ParityPart, Progress
@@ -57,28 +58,20 @@ def check_case(prepared: Prepared, send: Send) -> None:
 def counts(prepared: Prepared) -> dict[str, Metric]:
     """Parameters, FLOPs and least bytes: the same for every backend."""
     spent = cost(prepared.bound, prepared.case.batch, prepared.least_item_bytes)
-    return {
-        "parameters": exact(parameter_count(prepared.bound), "1", "none"),
-        "forward_flops": exact(spent.forward_flops, "FLOP", "none"),
-        "train_step_flops": exact(spent.train_step_flops, "FLOP", "none"),
-        "forward_least_bytes": exact(spent.forward_least_bytes, "B", "none"),
-        "train_step_least_bytes": exact(spent.train_step_least_bytes, "B", "none"),
-    }
-
-
-def exact(value: float, unit: str, direction: Direction) -> Metric:
-    """A metric that repeats to the last digit."""
-    return Metric(value=value, unit=unit, direction=direction, kind="exact")
+    return dict(
+        (
+            exact("parameters", parameter_count(prepared.bound)),
+            exact("forward_flops", spent.forward_flops),
+            exact("train_step_flops", spent.train_step_flops),
+            exact("forward_least_bytes", spent.forward_least_bytes),
+            exact("train_step_least_bytes", spent.train_step_least_bytes),
+        )
+    )
 
 
 def _memory_metrics(used: MemoryUse) -> dict[str, Metric]:
-    values = {"peak_bytes": used.peak_bytes, "allocated_bytes": used.allocated_bytes}
-    if used.repeats:
-        return {name: exact(value, "B", "lower") for name, value in values.items()}
-    return {
-        name: Metric(value=value, unit="B", direction="lower", kind="sampled", samples=(float(value),))
-        for name, value in values.items()
-    }
+    make = exact if used.repeats else once
+    return dict((make("peak_bytes", used.peak_bytes), make("allocated_bytes", used.allocated_bytes)))
 
 
 def _check_parity(prepared: Prepared, send: Send) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from capsbench.record.schema import Direction, Metric
+from capsbench.record.measured import exact, once, sampled
+from capsbench.record.schema import Metric
 from capsbench.suite.schema import EarlyStop, TrainChoice
 
 
@@ -117,31 +117,26 @@ def metrics(history: Sequence[Epoch], choice: TrainChoice, batch: int) -> dict[s
     """The metrics of a training that has ended."""
     last = history[-1]
     seconds = tuple(epoch.seconds for epoch in history)
-    found = {
-        "accuracy": _once(last.test_accuracy, higher=True),
-        "error_rate": _once(1.0 - last.test_accuracy),
-        "train_loss": _once(last.train_loss),
-        "epochs": Metric(value=len(history), unit="1", direction="none", kind="exact"),
-        "epoch_seconds": Metric(
-            value=median(seconds),
-            unit="s",
-            direction="lower",
-            kind="sampled",
-            samples=seconds,
-            interval=(min(seconds), max(seconds)),
-        ),
-    }
+    found = [
+        once("accuracy", last.test_accuracy),
+        once("error_rate", 1.0 - last.test_accuracy),
+        once("train_loss", last.train_loss),
+        exact("epochs", len(history)),
+        sampled("epoch_seconds", seconds, interval=(min(seconds), max(seconds))),
+    ]
     if last.validation_accuracy is not None:
-        found["validation_accuracy"] = _once(last.validation_accuracy, higher=True)
+        found.append(once("validation_accuracy", last.validation_accuracy))
     if last.familiar_accuracy is not None:
-        found["familiar_accuracy"] = _once(last.familiar_accuracy, higher=True)
+        found.append(once("familiar_accuracy", last.familiar_accuracy))
     first = None if choice.target_accuracy is None else reached(history, choice.target_accuracy)
     if first is not None:
-        found["steps_to_target"] = _once(first.steps)
-        found["images_to_target"] = _once(first.steps * batch)
-        found["seconds_to_target"] = _once(first.seconds + first.evaluation_seconds, "s")
-        found["evaluation_seconds_to_target"] = _once(first.evaluation_seconds, "s")
-    return found
+        found += [
+            once("steps_to_target", first.steps),
+            once("images_to_target", first.steps * batch),
+            once("seconds_to_target", first.seconds + first.evaluation_seconds),
+            once("evaluation_seconds_to_target", first.evaluation_seconds),
+        ]
+    return dict(found)
 
 
 def notes(history: Sequence[Epoch], choice: TrainChoice) -> Iterator[str]:
@@ -163,11 +158,6 @@ def _evaluations(epoch: Epoch) -> Iterator[Check]:
         seconds=epoch.seconds,
         evaluation_seconds=epoch.evaluation_seconds,
     )
-
-
-def _once(value: float, unit: str = "1", *, higher: bool = False) -> Metric:
-    direction: Direction = "higher" if higher else "lower"
-    return Metric(value=value, unit=unit, direction=direction, kind="sampled", samples=(float(value),))
 
 
 def _percent(share: float) -> str:

@@ -8,7 +8,8 @@ its own distance from the oracle, on the same images and along the same directio
 import math
 
 from capsbench.backend import Setting
-from capsbench.record.schema import Metric, Parity
+from capsbench.record.measured import exact, once
+from capsbench.record.schema import Parity
 from capsbench.worker.messages import MetricsPart, NotesPart
 from capsbench.worker.prepare import Send, Stopped
 
@@ -26,7 +27,9 @@ def measure(found: Parity, setting: Setting, send: Send) -> None:
     if not all(map(math.isfinite, errors.values())):
         said = f"forward error {found.forward_max_relative_error}, gradient error {found.gradient_relative_error}"
         raise Stopped("parity_failed", f"is not finite in {setting.precision}, though right in {setting.kept}: {said}")
-    send(MetricsPart(metrics={name: _metric(error, setting) for name, error in errors.items()}))
+    # Kernels of a GPU may add in any order.
+    make = exact if setting.device == "cpu" else once
+    send(MetricsPart(metrics=dict(make(name, error) for name, error in errors.items())))
     send(NotesPart(notes=(describe(found, setting),)))
 
 
@@ -37,10 +40,3 @@ def describe(found: Parity, setting: Setting) -> str:
         f"{found.forward_max_relative_error:.1g} (forward) and {found.gradient_relative_error:.1g} (gradient), which "
         "is measured and not judged"
     )
-
-
-def _metric(error: float, setting: Setting) -> Metric:
-    """Kernels of a GPU may add in any order."""
-    if setting.device == "cpu":
-        return Metric(value=error, unit="1", direction="lower", kind="exact")
-    return Metric(value=error, unit="1", direction="lower", kind="sampled", samples=(error,))

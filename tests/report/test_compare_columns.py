@@ -8,15 +8,16 @@ import pytest
 from sample_records import EVENTS, case, exact, failed, metrics, noise_recording, record, sampled
 
 from capsbench.measure.environment import Machine
-from capsbench.record.changes import Changes, counts, seeds, words
-from capsbench.record.compare import _BYTES_MARGIN, _TIMES, OUTCOMES, Unchanged, compare, numbers
+from capsbench.metrics import comparison_of, metric_type
+from capsbench.record.changes import WORDS, Changes, counts, seeds, words
+from capsbench.record.compare import Unchanged, compare, numbers
 from capsbench.record.noise import Noise
 from capsbench.record.pairs import APART, pair_cases, setting_of
 from capsbench.record.store import create
 from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
 from capsbench.report.export import write
 from capsbench.stats.shift import shift
-from capsbench.stats.verdict import decide, difference, holm
+from capsbench.stats.verdict import Difference, decide, difference, holm
 
 FIELDS = ("metric", "kind", "base", "new", "seen", "verdict", "text", "margin", "rows")
 MACHINE = Machine(processor="Abacus", cores=2, memory_bytes=1, system="Linux", architecture="wood")
@@ -93,11 +94,22 @@ def one_by_one(pairs, *, noise, interleaved):
     """All verdicts, each reached alone but for the correction of p-values: (case, metric, verdict) in their order."""
     found = [row for pair in pairs for row in of_pair(pair, noise=noise, interleaved=interleaved)]
     found += of_errors(pairs)
-    corrected = iter(holm([seen.p_value for _, _, seen, _ in found if not isinstance(seen, str)]))
-    return [
-        (case_id, metric, seen if isinstance(seen, str) else decide(seen, next(corrected), margin))
-        for case_id, metric, seen, margin in found
-    ]
+    corrected = iter(holm([seen.p_value for _, _, seen, _ in found if not isinstance(seen, str) and is_tested(seen)]))
+    verdicts = []
+    for case_id, metric, seen, margin in found:
+        if isinstance(seen, str):
+            verdicts.append((case_id, metric, seen))
+        else:
+            p_value = next(corrected) if is_tested(seen) else 1.0
+            verdicts.append((case_id, metric, decide(seen, p_value, margin)))
+    by_test = {(case_id, metric): verdict for case_id, metric, verdict in verdicts}
+    known = [(case_id, metric, by_test.get((case_id, verdict), verdict)) for case_id, metric, verdict in verdicts]
+    return [each for each in known if each[2] in WORDS]
+
+
+def is_tested(seen):
+    """Whether a rank test of it could ever reject, so that it counts in the correction; differences always do."""
+    return isinstance(seen, Difference) or seen.count > 1
 
 
 def of_pair(pair, *, noise, interleaved):
@@ -111,20 +123,31 @@ def of_pair(pair, *, noise, interleaved):
             0,
         )
     in_a, in_b = numbers(base), numbers(new)
-    for name in (name for name in in_a if name in in_b and name not in OUTCOMES):
+    for name in (name for name in in_a if name in in_b):
         a, b = in_a[name], in_b[name]
-        if a.kind == b.kind == "exact":
+        how = comparison_of(name, is_exact=a.kind == b.kind == "exact")
+        if how == "exact":
             moved = "better" if (b.value < a.value) == (a.direction == "lower") else "worse"
             moved = "changed" if a.direction == "none" else moved
             yield base.case.id, name, "same" if a.value == b.value else moved, 0
-        elif name in _BYTES_MARGIN:
-            beyond = max(a.value, b.value) > min(a.value, b.value) * (1 + _BYTES_MARGIN[name])
+        elif how == "bytes":
+            beyond = max(a.value, b.value) > min(a.value, b.value) * (1 + metric_type(name).margin)
             yield base.case.id, name, ("better" if b.value < a.value else "worse") if beyond else "same", 0
-        elif name in _TIMES and (seen := shift(a.samples, b.samples, paired=interleaved)):
+        elif metric_type(name).same_test_as in in_a.keys() & in_b.keys():
+            yield base.case.id, name, metric_type(name).same_test_as, 0
+        elif how in {"time", "rate"} and (seen := shift(*sides(a, b, name), paired=interleaved)):
             floors = [
                 each.floor_of(base.case, name, seen.count, interleaved=interleaved and pair.beside) for each in noise
             ]
             yield base.case.id, name, seen, max(0.05, *floors, 0.0)
+
+
+def sides(a, b, name):
+    """The times of both sides, one a process; of a rate its reciprocals."""
+    known = metric_type(name)
+    for each in (a, b):
+        samples = each.samples if known.is_replicated else (each.value,)
+        yield [1.0 / sample for sample in samples] if known.comparison == "rate" else samples
 
 
 def of_errors(pairs):
@@ -151,7 +174,7 @@ def test_columns_say_what_records_say(stores, noise, interleaved):
     assert told(columns) == told(records)
     assert [(c.pair.base.case.id, c.metric, c.verdict) for c in records] == one_by_one(whole.pairs, **asked)
     assert {each.verdict for each in records} == {"better", "worse", "same", "undecided", "changed"}
-    assert {each.kind for each in records} == {"status", "exact", "bytes", "time", "error"}
+    assert {each.kind for each in records} == {"status", "exact", "bytes", "time", "rate", "error"}
     assert fmean(each.kind == "time" for each in records) > 0.1
 
 
