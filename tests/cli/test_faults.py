@@ -100,7 +100,7 @@ FULL = """
 mount -t tmpfs -o size={size}k tmpfs "$RESULTS"
 "$@"; echo "code $?" >&2
 cp -a "$RESULTS" "$KEPT"
-mount -o remount,size=64m "$RESULTS"
+mount -t tmpfs -o remount,size=64m tmpfs "$RESULTS"
 "$@" --resume latest; code=$?
 cp -a "$RESULTS/." "$KEPT/after"
 exit $code
