@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from capsbench.suite.cases import Case
 
-EXIT_UNAVAILABLE = 69
-
 
 class Executor(StrEnum):
     """Words for `--executor`."""
@@ -64,14 +62,15 @@ def executing(cluster: str | None, cases: Sequence[Case]) -> Iterator[Callable[.
 
     Raises:
         BadInput: the cluster cannot be reached.
+        Unavailable: Dask is installed but cannot be imported.
     """
     if cluster is None:
         from capsbench.runner import schedule
 
         yield schedule.run_cases
         return
-    from capsbench.runner.dask.clusters import reached
+    from capsbench.runner.dask.clusters import open_cluster
     from capsbench.runner.dask.dispatch import run_on_dask
 
-    with reached(cluster, cases) as found:
+    with open_cluster(cluster, cases) as found:
         yield partial(run_on_dask, cluster=found)
