@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
 from conftest import FAKE, make_case, write_mnist
 from dask_board import MemoryBoard
+from waiting import wait_until
 
 from capsbench.cli import main
 from capsbench.record.store import create, open_run
@@ -78,21 +78,17 @@ def suite(tmp_path):
 
 
 @pytest.fixture
-def start(capsbench_environment):
+def start(capsbench_environment, default_signals):
     """A function that starts `python -m MODULE ARGUMENTS` in a process group of its own, as a terminal does.
 
-    Its standard error is a pipe; the group is killed at the end. It heeds SIGINT even where the tests' starter did not.
+    Its standard error is a pipe; the group is killed at the end.
     """
     with ExitStack() as stack:
 
-        def start(module, *arguments, **environment):
-            code = (
-                "import runpy, signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-                "sys.argv[:] = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
-            )
+        def start(*arguments, **environment):
             process = stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-c", code, module, *map(str, arguments)],
+                    [sys.executable, "-m", *map(str, arguments)],
                     stderr=subprocess.PIPE,
                     stdout=subprocess.DEVNULL,
                     text=True,
@@ -133,9 +129,8 @@ def once_it_runs(act):
     """A listener's function that acts on the process of a case as soon as there is one, from another thread."""
 
     def wait(case):
-        while not (found := next(processes_with("FAKE_MODE", case.mode), None)):
-            time.sleep(0.01)
-        act(found)
+        if wait_until(lambda: any(processes_with("FAKE_MODE", case.mode))):
+            act(next(processes_with("FAKE_MODE", case.mode)))
 
     return lambda _worker, case: threading.Thread(target=wait, args=(case,)).start()
 
@@ -236,7 +231,7 @@ def test_a_run_that_ends_early_keeps_what_has_ended(
     suites = suite("fake:fast"), suite("fake:hang", batch=4)
     run = start("capsbench", "run", *suites, *options, FAKE_PID_FILE=str(pid_file))
     lines_until(run, " ok .*fake-fast")
-    wait_for_hang(run, pid_file)
+    assert wait_until(pid_file.exists)
     kill(run.pid, number)
     _, err = run.communicate()
     assert run.returncode == code
@@ -245,20 +240,7 @@ def test_a_run_that_ends_early_keeps_what_has_ended(
     if number != signal.SIGKILL:
         assert err.endswith(f"what has ended is in {store.folder}, go on with --resume {store.run_id}\n")
         assert "Traceback" not in err
-    wait_for_end(pid_file)
-
-
-def wait_for_hang(run, pid_file):
-    """Wait until a case of the run that hangs has written its process id."""
-    while not pid_file.exists():
-        assert run.poll() is None
-        time.sleep(0.01)
-
-
-def wait_for_end(pid_file):
-    """Wait until no case that was given this file runs any more."""
-    while list(processes_with("FAKE_PID_FILE", str(pid_file))):
-        time.sleep(0.01)
+    assert wait_until(lambda: not any(processes_with("FAKE_PID_FILE", str(pid_file))))
 
 
 def test_a_run_waits_for_workers_and_ends_with_its_scheduler(start, suite, mnist_root, tmp_path):
@@ -272,7 +254,7 @@ def test_a_run_waits_for_workers_and_ends_with_its_scheduler(start, suite, mnist
     options = ["--nthreads", 1, "--local-directory", tmp_path, quiet]
     start("distributed.cli.dask_worker", address, *options, FAKE_PID_FILE=str(pid_file))
     lines_until(run, " ok .*fake-fast")
-    wait_for_hang(run, pid_file)
+    assert wait_until(pid_file.exists)
     scheduler.kill()
     _, err = run.communicate()
     assert run.returncode == 69
@@ -283,7 +265,7 @@ def test_a_run_waits_for_workers_and_ends_with_its_scheduler(start, suite, mnist
     )
     assert "Traceback" not in err
     assert [record.status for record in store.records()] == ["ok"]
-    wait_for_end(pid_file)
+    assert wait_until(lambda: not any(processes_with("FAKE_PID_FILE", str(pid_file))))
 
 
 def test_what_no_worker_takes_is_a_record(run, cluster, tmp_path, monkeypatch):
