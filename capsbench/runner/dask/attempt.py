@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
@@ -20,7 +21,7 @@ from capsbench.suite.cases import Case
 from capsbench.worker.checkpoint import CHECKPOINT
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 ANSWER_SECONDS: Final = 60.0
 """How long the cluster may take to answer, or to hand over the files of a case."""
@@ -99,9 +100,11 @@ class Attempt:
             retries=0,
             resources={GPU: self.group.gpus} if self.group.gpus else None,
         )
-        self._future.add_done_callback(
-            lambda future: on_event({"task": self.key, "kind": "ended", "status": future.status})
-        )
+        self._future.add_done_callback(partial(self._announce_end, on_event))
+
+    def _announce_end(self, on_event: Callable[[Event], object], future: Future) -> None:
+        how = f"failed: {one_line(future.exception())}" if future.status == "error" else f"was {future.status}"
+        on_event({"task": self.key, "kind": "failed", "reason": f"could not go on: the Dask task {how}"})
 
     def release(self) -> None:
         """Tell Dask that the task is no longer wanted; if it still runs, its worker stops it."""
@@ -132,8 +135,6 @@ class Attempt:
                 raise RefusedError(event["reason"])
             case "failed":
                 raise LostError(event["reason"])
-            case "ended":
-                raise LostError(f"ended its task as {event['status']}")
             case "finished":
                 return True
         return False

@@ -27,7 +27,7 @@ from capsbench.runner.group import comparable_groups
 from capsbench.suite.cases import Case
 
 if TYPE_CHECKING:
-    from distributed import Security, SpecCluster
+    from distributed import Client, Security, SpecCluster
 
 LOCAL: Final = "local"
 CONNECT_SECONDS: Final = 5.0
@@ -102,6 +102,23 @@ def open_cluster(where: str, cases: Sequence[Case]) -> Iterator[Cluster]:
         cluster = _start_local(cases, int(rest) if rest else None) if kind == LOCAL else _call_factory(kind, rest)
         with closing(cluster):
             yield _check_scheduler(Cluster(cluster.scheduler_address, cluster.security, is_local=kind == LOCAL))
+
+
+@contextmanager
+def connect(cluster: Cluster) -> Iterator[Client]:
+    """Connect a client for the duration of the block; what it has submitted and not yet released is cancelled then.
+
+    Raises:
+        Unavailable: the scheduler has gone.
+    """
+    from distributed import Client  # noqa: PLC0415 - imported only where Dask is asked for
+
+    try:
+        client = Client(cluster.address, security=cluster.security, set_as_default=False, timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise Unavailable(f"the Dask scheduler at {cluster.address} has gone") from error
+    with client:
+        yield client
 
 
 def one_line(error: BaseException) -> str:

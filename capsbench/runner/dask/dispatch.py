@@ -27,7 +27,7 @@ from capsbench.runner.dask.attempt import (
     RefusedError,
     call,
 )
-from capsbench.runner.dask.clusters import CONNECT_SECONDS, Cluster, one_line
+from capsbench.runner.dask.clusters import Cluster, connect, one_line
 from capsbench.runner.dask.group_task import GroupTask, check_worker
 from capsbench.runner.dask.placement import GPU, DaskWorker, PendingGroup, place, unplaceable_reason
 from capsbench.runner.group import comparable_groups, describe_data
@@ -75,17 +75,13 @@ def run_on_dask(
         Unwritten: the store takes no more records.
         SystemExit: a signal asked for the end.
     """
-    from distributed import Client  # noqa: PLC0415 - imported only where Dask is asked for
-
     waiting, machine = still_to_run(cases, store), machine or describe_machine()
     where = Place(data_root=_absolute(data_root), cache=_absolute(cache))
     listener.started(len(waiting))
     with ending_on_signals():
         # Local workers all see the same files, so those are hashed once; other workers describe their own.
         facts = describe_data(where, waiting, listener) if cluster.is_local else {}
-        with Client(
-            cluster.address, security=cluster.security, set_as_default=False, timeout=CONNECT_SECONDS
-        ) as client:
+        with connect(cluster) as client:
             task = partial(GroupTask, run=store.run_id, place=where, rounds=rounds, machine=machine)
             _Dispatcher(client, cluster, store, listener, machine, facts, task).run(waiting)
 
@@ -143,7 +139,7 @@ class _Dispatcher:
         async def ask() -> tuple[dict[str, Any], dict[str, Any]]:
             return (await self._client.scheduler.identity())["workers"], await self._client.processing()
 
-        while self._client.status == "connecting":  # anew; Dask gives up after `CONNECT_SECONDS`
+        while self._client.status == "connecting":  # anew; Dask gives up after `clusters.CONNECT_SECONDS`
             time.sleep(0.1)
         workers, processing = self._client.sync(ask, callback_timeout=ANSWER_SECONDS)
         ours = {attempt.worker.address for attempt in self._attempts.values()}

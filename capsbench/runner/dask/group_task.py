@@ -12,11 +12,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from capsbench import __version__
 from capsbench.dataset import catalog
@@ -87,8 +87,8 @@ def run_group_task(task: bytes, checkpoints: Mapping[str, bytes]) -> None:
             for case_id, data in checkpoints.items():
                 (reporter.artifacts(case_id) / CHECKPOINT).write_bytes(data)
             _run(reporter)
-        while reporter.is_wanted():
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
+        while reporter.is_wanted():  # for the milliseconds that the client takes to read the last files
+            time.sleep(0.01)
     except Abandoned:
         pass
     finally:
@@ -174,18 +174,30 @@ def _describe_data(place: Place, case: Case, reporter: "_Reporter") -> DataFacts
 def timing_turn(is_wanted: Callable[[], bool]) -> Iterator[None]:
     """Let only one Dask worker of this user on this machine time a case during the block; others wait.
 
+    Where there is no place for a lock file, nobody waits.
+
     Raises:
         Abandoned: the task is no longer wanted.
     """
-    with (Path(gettempdir()) / f"capsbench-timing-{os.getuid()}.lock").open("ab") as file:
-        while True:
-            with suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+    try:
+        file = (Path(gettempdir()) / f"capsbench-timing-{os.getuid()}.lock").open("ab")
+    except OSError:
+        yield
+        return
+    with file:
+        while not _try_lock(file):
             if not is_wanted():
                 raise Abandoned
             time.sleep(_SECONDS_BETWEEN_LOOKS)
         yield
+
+
+def _try_lock(file: BinaryIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class _Reporter:
