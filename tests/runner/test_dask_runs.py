@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -266,6 +267,48 @@ def test_a_run_waits_for_workers_and_ends_with_its_scheduler(start, suite, mnist
     assert "Traceback" not in err
     assert [record.status for record in store.records()] == ["ok"]
     assert wait_until(lambda: not any(processes_with("FAKE_PID_FILE", str(pid_file))))
+
+
+class Relay:
+    """A port of this machine that leads to another; what goes through it can be cut."""
+
+    def __init__(self, address):
+        self._there = address.removeprefix("tcp://").split(":")
+        self._ends = []
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def cut(self):
+        """Close every connection; new ones are taken."""
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener):
+        while True:
+            near, far = listener.accept()[0], socket.create_connection(self._there)
+            self._ends += near, far
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source, sink):
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_run_outlives_its_connection_to_the_scheduler(run, cluster):
+    """A group that runs while the connection breaks is lost and tried again, with its progress, over a new one."""
+    case, relay = make_case(measure=("memory",)), Relay(cluster.address)
+    cuts = iter([relay.cut])
+    board = MemoryBoard(on={(case.id, "check"): lambda *_: next(cuts, lambda: None)()})
+    store, _ = run(case, at=Cluster(relay.address), board=board)
+    assert [record.status for record in store.records()] == ["ok"]
+    assert board.workers[case.id] == {"0", "1"}  # the second attempt was at another worker
 
 
 def test_what_no_worker_takes_is_a_record(run, cluster, tmp_path, monkeypatch):

@@ -44,6 +44,7 @@ MAX_LOSSES: Final = 3
 JOIN_SECONDS: Final = 15.0
 """How long a cluster none of whose workers will do is given for another worker to join."""
 _SECONDS_BETWEEN_LOOKS: Final = 1.0
+_MAX_FAILURES: Final = 3
 
 
 def run_on_dask(
@@ -117,21 +118,35 @@ class _Dispatcher:
             Unwritten: the store takes no more records.
         """
         self._waiting = [PendingGroup(cases=tuple(group)) for group in comparable_groups(cases)]
-        try:
-            while self._waiting or self._attempts:
-                workers = self._look()
-                self._lose_departed(workers)
-                self._check_new(workers)
-                self._submit(workers)
-                self._handle_idleness(workers)
-                self._handle_events()
-        except (BadInput, Unwritten):
-            raise
-        except Exception as error:
-            if self._client.status == "running" and not isinstance(error, TimeoutError):
+        failures = 0
+        while self._waiting or self._attempts:
+            try:
+                self._step()
+                failures = 0
+            except (BadInput, Unwritten):
                 raise
-            # A client without a scheduler raises whatever comes to hand.
-            raise Unavailable(f"the Dask scheduler at {self._cluster.address} has gone") from error
+            except Exception as error:
+                # Without a scheduler, Dask's client raises whatever comes to hand.
+                failures += 1
+                if failures == _MAX_FAILURES or not self._is_connected():
+                    raise Unavailable(f"the Dask scheduler at {self._cluster.address} has gone") from error
+                if not isinstance(error, OSError):
+                    raise
+
+    def _step(self) -> None:
+        workers = self._look()
+        self._lose_departed(workers)
+        self._check_new(workers)
+        self._submit(workers)
+        self._handle_idleness(workers)
+        self._handle_events()
+
+    def _is_connected(self) -> bool:
+        """Return whether Dask's client has a scheduler, after it has tried for some seconds to reach it again."""
+        time.sleep(_SECONDS_BETWEEN_LOOKS)  # until it has noticed
+        while self._client.status == "connecting":
+            time.sleep(0.1)
+        return bool(self._client.status == "running")
 
     def _look(self) -> list[DaskWorker]:
         """Return the workers that are connected to the scheduler now."""
@@ -139,8 +154,6 @@ class _Dispatcher:
         async def ask() -> tuple[dict[str, Any], dict[str, Any]]:
             return (await self._client.scheduler.identity())["workers"], await self._client.processing()
 
-        while self._client.status == "connecting":  # anew; Dask gives up after `clusters.CONNECT_SECONDS`
-            time.sleep(0.1)
         workers, processing = self._client.sync(ask, callback_timeout=ANSWER_SECONDS)
         ours = {attempt.worker.address for attempt in self._attempts.values()}
         busy = {address for address, keys in processing.items() if set(map(str, keys)) - self._keys}
