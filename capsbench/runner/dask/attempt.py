@@ -135,6 +135,8 @@ class Attempt:
                 raise RefusedError(event["reason"])
             case "failed":
                 raise LostError(event["reason"])
+            case "finished" if self.left:
+                raise LostError("ended without a record of some case")
             case "finished":
                 return True
         return False
@@ -142,13 +144,12 @@ class Attempt:
     def _read(self, case: Case, names: list[str]) -> dict[str, bytes]:
         address = self.worker.address
         try:
-            files: dict[str, bytes] | Exception = call(self._client, [address], read_files, self.key, case.id, names)[
-                address
-            ]
+            answer = call(self._client, [address], read_files, self.key, case.id, names)[address]
         except Exception as error:  # noqa: BLE001 - Dask raises anything where a worker or the scheduler goes
-            files = error
-        if isinstance(files, Exception):
-            raise LostError(f"does not hand over the files of a case ({one_line(files)})")
+            answer = error
+        if isinstance(answer, Exception):
+            raise LostError(f"does not hand over the files of a case ({one_line(answer)})")
+        files: dict[str, bytes] = answer
         return files
 
     def _decode(self, case: Case, text: bytes) -> Record:
