@@ -1,10 +1,11 @@
-"""Parts of a run on Dask, without a cluster: placement, the task's JSON, what a worker announces and hands out."""
+"""Parts of a run on Dask, without a cluster: placement, the task's JSON, what a worker announces and what is kept."""
 
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from conftest import make_case
+from dask_board import MemoryBoard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +13,9 @@ from capsbench import __version__
 from capsbench.dataset.atomic import whole_file
 from capsbench.measure.environment import describe_machine
 from capsbench.network.serialize import from_json, to_json
+from capsbench.record.store import create
 from capsbench.runner.assemble import DataFacts, Draft, assemble
+from capsbench.runner.dask import attempt as attempts
 from capsbench.runner.dask import group_task
 from capsbench.runner.dask.group_task import RECORD, GroupTask, check_worker, read_files, timing_turn
 from capsbench.runner.dask.placement import DaskWorker, PendingGroup, place, reason_against, unplaceable_reason
@@ -87,6 +90,11 @@ def task(**changes):
     return replace(made, **changes)
 
 
+def a_record(run, case=CASE):
+    end = Done(status="crash", reason="why")
+    return assemble(Draft(case, DataFacts(), end=end), run, describe_machine())
+
+
 def test_a_task_survives_the_journey():
     """The worker reads the task that was sent, whatever text stands in it."""
     sent = task(data=DataFacts({}, ("ü\n\x00", "lone \ud800"), ("no",)), rounds=3)
@@ -134,11 +142,50 @@ def test_files_are_announced_as_they_change(dask_worker):
         assert announced() == [[CHECKPOINT]]
     (folder / "empty.json").write_bytes(b"")
     (folder / ".hidden.tmp").write_bytes(b"unfinished")
-    record = assemble(Draft(CASE, DataFacts(), end=Done(status="crash", reason="why")), "run", describe_machine())
+    record = a_record("run")
     reporter.append(record)
     assert announced() == [["empty.json"]]
     files = read_files("key", CASE.id, ["empty.json", "gone", RECORD], dask_worker=dask_worker)
     assert files == {"empty.json": b"", RECORD: to_json(record)}
+
+
+@pytest.fixture
+def attempt(tmp_path, monkeypatch):
+    """An attempt at one case, and the files that its worker hands over."""
+    files = {}
+    monkeypatch.setattr(attempts, "call", lambda _client, addresses, *_arguments: {addresses[0]: dict(files)})
+    there = DaskWorker(name="a", address="tcp://there:1", threads=1)
+    store = create(tmp_path / "results", {})
+    return attempts.Attempt(None, PendingGroup(cases=(CASE,)), there, store, MemoryBoard()), store, files
+
+
+def announce(attempt, kind, case=CASE):
+    return attempt.handle({"task": attempt.key, "kind": kind, "case": case.id, "files": []})
+
+
+def test_files_and_record_of_a_case_are_kept(attempt):
+    """Files stay in their case's folder, whatever they are called; a case has one record."""
+    attempt, store, files = attempt
+    files.update({"trace.json": b"trace", "../escaped": b"x", RECORD: to_json(a_record(store.run_id))})
+    for _ in range(2):
+        announce(attempt, "record")
+    assert list(store.records()) == [a_record(store.run_id)]
+    assert {path.name for path in store.artifacts(CASE.id).iterdir()} == {"trace.json", "escaped"}
+    assert announce(attempt, "finished")
+
+
+def test_a_record_is_that_of_its_case(attempt):
+    """What is no record, or one of another run or case, is not kept, nor is an end without a record believed."""
+    attempt, store, files = attempt
+    others = a_record("another-run"), a_record(store.run_id, replace(CASE, id="other"))
+    for text in (b"{}", b"nonsense", to_json(a_record(store.run_id))[:-20], *map(to_json, others)):
+        files[RECORD] = text
+        with pytest.raises(attempts.LostError):
+            announce(attempt, "record")
+    announce(attempt, "record", replace(CASE, id="other"))
+    with pytest.raises(attempts.LostError, match="without a record"):
+        announce(attempt, "finished")
+    assert list(store.records()) == []
 
 
 @pytest.mark.parametrize(

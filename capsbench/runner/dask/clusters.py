@@ -92,7 +92,7 @@ def open_cluster(where: str, cases: Sequence[Case]) -> Iterator[Cluster]:
         Unavailable: Dask is installed but cannot be imported.
     """
     check_cluster(where)
-    if _ADDRESS.fullmatch(where):
+    if "://" in where:
         _check_port(where)  # before Dask is imported, which takes seconds
     with _silenced_dask():
         if "://" in where:
