@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 EXIT_BAD_INPUT = 64
+EXIT_UNAVAILABLE = 69
 EXIT_UNWRITTEN = 74
 
 
@@ -36,7 +37,10 @@ class Unwritten(Exception):  # noqa: N818 - as above; it is the disk that is ful
 
 
 class Unavailable(Exception):  # noqa: N818 - as above; it is somebody else's service that failed
-    """What a run depends on has gone; what has ended is kept. The message is one sentence."""
+    """A service or program that a run depends on cannot be used; the command line prints it and exits with code 69.
+
+    The message is one sentence.
+    """
 
 
 def unknown_name(what: str, name: str, legal: Iterable[str], where: str | None = None) -> BadInput:

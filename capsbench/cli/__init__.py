@@ -1,7 +1,7 @@
 """The command line: one file a command, everything heavy imported inside the command that needs it.
 
-Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 69 a cluster has gone, 74 results
-could not be written, 130 interrupted (129: the terminal closed, 143: a scheduler's SIGTERM).
+Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 69 Dask or its cluster cannot be
+used, 74 results could not be written, 130 interrupted (129: the terminal closed, 143: a scheduler's SIGTERM).
 """
 
 import gc
@@ -31,7 +31,15 @@ from capsbench.cli import (
     show,
 )
 from capsbench.cli.options import EXIT_INTERRUPTED
-from capsbench.errors import EXIT_BAD_INPUT, EXIT_UNWRITTEN, BadInput, Unwritten, unknown_name
+from capsbench.errors import (
+    EXIT_BAD_INPUT,
+    EXIT_UNAVAILABLE,
+    EXIT_UNWRITTEN,
+    BadInput,
+    Unavailable,
+    Unwritten,
+    unknown_name,
+)
 
 _COLLECTION_THRESHOLDS = (200_000, 20, 20)  # of Python's garbage collector
 # typer brings its own copy of click or uses the one installed; this is its ClickException, wherever that lives.
@@ -112,6 +120,8 @@ def main() -> int:
         code = app(prog_name="capsbench", standalone_mode=False)
     except BadInput as error:
         return _refuse(str(error))
+    except Unavailable as error:
+        return _refuse(str(error), EXIT_UNAVAILABLE)
     except Unwritten as error:
         return _refuse(str(error), EXIT_UNWRITTEN)
     except _USAGE_ERROR as error:

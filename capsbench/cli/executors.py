@@ -1,4 +1,4 @@
-"""What carries a run out: processes of this machine one after the other, or Dask."""
+"""The options `--executor` and `--cluster`: run cases one at a time on this machine, or in parallel on Dask."""
 
 from __future__ import annotations
 
@@ -17,32 +17,30 @@ if TYPE_CHECKING:
 
     from capsbench.suite.cases import Case
 
-EXIT_UNAVAILABLE = 69
-
 
 class Executor(StrEnum):
-    """Words for `--executor`."""
+    """Values of `--executor`."""
 
     PROCESSES = "processes"
     DASK = "dask"
 
 
-ExecutorOption = Annotated[Executor, typer.Option(help="Run cases one after the other here, or many at once on Dask.")]
+ExecutorOption = Annotated[Executor, typer.Option(help="Run cases one at a time here, or in parallel on Dask.")]
 ClusterOption = Annotated[
     str | None,
     typer.Option(
         metavar="WHERE",
-        help="Of Dask: local (here, the default), local:N workers, tcp://HOST:PORT, MODULE:FACTORY.",
+        help="Dask cluster: local (the default), local:N workers, tcp://HOST:PORT, tls://HOST:PORT, MODULE:FACTORY.",
         show_default=False,
     ),
 ]
 
 
 def check_executor(executor: Executor, cluster: str | None) -> str | None:
-    """Which Dask cluster is meant; None where no Dask is.
+    """Return the Dask cluster to use; None where cases do not run on Dask.
 
     Raises:
-        BadInput: it cannot be.
+        BadInput: the options contradict each other, `cluster` has no legal form, or Dask is not installed.
     """
     if executor is not Executor.DASK:
         if cluster is not None:
@@ -54,24 +52,25 @@ def check_executor(executor: Executor, cluster: str | None) -> str | None:
 
 
 def is_elsewhere(cluster: str | None) -> bool:
-    """Whether cases may run on other machines, whose data and devices are not this one's."""
+    """Return whether cases may run on other machines, with data sets and devices of their own."""
     return cluster is not None and cluster.partition(":")[0] != "local"
 
 
 @contextmanager
 def executing(cluster: str | None, cases: Sequence[Case]) -> Iterator[Callable[..., None]]:
-    """What runs cases, with the arguments of `schedule.run_cases`, while the block runs.
+    """Provide the function that runs cases, with the arguments of `schedule.run_cases`, for the duration of the block.
 
     Raises:
         BadInput: the cluster cannot be reached.
+        Unavailable: Dask is installed but cannot be imported.
     """
     if cluster is None:
         from capsbench.runner import schedule
 
         yield schedule.run_cases
         return
-    from capsbench.runner.dask.clusters import reached
+    from capsbench.runner.dask.clusters import open_cluster
     from capsbench.runner.dask.dispatch import run_on_dask
 
-    with reached(cluster, cases) as found:
+    with open_cluster(cluster, cases) as found:
         yield partial(run_on_dask, cluster=found)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capsbench.cli.executors import (
-    EXIT_UNAVAILABLE,
     ClusterOption,
     Executor,
     ExecutorOption,
@@ -31,7 +30,7 @@ from capsbench.cli.options import (
     modes,
     read_suites,
 )
-from capsbench.errors import EXIT_UNWRITTEN, BadInput, Unavailable, Unwritten
+from capsbench.errors import EXIT_UNAVAILABLE, EXIT_UNWRITTEN, BadInput, Unavailable, Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

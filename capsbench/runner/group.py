@@ -6,6 +6,7 @@ Cases that will be compared take their timing rounds in turns, forwards in even 
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -74,6 +75,7 @@ class GroupRun:
         machine: that runs it.
         rounds: timing rounds a case, in place of the suite's.
         abandoned: whether nobody waits for the group any more; `Abandoned` is raised then.
+        timing_turn: entered for each timing round, so that groups on one machine can be timed one after the other.
     """
 
     place: Place
@@ -82,6 +84,7 @@ class GroupRun:
     machine: Machine
     rounds: int | None = None
     abandoned: Callable[[], bool] = _never
+    timing_turn: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def turns(drafts: Sequence[Draft], rounds: int) -> Iterator[tuple[int, Draft]]:
@@ -152,7 +155,8 @@ def _time(run: GroupRun, drafts: Sequence[Draft]) -> Iterator[Record]:
     for number, draft in turns(drafts, rounds):
         for case in sides(draft.case, number):
             if not draft.failed:
-                _perform(run, draft, TimeJob(case=case, place=_place(run, draft)), number, rounds)
+                with run.timing_turn():
+                    _perform(run, draft, TimeJob(case=case, place=_place(run, draft)), number, rounds)
         if draft.failed:
             yield _finish(run, draft)
 

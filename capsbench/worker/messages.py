@@ -4,12 +4,10 @@ Both ends come from the same installation, so nothing is versioned. NaN and infi
 them. A line that is no message is noise, which the reader hands back as such.
 """
 
-import json
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from capsbench.backend import Setting
 from capsbench.dataset.protocol import DataUse
@@ -19,7 +17,7 @@ from capsbench.measure.distribution import Distribution, RoutingIteration
 from capsbench.measure.optable import StepProfile
 from capsbench.network.cost import LayerCost
 from capsbench.network.network import Network
-from capsbench.network.text import plain
+from capsbench.network.serialize import from_json, to_json
 from capsbench.record.schema import DataParallel, Metric, Parity, SplitFacts
 from capsbench.suite.cases import Case
 
@@ -262,6 +260,10 @@ Part = (
 Message = Progress | Part | Done
 
 
+_MESSAGE: Any = Annotated[Message, Field(discriminator="kind")]
+_JOB: Any = Annotated[Job, Field(discriminator="kind")]
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
     """What a worker left behind: its parts in the order they came, how it ended, the end of its stderr."""
@@ -272,34 +274,24 @@ class Received:
 
 
 def encode(value: Job | Message) -> bytes:
-    """The value as one line."""
-    return json.dumps(plain(value, defaults=True), separators=(",", ":")).encode() + b"\n"
+    """Encode a message or job as one line."""
+    return to_json(value) + b"\n"
 
 
 def decode_message(line: bytes) -> Message | None:
-    """The message on a line; None where the line is none."""
+    """Decode the message on a line; None where there is none."""
     try:
-        message: Message = _messages().validate_json(line)
+        message: Message = from_json(_MESSAGE, line)
     except ValidationError:
         return None
     return message
 
 
 def decode_job(line: bytes) -> Job:
-    """The job on a line.
+    """Decode the job on a line.
 
     Raises:
-        pydantic.ValidationError: it is none.
+        pydantic.ValidationError: there is none.
     """
-    job: Job = _jobs().validate_json(line)
+    job: Job = from_json(_JOB, line)
     return job
-
-
-@cache
-def _messages() -> TypeAdapter[Any]:
-    return TypeAdapter(Annotated[Message, Field(discriminator="kind")])
-
-
-@cache
-def _jobs() -> TypeAdapter[Any]:
-    return TypeAdapter(Annotated[Job, Field(discriminator="kind")])

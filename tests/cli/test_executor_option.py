@@ -91,25 +91,27 @@ def test_bad_options_are_one_sentence(capsys, folder, mnist_root, options, says)
         ("factories:leaves", "--cluster factories:leaves: SystemExit: sbatch: not found"),
         ("factories:number", "--cluster factories:number: 'int' is no Dask cluster"),
         ("factories:thing", "--cluster <Not Connected>: no Dask scheduler answers there within 0.5 seconds"),
-        ("tcp://127.0.0.1:1", "--cluster tcp://127.0.0.1:1: no Dask scheduler answers there within 0.5 seconds"),
-        ("tls://127.0.0.1:1", "TLS expects a `ssl_context` argument"),
+        ("tcp://127.0.0.1:1", "--cluster tcp://127.0.0.1:1: no Dask scheduler answers there: Connection refused"),
+        ("tcp://127.0.0.1:99999", "no Dask scheduler answers there: "),
+        ("tls://nosuch.invalid:8786", "--cluster tls://nosuch.invalid:8786: no Dask scheduler answers there: "),
     ],
 )
 def test_a_cluster_that_is_none_is_named(folder, monkeypatch, where, says):
     """What a user's module or whoever listens at an address has wrong is said in one sentence."""
-    monkeypatch.setattr(clusters, "ANSWER_SECONDS", 0.5)
-    with pytest.raises(BadInput) as refused, clusters.reached(where, [make_case()]):
+    monkeypatch.setattr(clusters, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(BadInput) as refused, clusters.open_cluster(where, [make_case()]):
         pass
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_who_does_not_answer_is_not_waited_for(folder, monkeypatch):
-    """A port at which something listens that is no scheduler is given up soon."""
-    monkeypatch.setattr(clusters, "ANSWER_SECONDS", 0.5)
+@pytest.mark.parametrize(("scheme", "says"), [("tcp", "no Dask scheduler answers"), ("tls", "expects a `ssl_context`")])
+def test_who_does_not_answer_is_not_waited_for(folder, monkeypatch, scheme, says):
+    """A port at which something listens that is no scheduler is given up soon; TLS needs Dask's certificates."""
+    monkeypatch.setattr(clusters, "CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as mute:
-        where = f"tcp://127.0.0.1:{mute.getsockname()[1]}"
-        with pytest.raises(BadInput, match="no Dask scheduler answers"), clusters.reached(where, [make_case()]):
+        where = f"{scheme}://127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(BadInput, match=says), clusters.open_cluster(where, [make_case()]):
             pass
 
 
@@ -117,6 +119,18 @@ def test_without_dask_it_is_said_what_to_install(capsys, folder, mnist_root, mon
     """The extra is named."""
     monkeypatch.setattr(clusters, "find_spec", lambda _name: None)
     assert "pip install 'capsbench[dask]'" in refused(capsys, folder, mnist_root, "--executor", "dask")
+
+
+def test_a_dask_that_does_not_import_is_one_sentence(capsys, folder, mnist_root, monkeypatch):
+    """An installation that raises when it is imported is no bad input; nothing is begun."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == "distributed"]:
+        monkeypatch.delitem(sys.modules, name)
+    (folder / "distributed.py").write_text("raise RuntimeError('built for\\nanother tornado')", encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    code, out, err = call(capsys, "run", "suite.yaml", "--data", mnist_root, "--executor", "dask")
+    assert (code, out) == (69, "")
+    assert err == ("capsbench: Dask is installed but cannot be imported: RuntimeError: built for another tornado\n")
+    assert not (folder / "results").exists()
 
 
 def test_a_cluster_that_goes_is_not_the_end(capsys, folder, mnist_root, monkeypatch):

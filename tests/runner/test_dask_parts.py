@@ -1,251 +1,210 @@
-"""What a run on Dask is made of, each part by itself and without Dask: placing, what travels, the desk, the inbox."""
+"""Parts of a run on Dask, without a cluster: placement, the task's JSON, what a worker announces and what is kept."""
 
-import asyncio
-import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conftest import make_case
 from dask_board import MemoryBoard
 from hypothesis import given
 from hypothesis import strategies as st
-from waiting import PATIENCE_SECONDS
 
 from capsbench import __version__
 from capsbench.dataset.atomic import whole_file
 from capsbench.measure.environment import describe_machine
-from capsbench.record.codec import encode
+from capsbench.network.serialize import from_json, to_json
 from capsbench.record.store import create
 from capsbench.runner.assemble import DataFacts, Draft, assemble
-from capsbench.runner.dask import desk as desks
-from capsbench.runner.dask import station
-from capsbench.runner.dask.desk import Desk
-from capsbench.runner.dask.inbox import Garbled, Inbox
-from capsbench.runner.dask.parcel import Chunk, Ended, Over, Parcel, Stage, decode_news, decode_parcel
-from capsbench.runner.dask.parcel import encode as news_text
-from capsbench.runner.dask.placing import Errand, Station, hopeless, place, why_not
+from capsbench.runner.dask import attempt as attempts
+from capsbench.runner.dask import group_task
+from capsbench.runner.dask.group_task import RECORD, GroupTask, check_worker, read_files, timing_turn
+from capsbench.runner.dask.placement import DaskWorker, PendingGroup, place, reason_against, unplaceable_reason
 from capsbench.runner.launch import Abandoned
 from capsbench.worker.checkpoint import CHECKPOINT
 from capsbench.worker.messages import Done, Place
 
 CASE = make_case()
-STATIONS = st.lists(
+WORKERS = st.lists(
     st.builds(
-        Station,
+        DaskWorker,
         name=st.sampled_from("abcd"),
         address=st.just("tcp://there:1"),
         threads=st.integers(1, 4),
         gpus=st.sampled_from([0.0, 1.0]),
-        idle=st.booleans(),
+        is_idle=st.booleans(),
     ),
-    unique_by=lambda station: station.name,
+    unique_by=lambda worker: worker.name,
 )
-ERRANDS = st.lists(
+GROUPS = st.lists(
     st.builds(
-        Errand,
+        PendingGroup,
         cases=st.tuples(
             st.builds(make_case, threads=st.integers(1, 5), device=st.sampled_from(["cpu", "cuda", "cuda:1"]))
         ),
-        lost=st.lists(st.tuples(st.sampled_from("abcd"), st.just("left")), max_size=2).map(tuple),
+        losses=st.lists(st.tuples(st.sampled_from("abcd"), st.just("left")), max_size=2).map(tuple),
     ),
     max_size=5,
 )
 
 
-@given(ERRANDS, STATIONS)
-def test_placing_keeps_its_rules(errands, stations):
-    """No station takes two groups, nor one that does not fit, nor one back while another could ever take it."""
-    placed = place(errands, stations, {})
-    assert len({station.name for _, station in placed}) == len(placed)
-    for errand, at in placed:
-        assert at.idle
-        assert at.threads >= errand.threads
-        assert at.gpus >= errand.gpus
-        fit = {each.name for each in stations if why_not(errand, each, {}) is None}
-        lost_on = {name for name, _ in errand.lost}
+@given(GROUPS, WORKERS)
+def test_placement_keeps_its_rules(groups, workers):
+    """No worker takes two groups, nor one that does not fit, nor one back while another could ever take it."""
+    placed = place(groups, workers, {})
+    assert len({worker.name for _, worker in placed}) == len(placed)
+    for group, at in placed:
+        assert at.is_idle
+        assert at.threads >= group.threads
+        assert at.gpus >= group.gpus
+        fit = {each.name for each in workers if reason_against(group, each, {}) is None}
+        lost_on = {name for name, _ in group.losses}
         assert at.name not in lost_on or fit <= lost_on
-    for errand in errands:
-        assert (hopeless(errand, stations, {}) is None) == any(why_not(errand, each, {}) is None for each in stations)
+    for group in groups:
+        fits = [reason_against(group, each, {}) is None for each in workers]
+        assert (unplaceable_reason(group, workers, {}) is None) == any(fits)
 
 
-def test_a_refusal_is_of_a_station_or_of_a_data_set_there():
-    """A station without capsbench takes nothing; one without the data set takes the other data sets."""
-    there = Station(name="a", address="tcp://there:1", threads=1)
-    errand = Errand(cases=(CASE,))
-    assert place([errand], [there], {("b", None): "is another"}) == [(errand, there)]
-    for refusals in ({("a", None): "cannot run capsbench"}, {("a", CASE.dataset): "cannot use the data set"}):
-        assert place([errand], [there], refusals) == []
-        assert hopeless(errand, [there], refusals) == f"no worker takes the case: a {next(iter(refusals.values()))}"
-
-
-def test_small_stations_are_used_first():
-    """What one thread can do is not put where a GPU or many threads are, as long as there is another place."""
-    big, small = (Station(name=name, address=name, threads=n, gpus=n > 1) for name, n in (("big", 8), ("small", 1)))
-    errands = [Errand(cases=(CASE,)), Errand(cases=(replace(CASE, seed=1),))]
-    assert [at.name for _, at in place(errands, [big, small], {})] == ["small", "big"]
-
-
-def parcel(**changes):
-    here = describe_machine()
-    made = Parcel(token="t", run="run", cases=(CASE,), place=Place(), rounds=None, machine=here)  # noqa: S106 - no secret
-    return replace(made, **changes)
-
-
-def test_what_travels_comes_back_as_it_was():
-    """Parcels and news are the same after the journey, whatever stands in them."""
-    sent = parcel(data=DataFacts({}, ("ü\n\x00",), ("no",)), rounds=3)
-    assert decode_parcel(news_text(sent)) == sent
-    for news in (
-        Stage(case="c", stage="check", done=1, total=2, detail="é"),
-        Chunk(case="c", name="x", last=True),
-        Ended(case="c"),
-        Over(reason="why", data=True),
+def test_a_refusal_is_of_a_worker_or_of_a_data_set_there():
+    """A worker without capsbench takes nothing; one without the data set takes the other data sets."""
+    there = DaskWorker(name="a", address="tcp://there:1", threads=1)
+    group = PendingGroup(cases=(CASE,))
+    assert place([group], [there], {("tcp://other:1", None): "is another"}) == [(group, there)]
+    for refusals in (
+        {("tcp://there:1", None): "cannot run capsbench"},
+        {("tcp://there:1", CASE.dataset): "cannot use the data set"},
     ):
-        assert decode_news(news_text(news)) == news
+        assert place([group], [there], refusals) == []
+        reason = f"no worker takes the case: a {next(iter(refusals.values()))}"
+        assert unplaceable_reason(group, [there], refusals) == reason
 
 
-def stage(done):
-    return Stage(case=CASE.id, stage="time", done=done, total=9, detail="")
+def test_small_workers_are_used_first():
+    """What one thread can do is not put where a GPU or many threads are, as long as there is another place."""
+    big, small = (DaskWorker(name=name, address=name, threads=n, gpus=n > 1) for name, n in (("big", 8), ("small", 1)))
+    groups = [PendingGroup(cases=(CASE,)), PendingGroup(cases=(replace(CASE, seed=1),))]
+    assert [at.name for _, at in place(groups, [big, small], {})] == ["small", "big"]
 
 
-def test_a_desk_forgets_only_what_has_come(tmp_path):
-    """News are given again until the fetcher says that it has them; a stage that nobody saw makes room for the next."""
-    desk = Desk(parcel(), tmp_path)
-    for news in (stage(1), stage(2), Ended(case=CASE.id), stage(3)):
-        desk.put(news, b"record" if isinstance(news, Ended) else b"")
-
-    def kinds(seen):
-        return [(number, type(decode_news(text)).__name__) for number, text, _ in asyncio.run(desk.fetch(seen))]
-
-    everything = [(1, "Stage"), (2, "Ended"), (3, "Stage")]
-    assert kinds(0) == everything
-    assert kinds(0) == everything
-    desk.put(stage(4))  # the one before was handed out, so it stands
-    assert kinds(2) == [(3, "Stage"), (4, "Stage")]
-
-
-def test_a_fetcher_is_woken_by_news(tmp_path, monkeypatch):
-    """Who waits at a desk hears of news, even if nothing else would wake it."""
-    monkeypatch.setattr(desks, "FETCH_SECONDS", None)
-
-    async def fetch_while_something_comes(desk):
-        asyncio.get_running_loop().call_soon(desk.put, Over())
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            return await desk.fetch(0)
-
-    [(_, text, _)] = asyncio.run(fetch_while_something_comes(Desk(parcel(), tmp_path)))
-    assert decode_news(text) == Over()
-
-
-def test_nobody_waits_for_long(tmp_path, monkeypatch):
-    """A desk at which nobody has asked for a minute, or that is full of what nobody fetches, ends its group."""
-    desk = Desk(parcel(), tmp_path)
-    assert not desk.abandoned()
-    desk.put(Ended(case=CASE.id), b"0123456789")
-    monkeypatch.setattr(desks, "LEASE_SECONDS", 0.2)
-    monkeypatch.setattr(desks, "MOST_BYTES", 10)
-    with pytest.raises(Abandoned):
-        desk.put(Ended(case=CASE.id), b"x")
-    assert desk.abandoned()
-    with pytest.raises(Abandoned):
-        desk.put(stage(1))
-
-
-def test_a_station_takes_its_own_version_only(tmp_path):
-    """What another capsbench sends is not looked at; a checkpoint lands in the case's folder."""
-    text = news_text(parcel())
-    assert station.open_desk("no parcel", "0.0") == f"has capsbench {__version__}, and the run is kept by 0.0"
-    assert "does not understand" in station.open_desk("no parcel", __version__)
-    assert station.open_desk(text, __version__) == ""
-    for data in (b"one", b"two"):
-        station.hand("t", CASE.id, data)
-    folder = station._desks["t"].folder
-    assert (folder / "artifacts" / CASE.id / CHECKPOINT).read_bytes() == b"onetwo"
-    station.close_desk("t")
-    assert not folder.exists()
-    assert asyncio.run(station.fetch("t", 0)) is None
-
-
-def test_a_training_s_checkpoint_travels_as_it_changes(tmp_path, monkeypatch):
-    """While a case trains, each new checkpoint is sent once, in pieces; at its end all that it has written is there."""
-    monkeypatch.setattr(station, "CHUNK_BYTES", 4)
-    desk = Desk(parcel(), tmp_path / "station")
-    reporter = station._Reporter(desk)
-    folder = reporter.artifacts(CASE.id)
-
-    def sent():
-        delivered = [(decode_news(text), payload) for _, text, payload in asyncio.run(desk.fetch(sent.seen))]
-        sent.seen += len(delivered)
-        return [(news.name, payload, news.last) for news, payload in delivered if isinstance(news, Chunk)]
-
-    sent.seen = 0
-    reporter.case_stage(CASE, "accuracy", 0, 9, "")
-    assert sent() == []
-    for state in (b"epoch1", b"2"):
-        with whole_file(folder / CHECKPOINT) as file:
-            file.write(state)
-        for _ in range(2):
-            reporter.case_stage(CASE, "accuracy", 1, 9, "")
-        pieces = sent()
-        assert b"".join(payload for _, payload, _ in pieces) == state
-        assert [last for *_, last in pieces] == [False] * (len(pieces) - 1) + [True]
-    (folder / "empty.json").write_bytes(b"")
-    (folder / ".hidden.tmp").write_bytes(b"unfinished")
-    reporter.append(a_record("run"))
-    assert sent() == [("empty.json", b"", True)]
-
-
-@pytest.fixture
-def inbox(tmp_path):
-    """An inbox for one case, of a run in a folder."""
-    there = Station(name="a", address="tcp://there:1", threads=1)
-    return Inbox(Errand(cases=(CASE,)), there, create(tmp_path / "results", {}), MemoryBoard())
+def task(**changes):
+    made = GroupTask(run="run", cases=(CASE,), place=Place(), rounds=None, machine=describe_machine())
+    return replace(made, **changes)
 
 
 def a_record(run, case=CASE):
     end = Done(status="crash", reason="why")
-    return assemble(Draft(case, DataFacts({}, ()), end=end), run, describe_machine())
+    return assemble(Draft(case, DataFacts(), end=end), run, describe_machine())
 
 
-NAMES = ["../x", "/etc/x", "a/b", "..", ".", "", ".hidden", "a\\b", "a\nb", "x" * 200, "nul\0"]
+def test_a_task_survives_the_journey():
+    """The worker reads the task that was sent, whatever text stands in it."""
+    sent = task(data=DataFacts({}, ("ü\n\x00", "lone \ud800"), ("no",)), rounds=3)
+    read = from_json(GroupTask, to_json(sent))
+    assert read == replace(sent, data=replace(sent.data, notes=("ü\n\x00", "lone ?")))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_file_leaves_its_folder(inbox, tmp_path, name):
-    """A station names files, not places."""
-    with pytest.raises(Garbled, match="a file that it calls"):
-        inbox.take(news_text(Chunk(case=CASE.id, name=name, last=True)), b"data")
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["run.json"]
+def test_a_worker_runs_its_own_version_only():
+    """A worker with another capsbench refuses and names both versions."""
+    assert check_worker(__version__) == ""
+    assert check_worker("0.0") == f"has capsbench {__version__}, and the run is kept by 0.0"
 
 
-def test_what_comes_is_kept(inbox):
-    """Files are put together and stand in the run before their record; a case has one record."""
-    store = inbox._store
-    for data, last in ((b"one", False), (b"two", True)):
-        inbox.take(news_text(Chunk(case=CASE.id, name="trace.json", last=last)), data)
-    assert (store.artifacts(CASE.id) / "trace.json").read_bytes() == b"onetwo"
-    ended = news_text(Ended(case=CASE.id)), encode(a_record(store.run_id))
-    inbox.take(*ended)
+@pytest.fixture
+def dask_worker(tmp_path):
+    """As much of a Dask worker as a task looks at; its events are kept."""
+    state = SimpleNamespace(tasks={"key": SimpleNamespace(state="executing")})
+    events = []
+    return SimpleNamespace(
+        local_directory=str(tmp_path),
+        state=state,
+        status=SimpleNamespace(name="running"),
+        events=events,
+        log_event=lambda topic, event: events.append({**event, "topic": topic}),
+    )
+
+
+def test_files_are_announced_as_they_change(dask_worker):
+    """While a case trains, each new checkpoint is announced once; at its end so is all that it has written since."""
+    reporter = group_task._Reporter(dask_worker, "key", task())
+    folder = reporter.artifacts(CASE.id)
+
+    def announced():
+        found = [event["files"] for event in dask_worker.events if event["kind"] in ("files", "record")]
+        dask_worker.events.clear()
+        return found
+
+    reporter.case_stage(CASE, "accuracy", 0, 9, "")
+    assert announced() == []
+    for epoch in (1, 2):
+        with whole_file(folder / CHECKPOINT) as file:
+            file.write(b"epoch %d" % epoch)
+        for _ in range(2):
+            reporter.case_stage(CASE, "accuracy", epoch, 9, "")
+        assert announced() == [[CHECKPOINT]]
+    (folder / "empty.json").write_bytes(b"")
+    (folder / ".hidden.tmp").write_bytes(b"unfinished")
+    record = a_record("run")
+    reporter.append(record)
+    assert announced() == [["empty.json"]]
+    files = read_files("key", CASE.id, ["empty.json", "gone", RECORD], dask_worker=dask_worker)
+    assert files == {"empty.json": b"", RECORD: to_json(record)}
+
+
+@pytest.fixture
+def attempt(tmp_path, monkeypatch):
+    """An attempt at one case, and the files that its worker hands over."""
+    files = {}
+    monkeypatch.setattr(attempts, "call", lambda _client, addresses, *_arguments: {addresses[0]: dict(files)})
+    there = DaskWorker(name="a", address="tcp://there:1", threads=1)
+    store = create(tmp_path / "results", {})
+    return attempts.Attempt(None, PendingGroup(cases=(CASE,)), there, store, MemoryBoard()), store, files
+
+
+def announce(attempt, kind, case=CASE):
+    return attempt.handle({"task": attempt.key, "kind": kind, "case": case.id, "files": []})
+
+
+def test_files_and_record_of_a_case_are_kept(attempt):
+    """Files stay in their case's folder, whatever they are called; a case has one record."""
+    attempt, store, files = attempt
+    files.update({"trace.json": b"trace", "../escaped": b"x", RECORD: to_json(a_record(store.run_id))})
+    for _ in range(2):
+        announce(attempt, "record")
     assert list(store.records()) == [a_record(store.run_id)]
-    assert inbox.left() == ()
-    with pytest.raises(Garbled, match="not given"):
-        inbox.take(*ended)
+    assert {path.name for path in store.artifacts(CASE.id).iterdir()} == {"trace.json", "escaped"}
+    assert announce(attempt, "finished")
 
 
-def test_a_station_speaks_of_its_cases_only(inbox):
-    """Text that is no news, another case, another run, a record that is none: nothing of it is kept."""
-    other = replace(CASE, id="other")
-    line = encode(a_record(inbox._store.run_id))
-    newer = json.dumps({**json.loads(line), "schema": 999}).encode()
-    for text, payload in (
-        ("{}", b""),
-        ("nonsense", b""),
-        (news_text(Ended(case="other")), encode(a_record(inbox._store.run_id, other))),
-        (news_text(Ended(case=CASE.id)), encode(a_record(inbox._store.run_id, other))),
-        (news_text(Ended(case=CASE.id)), encode(a_record("another-run"))),
-        (news_text(Ended(case=CASE.id)), line[:-20]),
-        (news_text(Ended(case=CASE.id)), newer),
-    ):
-        with pytest.raises(Garbled):
-            inbox.take(text, payload)
-    assert list(inbox._store.records()) == []
+def test_a_record_is_that_of_its_case(attempt):
+    """What is no record, or one of another run or case, is not kept, nor is an end without a record believed."""
+    attempt, store, files = attempt
+    others = a_record("another-run"), a_record(store.run_id, replace(CASE, id="other"))
+    for text in (b"{}", b"nonsense", to_json(a_record(store.run_id))[:-20], *map(to_json, others)):
+        files[RECORD] = text
+        with pytest.raises(attempts.LostError):
+            announce(attempt, "record")
+    announce(attempt, "record", replace(CASE, id="other"))
+    with pytest.raises(attempts.LostError, match="without a record"):
+        announce(attempt, "finished")
+    assert list(store.records()) == []
+
+
+@pytest.mark.parametrize(
+    ("task_state", "status"), [(None, "running"), ("cancelled", "running"), ("executing", "closing")]
+)
+def test_a_task_without_a_client_or_scheduler_is_not_wanted(dask_worker, task_state, status):
+    """Dask forgets or cancels a task that its client has released, and closes a worker that lost its scheduler."""
+    reporter = group_task._Reporter(dask_worker, "key", task())
+    assert reporter.is_wanted()
+    dask_worker.state.tasks = {} if task_state is None else {"key": SimpleNamespace(state=task_state)}
+    dask_worker.status.name = status
+    assert not reporter.is_wanted()
+
+
+def test_one_worker_of_a_machine_times_at_once(tmp_path, monkeypatch):
+    """A second worker waits for its turn to time while its task is wanted; none waits where there can be no lock."""
+    monkeypatch.setattr(group_task, "gettempdir", lambda: str(tmp_path))
+    with timing_turn(lambda: True), pytest.raises(Abandoned), timing_turn(lambda: False):
+        pass
+    monkeypatch.setattr(group_task, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    with timing_turn(lambda: False), timing_turn(lambda: False):
+        pass

@@ -1,4 +1,4 @@
-"""Runs on a Dask cluster of real processes, which all tests here share."""
+"""Runs on Dask clusters of real processes; most tests share one of two workers."""
 
 import json
 import os
@@ -6,43 +6,51 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
-from contextlib import suppress
-from pathlib import Path
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
-from conftest import make_case
+from conftest import FAKE, make_case, write_mnist
 from dask_board import MemoryBoard
-from test_isolation import wait_until
+from waiting import wait_until
 
 from capsbench.cli import main
-from capsbench.errors import Unavailable
 from capsbench.record.store import create, open_run
 from capsbench.runner.dask import dispatch
-from capsbench.runner.dask.clusters import Reached, reached
+from capsbench.runner.dask.clusters import Cluster, open_cluster
 from capsbench.runner.dask.dispatch import run_on_dask
+from capsbench.worker.checkpoint import CHECKPOINT
 
 pytest.importorskip("distributed")
 
 SUITE = """\
 name: tests
-dataset: {name: mnist, train_limit: 40}
+dataset: {{name: mnist, train_limit: 40}}
 networks: [linear.yaml]
-backends: ["fake:fast"]
-batch: [8]
+backends: [{backends}]
+batch: [{batch}]
 device: cpu
 threads: 1
-measure: [parity, memory, ops, accuracy]
+measure: [{measure}]
 """
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def pid_file(tmp_path_factory):
+    """Where cases of the cluster that hang write their process ids."""
+    return tmp_path_factory.mktemp("hanging") / "pids"
+
+
+@pytest.fixture(scope="module")
+def cluster(pid_file):
     """Two workers of one thread each."""
-    with reached("local:2", [make_case()]) as found:
-        yield found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FAKE_PID_FILE", str(pid_file))
+        with open_cluster("local:2", [make_case()]) as found:
+            yield found
 
 
 @pytest.fixture
@@ -57,33 +65,73 @@ def run(cluster, mnist_root, tmp_path):
     return run
 
 
-def capsbench_workers():
-    """The processes in which cases run, below this one."""
-    below = psutil.Process().children(recursive=True)
-    return [process for process in below if "capsbench.worker" in " ".join(_command(process))]
+@pytest.fixture
+def suite(tmp_path):
+    """A function that writes a suite, with its network beside it; its path."""
+
+    def write(backend, measure="memory", batch=8):
+        shutil.copy(FAKE / "linear.yaml", tmp_path)
+        path = tmp_path / f"b{batch}.yaml"
+        path.write_text(SUITE.format(backends=json.dumps(backend), measure=measure, batch=batch), encoding="utf-8")
+        return path
+
+    return write
 
 
-def _command(process):
-    with suppress(psutil.Error):
-        return process.cmdline()
-    return []
+@pytest.fixture
+def start(capsbench_environment, default_signals):
+    """A function that starts `python -m MODULE ARGUMENTS` in a process group of its own, as a terminal does.
+
+    Its standard error is a pipe; the group is killed at the end.
+    """
+    with ExitStack() as stack:
+
+        def start(*arguments, **environment):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-m", *map(str, arguments)],
+                    stderr=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    text=True,
+                    env={**capsbench_environment, **environment},
+                    start_new_session=True,
+                )
+            )
+            stack.callback(_kill_group, process.pid)
+            return process
+
+        yield start
 
 
-def worker_of(case):
-    """The process in which a case runs, once it does."""
-    for process in capsbench_workers():
+def _kill_group(number):
+    with suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
+
+
+def lines_until(process, pattern):
+    """Read what a process writes to standard error up to a line with the pattern; all of it."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if re.search(pattern, line):
+            return "".join(lines)
+    raise AssertionError(f"ended without {pattern!r}: {''.join(lines)}")
+
+
+def processes_with(name, value):
+    """The processes of cases that have a value in their environment."""
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.environ().get("FAKE_MODE") == case.mode:
-                return process
-    return None
+            if process.environ().get(name) == value and "capsbench.worker" in " ".join(process.cmdline()):
+                yield process
 
 
 def once_it_runs(act):
     """A listener's function that acts on the process of a case as soon as there is one, from another thread."""
 
     def wait(case):
-        if wait_until(lambda: worker_of(case) is not None):
-            act(worker_of(case))
+        if wait_until(lambda: any(processes_with("FAKE_MODE", case.mode))):
+            act(next(processes_with("FAKE_MODE", case.mode)))
 
     return lambda _worker, case: threading.Thread(target=wait, args=(case,)).start()
 
@@ -95,14 +143,13 @@ def timeless(record):
     return (record.case, record.status, record.reason, record.parity, exact, ops, record.data, record.fingerprint)
 
 
-def test_a_whole_run_equals_that_of_this_machine(cluster, mnist_root, tmp_path, monkeypatch, capsys):
+def test_a_whole_run_equals_that_of_this_machine(cluster, suite, mnist_root, tmp_path, monkeypatch, capsys):
     """From the command line to the tables: same records in all that is exact, same notes, same files."""
-    shutil.copy(Path(__file__).parents[1] / "fake" / "linear.yaml", tmp_path)
-    (tmp_path / "suite.yaml").write_text(SUITE, encoding="utf-8")
+    path = suite("fake:fast", measure="parity, memory, ops, accuracy")
     found = []
     for options in ((), ("--executor", "dask", "--cluster", cluster.address)):
         folder = tmp_path / f"results{len(options)}"
-        arguments = ["run", tmp_path / "suite.yaml", "--no-figures", "--data", mnist_root, "--results", folder]
+        arguments = ["run", path, "--no-figures", "--data", mnist_root, "--results", folder]
         monkeypatch.setattr(sys, "argv", ["capsbench", *map(str, arguments), *options])
         assert main() == 0
         out, err = capsys.readouterr()
@@ -140,34 +187,135 @@ def test_lost_workers_cost_no_record(run):
     assert store.finished() == {early.id, late.id, gpu.id}
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_an_interrupt_ends_what_runs(run, tmp_path, number):
-    """Who interrupts the run has no worker of it left anywhere, and goes on with what has ended."""
-    hung = make_case("hang", measure=("memory",))
-    board = MemoryBoard(on={(hung.id, "check"): once_it_runs(lambda _process: os.kill(os.getpid(), number))})
-    store = create(tmp_path / "results", {})
-    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit) as end:
-        run(hung, board=board, store=store)
-    assert number == signal.SIGINT or end.value.code == 128 + number
-    assert wait_until(lambda: worker_of(hung) is None)
-    assert store.finished() == set()
+def test_a_checkpoint_goes_to_the_worker_and_comes_back(run, tmp_path):
+    """A training is resumed wherever its group is sent, and its checkpoint is kept while it goes on there."""
+    case, store = make_case(measure=("accuracy",)), create(tmp_path / "results", {})
+    kept = store.artifacts(case.id) / CHECKPOINT
+    kept.write_bytes(b"how far it was")
+    board = MemoryBoard(on={(case.id, "check"): lambda *_: kept.unlink(missing_ok=True)})
+    run(case, board=board, store=store)
+    assert kept.read_bytes() == b"how far it was"
 
 
-def test_workers_are_deaf_to_a_terminal(cluster):
-    """Ctrl-C reaches the process that keeps the run only; Dask's workers would print a traceback each."""
-    below = psutil.Process().children(recursive=True)
-    stations = [process.pid for process in below if "spawn_main" in " ".join(_command(process))]
-    assert len(stations) == 2
-    for pid in stations:
-        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        assert int(status["SigBlk"], 16) & 1 << signal.SIGINT - 1
+def test_a_worker_that_lives_on_describes_changed_data_anew(run, cluster, tmp_path):
+    """What a worker knows of a data set is forgotten when a file of it changes."""
+    root, hashes = write_mnist(tmp_path / "data"), []
+    labels = root / "mnist" / "t10k-labels-idx1-ubyte"
+    for flip in (0, 1):
+        content = labels.read_bytes()
+        labels.write_bytes(content[:-1] + bytes([content[-1] ^ flip]))
+        for _ in range(2):  # two workers
+            store, _ = run(make_case(measure=("memory",)), at=Cluster(cluster.address), root=root)
+            [record] = store.records()
+            hashes.append(record.data["test"].sha256)
+    assert hashes[0] == hashes[1]
+    assert hashes[2] == hashes[3]
+    assert hashes[0] != hashes[2]
+
+
+@pytest.mark.parametrize(
+    ("where", "kill", "number", "code"),
+    [
+        ("local:1", os.killpg, signal.SIGINT, 130),  # a terminal sends Ctrl-C to the workers, too
+        ("running", os.kill, signal.SIGTERM, 143),
+        ("running", os.kill, signal.SIGKILL, -signal.SIGKILL),
+    ],
+)
+def test_a_run_that_ends_early_keeps_what_has_ended(
+    start, suite, cluster, pid_file, mnist_root, tmp_path, where, kill, number, code
+):
+    """Its first record came while it ran, no case of it runs on, and it says how to resume where it still can."""
+    results, pid_file = tmp_path / "results", pid_file if where == "running" else tmp_path / "pids"
+    pid_file.unlink(missing_ok=True)
+    options = ["--executor", "dask", "--cluster", cluster.address if where == "running" else where]
+    options += ["--data", mnist_root, "--results", results]
+    suites = suite("fake:fast"), suite("fake:hang", batch=4)
+    run = start("capsbench", "run", *suites, *options, FAKE_PID_FILE=str(pid_file))
+    lines_until(run, " ok .*fake-fast")
+    assert wait_until(pid_file.exists)
+    kill(run.pid, number)
+    _, err = run.communicate()
+    assert run.returncode == code
+    store = open_run(results, "latest")
+    assert [record.status for record in store.records()] == ["ok"]
+    if number != signal.SIGKILL:
+        assert err.endswith(f"what has ended is in {store.folder}, go on with --resume {store.run_id}\n")
+        assert "Traceback" not in err
+    assert wait_until(lambda: not any(processes_with("FAKE_PID_FILE", str(pid_file))))
+
+
+def test_a_run_waits_for_workers_and_ends_with_its_scheduler(start, suite, mnist_root, tmp_path):
+    """It says that it waits for a worker; when the scheduler is killed, it says so, and the worker stops its case."""
+    results, pid_file, quiet = tmp_path / "results", tmp_path / "pids", "--no-dashboard"
+    scheduler = start("distributed.cli.dask_scheduler", "--port", 0, "--host", "127.0.0.1", quiet)
+    address = re.search(r"tcp://\S+", lines_until(scheduler, "Scheduler at:")).group()
+    options = ["--data", mnist_root, "--results", results, "--executor", "dask", "--cluster", address]
+    run = start("capsbench", "run", suite("fake:fast"), suite("fake:hang", batch=4), *options)
+    lines_until(run, f"waiting for a worker to join the cluster {address}")
+    options = ["--nthreads", 1, "--local-directory", tmp_path, quiet]
+    start("distributed.cli.dask_worker", address, *options, FAKE_PID_FILE=str(pid_file))
+    lines_until(run, " ok .*fake-fast")
+    assert wait_until(pid_file.exists)
+    scheduler.kill()
+    _, err = run.communicate()
+    assert run.returncode == 69
+    store = open_run(results, "latest")
+    assert err.endswith(
+        f"capsbench: the Dask scheduler at {address} has gone; what has ended is in {store.folder}, "
+        f"go on with --resume {store.run_id}\n"
+    )
+    assert "Traceback" not in err
+    assert [record.status for record in store.records()] == ["ok"]
+    assert wait_until(lambda: not any(processes_with("FAKE_PID_FILE", str(pid_file))))
+
+
+class Relay:
+    """A port of this machine that leads to another; what goes through it can be cut."""
+
+    def __init__(self, address):
+        self._there = address.removeprefix("tcp://").split(":")
+        self._ends = []
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def cut(self):
+        """Close every connection; new ones are taken."""
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener):
+        while True:
+            near, far = listener.accept()[0], socket.create_connection(self._there)
+            self._ends += near, far
+            for ends in ((near, far), (far, near)):
+                threading.Thread(target=self._carry, args=ends, daemon=True).start()
+
+    def _carry(self, source, sink):
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+def test_a_run_outlives_its_connection_to_the_scheduler(run, cluster):
+    """A group that runs while the connection breaks is lost and tried again, with its progress, over a new one."""
+    case, relay = make_case(measure=("memory",)), Relay(cluster.address)
+    cuts = iter([relay.cut])
+    board = MemoryBoard(on={(case.id, "check"): lambda *_: next(cuts, lambda: None)()})
+    store, _ = run(case, at=Cluster(relay.address), board=board)
+    assert [record.status for record in store.records()] == ["ok"]
+    assert board.workers[case.id] == {"0", "1"}  # the second attempt was at another worker
 
 
 def test_what_no_worker_takes_is_a_record(run, cluster, tmp_path, monkeypatch):
     """Too many threads, no data: each case says what the workers lack, and one that could run elsewhere may."""
     monkeypatch.setattr(dispatch, "JOIN_SECONDS", 0.0)
     cases = make_case(threads=3, id="wide", measure=("memory",)), make_case(id="data", seed=1)
-    store, _ = run(*cases, at=Reached(cluster.address, None, here=False), root=tmp_path / "nowhere")
+    store, _ = run(*cases, at=Cluster(cluster.address), root=tmp_path / "nowhere")
     ended = {record.case.id: (record.status, record.reason) for record in store.records()}
     assert ended["wide"] == (
         "unsupported",
@@ -177,54 +325,3 @@ def test_what_no_worker_takes_is_a_record(run, cluster, tmp_path, monkeypatch):
     assert status == "crash"
     assert re.fullmatch(r"no worker takes the case: (. cannot use the data set: no folder .*mnist.*){2}", reason)
     assert store.finished() == {"wide"}
-
-
-class Wire:
-    """A port of this machine that leads to another, until it is cut."""
-
-    def __init__(self, address):
-        self._there = address.removeprefix("tcp://").split(":")
-        self._ends = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self, *_arguments):
-        """Close everything."""
-        self._close(self._listener)
-        for end in self._ends:
-            self._close(end)
-
-    def _accept(self):
-        with suppress(OSError):
-            while True:
-                near, _ = self._listener.accept()
-                far = socket.create_connection(self._there)
-                self._ends += near, far
-                for ends in ((near, far), (far, near)):
-                    threading.Thread(target=self._carry, args=ends, daemon=True).start()
-
-    def _carry(self, source, sink):
-        with suppress(OSError):
-            while data := source.recv(1 << 16):
-                sink.sendall(data)
-        self._close(source)
-        self._close(sink)
-
-    @staticmethod
-    def _close(end):
-        with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
-        end.close()
-
-
-def test_a_scheduler_that_goes_ends_the_run(run, cluster, tmp_path, monkeypatch):
-    """The case that ran has no record, so that it is run again when the run is taken up."""
-    monkeypatch.setattr(dispatch, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    monkeypatch.setattr(dispatch, "_ANSWER_SECONDS", 0.5)
-    case = make_case("steady", measure=("accuracy",))
-    wire, store = Wire(cluster.address), create(tmp_path / "results", {})
-    board = MemoryBoard(on={(case.id, "accuracy"): wire.cut})
-    with pytest.raises(Unavailable, match="has gone"):
-        run(case, at=Reached(wire.address, None, here=False), board=board, store=store)
-    assert list(store.records()) == []

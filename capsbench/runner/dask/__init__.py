@@ -1,1 +1,1 @@
-"""Groups of cases on Dask: `dispatch` on the machine that keeps the run, `station` in every Dask worker."""
+"""Run groups of cases on a Dask cluster: `dispatch` in the process that keeps the run, `group_task` in the workers."""

@@ -1,4 +1,4 @@
-"""Where groups run: a cluster of this machine's own, a scheduler that is running, or what a user's factory gives."""
+"""The Dask cluster of `--cluster`: one started on this machine, a scheduler that is running, or a user's factory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import importlib
 import logging
 import re
 import signal
+import socket
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,25 +20,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psutil
 
-from capsbench.errors import BadInput
+from capsbench.errors import BadInput, Unavailable
 from capsbench.measure.environment import usable_cores
-from capsbench.runner.dask.placing import GPU, threads_of
+from capsbench.runner.dask.placement import GPU, threads_of
 from capsbench.runner.group import comparable_groups
 from capsbench.suite.cases import Case
 
 if TYPE_CHECKING:
     from distributed import Client, Security, SpecCluster
 
-LOCAL = "local"
-ANSWER_SECONDS = 5.0
-_OPTION = "--cluster"
-_LEGAL = "legal are local, local:N, tcp://HOST:PORT, tls://HOST:PORT and MODULE:FACTORY"
-_LOGGERS = ("distributed", "tornado", "asyncio")
+LOCAL: Final = "local"
+CONNECT_SECONDS: Final = 5.0
+_OPTION: Final = "--cluster"
+_LEGAL: Final = "legal are local, local:N, tcp://HOST:PORT, tls://HOST:PORT and MODULE:FACTORY"
+_ADDRESS: Final = re.compile(r"(?:tcp|tls)://(?:\[([^\s\]]+)\]|([^\s/:]+)):([0-9]{1,5})")
+_FACTORY: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
-
-# What Dask does beside the work: it samples its own stacks a hundred times a second, looks after its event loop fifty
-# times and at the machine twice, and moves tasks that we place ourselves.
-_AT_REST: Final = {
+# Switches off what costs processor time beside the measurements (sampling of stacks, monitors), and work stealing,
+# because groups are placed by us.
+_QUIET_CONFIG: Final = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
@@ -49,29 +50,29 @@ _AT_REST: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
-    """A cluster that answers.
+class Cluster:
+    """A cluster whose scheduler answers.
 
     Attributes:
-        address: of its scheduler.
-        security: what a client must show there, as Dask has it; None for nothing.
-        here: whether it was started here, for this run: then this machine's files are its files, and no worker joins.
+        address: of the scheduler.
+        security: certificates for connections to it, as Dask holds them; None for Dask's configuration.
+        is_local: whether it was started on this machine for this run: its workers see the same files as this process,
+            and no worker joins later.
     """
 
     address: str
-    security: Security | None
-    here: bool
+    security: Security | None = None
+    is_local: bool = False
 
 
 def check_cluster(where: str) -> str:
-    """The text as it is.
+    """Return the value of `--cluster` unchanged.
 
     Raises:
-        BadInput: it is nothing that a cluster can be meant by, or Dask is not installed.
+        BadInput: it has none of the legal forms, or Dask is not installed.
     """
-    legal = (r"local(:[1-9][0-9]{0,3})?", r"(tcp|tls)://[^\s/:]+:[0-9]{1,5}", r"(tcp|tls)://\[[^\s\]]+\]:[0-9]{1,5}")
-    factory = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", where)
-    if not any(re.fullmatch(pattern, where) for pattern in legal) and (factory is None or where.startswith("local:")):
+    legal = re.fullmatch(r"local(:[1-9][0-9]{0,3})?", where) or _ADDRESS.fullmatch(where) or _FACTORY.fullmatch(where)
+    if not legal or (where.startswith("local:") and not where[6:].isdigit()):
         raise BadInput(f"{where!r} is no cluster, {_LEGAL}", _OPTION)
     if find_spec("distributed") is None:
         raise BadInput("Dask is not installed; pip install 'capsbench[dask]' brings it", "--executor")
@@ -79,48 +80,63 @@ def check_cluster(where: str) -> str:
 
 
 @contextmanager
-def reached(where: str, cases: Sequence[Case]) -> Iterator[Reached]:
-    """A cluster that answers, while the block runs; what was started for it is stopped then.
+def open_cluster(where: str, cases: Sequence[Case]) -> Iterator[Cluster]:
+    """Reach or start a cluster for the duration of the block; what was started is stopped afterwards.
 
     Args:
         where: `local`, `local:N`, the address of a scheduler, or `module:factory`.
-        cases: that will run there.
+        cases: that will run there; the workers of `local` are sized for them.
 
     Raises:
-        BadInput: there is none.
+        BadInput: there is no cluster at `where`.
+        Unavailable: Dask is installed but cannot be imported.
     """
     check_cluster(where)
-    with _quiet():
+    if "://" in where:
+        _check_port(where)  # before Dask is imported, which takes seconds
+    with _silenced_dask():
         if "://" in where:
-            yield _answering(Reached(where, None, here=False))
+            yield _check_scheduler(Cluster(where))
             return
         kind, _, rest = where.partition(":")
-        cluster = _deaf(cases, int(rest) if rest else None) if kind == LOCAL else _made(kind, rest)
+        cluster = _start_local(cases, int(rest) if rest else None) if kind == LOCAL else _call_factory(kind, rest)
         with closing(cluster):
-            yield _answering(Reached(cluster.scheduler_address, cluster.security, here=kind == LOCAL))
+            yield _check_scheduler(Cluster(cluster.scheduler_address, cluster.security, is_local=kind == LOCAL))
 
 
-def _deaf(cases: Sequence[Case], count: int | None) -> SpecCluster:
-    """Workers of this machine that do not hear Ctrl-C, which a terminal sends to all: this process ends them itself."""
-    resource_tracker.ensure_running()  # Python's; who starts it hears Ctrl-C from then on
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # for what starts now, or from that later
-    try:
-        return _local(cases, count)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+@contextmanager
+def connect(cluster: Cluster) -> Iterator[Client]:
+    """Connect a client for the duration of the block; what it has submitted and not yet released is cancelled then.
 
-
-def _local(cases: Sequence[Case], count: int | None) -> SpecCluster:
-    """Workers of this machine, each with as many threads as a case asks for; the first of them has its GPUs.
-
-    Without a number there are as many as have cores of their own, and not more than groups.
+    Raises:
+        Unavailable: the scheduler has gone.
     """
-    from distributed import Nanny, Scheduler, SpecCluster  # noqa: PLC0415 - only who asks for Dask imports it
+    from distributed import Client  # noqa: PLC0415 - imported only where Dask is asked for
+
+    try:
+        client = Client(cluster.address, security=cluster.security, set_as_default=False, timeout=CONNECT_SECONDS)
+    except OSError as error:
+        raise Unavailable(f"the Dask scheduler at {cluster.address} has gone") from error
+    with client:
+        yield client
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception's type and message on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _start_local(cases: Sequence[Case], count: int | None) -> SpecCluster:
+    """Start workers with as many threads as the largest case asks for; the first one owns the machine's GPUs.
+
+    Without a count there are as many as there are cores for, and no more than groups. They ignore Ctrl-C, which a
+    terminal sends to them too: this process stops them.
+    """
+    from distributed import Nanny, Scheduler, SpecCluster  # noqa: PLC0415 - imported only where Dask is asked for
 
     threads = max((threads_of(case) for case in cases), default=1)
-    gpus = max(
-        (case.devices for case in cases), default=1
-    )  # as many as are asked for; a case says if they are not there
+    gpus = max((case.devices for case in cases), default=1)  # a case fails by itself where they do not exist
     cores = min(psutil.cpu_count(logical=False) or 1, usable_cores())
     count = count or max(1, min(cores // threads, len(comparable_groups(cases))))
     server = {"host": "127.0.0.1", "dashboard": False}
@@ -129,81 +145,81 @@ def _local(cases: Sequence[Case], count: int | None) -> SpecCluster:
         n: {"cls": Nanny, "options": {**options, "resources": {GPU: gpus if n == 0 else 0}}} for n in range(count)
     }
     scheduler = {"cls": Scheduler, "options": {**server, "port": 0}}
+    resource_tracker.ensure_running()  # a process of Python's, which must not inherit the mask
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by what is started here
     try:
         return SpecCluster(workers=workers, scheduler=scheduler, silence_logs=False)
-    except Exception as error:  # noqa: BLE001 - no port, no process: it is said
-        raise BadInput(f"no cluster could be started here: {_one_line(error)}", _OPTION) from None
+    except Exception as error:  # noqa: BLE001 - no port, no process
+        raise BadInput(f"no cluster could be started here: {one_line(error)}", _OPTION) from None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _made(module: str, name: str) -> Any:  # noqa: ANN401 - whatever a user's module holds
-    """What a user's factory gives, or the object that stands in its place."""
+def _call_factory(module: str, name: str) -> Any:  # noqa: ANN401 - whatever a user's module holds
+    """Return the cluster that a user's factory makes, or the cluster object of that name."""
     where = f"{_OPTION} {module}:{name}"
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    if (folder := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, folder)
     try:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
         cluster = found() if callable(found) and not hasattr(found, "scheduler_address") else found
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's code may fail in any way
-        raise BadInput(_one_line(error), where) from None
+        raise BadInput(one_line(error), where) from None
     if not all(hasattr(cluster, name) for name in ("scheduler_address", "security", "close")):
         raise BadInput(f"{type(cluster).__name__!r} is no Dask cluster", where)
     return cluster
 
 
-def _answering(cluster: Reached) -> Reached:
-    async def ask() -> None:
-        # Not by a client: its own limit knows no silence, and one that did not start cannot be closed.
+def _check_port(address: str) -> None:
+    """Refuse an address at which nothing listens."""
+    [(bracketed, plain, port)] = _ADDRESS.findall(address)
+    try:
+        socket.create_connection((bracketed or plain, int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BadInput(f"no Dask scheduler answers there: {reason}", f"{_OPTION} {address}") from None
+
+
+def _check_scheduler(cluster: Cluster) -> Cluster:
+    """Return the cluster if a Dask scheduler answers at its address within `CONNECT_SECONDS`."""
+
+    async def identify() -> None:
+        # A `Client` would wait for longer where something listens that never answers.
         security = cluster.security or Security()
-        async with asyncio.timeout(ANSWER_SECONDS):
+        async with asyncio.timeout(CONNECT_SECONDS):
             async with rpc(cluster.address, connection_args=security.get_connection_args("client")) as scheduler:
                 kind = (await scheduler.identity())["type"]
         if kind != "Scheduler":
             raise ValueError(f"it is a Dask {kind}")
 
-    from distributed import Security, rpc  # noqa: PLC0415 - see above
+    from distributed import Security, rpc  # noqa: PLC0415 - imported only where Dask is asked for
 
     try:
-        asyncio.run(ask())
-    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - nor is it known what listens there
-        said = f"no Dask scheduler answers there within {ANSWER_SECONDS:g} seconds: {_one_line(error)}"
+        asyncio.run(identify())
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - anything may listen there
+        said = f"no Dask scheduler answers there within {CONNECT_SECONDS:g} seconds: {one_line(error)}"
         raise BadInput(said, f"{_OPTION} {cluster.address}") from None
     return cluster
 
 
-def client_of(cluster: Reached) -> Client:
-    """A client for the event loop that runs; to be entered."""
-    from distributed import Client  # noqa: PLC0415 - see above
-
-    return Client(
-        cluster.address, security=cluster.security, asynchronous=True, set_as_default=False, timeout=ANSWER_SECONDS
-    )
-
-
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what Dask logs and warns of from the screen: what concerns a run is in its records and its progress.
-
-    What is started meanwhile leaves the processors to what is timed: see `_AT_REST`.
-    """
-    import dask  # noqa: PLC0415 - see above
-    import distributed  # noqa: F401, PLC0415 - sets up its loggers, which are silenced next
-
-    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] in _LOGGERS]
-    before = {name: logging.getLogger(name).level for name in (*_LOGGERS, *names)}
+def _silenced_dask() -> Iterator[None]:
+    """Import Dask with `_QUIET_CONFIG`, and keep its log messages and warnings off the screen during the block."""
+    try:
+        import dask  # noqa: PLC0415 - imported only where Dask is asked for
+        import distributed  # noqa: F401, PLC0415 - sets up its loggers
+    except Exception as error:  # noqa: BLE001 - a broken installation raises anything
+        raise Unavailable(f"Dask is installed but cannot be imported: {one_line(error)}") from None
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
+    before = {name: logging.getLogger(name).level for name in (*names, "tornado", "asyncio")}
     for name in before:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     try:
-        with dask.config.set(_AT_REST), warnings.catch_warnings():
+        with dask.config.set(_QUIET_CONFIG), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"(distributed|tornado)\b")
             yield
     finally:
         for name, level in before.items():
             logging.getLogger(name).setLevel(level)
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
