@@ -1,7 +1,6 @@
 # A thin door on tox; the environments are described in tox.ini.
 PYTHON ?= python3.11
 TOX := .tools/bin/tox
-WHEELS := .tools/wheels
 
 # The two commits of `make track`, and how it calls asv: FLAGS="--bench quick --factor 1.02".
 BASE ?= main
@@ -20,15 +19,10 @@ track: $(TOX) | .venv
 .venv: | $(TOX)
 	$(TOX) run -e quickstart --notest
 
-# Environments are made two at a time, of wheels that were fetched once; tests have the machine for themselves.
-test: $(WHEELS)/complete
-	PIP_NO_INDEX=1 PIP_FIND_LINKS=$(CURDIR)/$(WHEELS) $(TOX) run-parallel --notest --parallel 2 --parallel-no-spinner
+# Both environments are made at a time; tests have the machine for themselves.
+test: $(TOX)
+	$(TOX) run-parallel --notest --parallel 2 --parallel-no-spinner
 	$(TOX) run --skip-pkg-install
-
-$(WHEELS)/complete: pyproject.toml tox.ini constraints.txt | $(TOX)
-	rm -rf $(WHEELS)
-	$(TOX) run -e wheels
-	touch $@
 
 # With the tests marked exhaustive, which pyproject.toml leaves out: of two -m, the later one counts.
 test-all: export PYTEST_ADDOPTS = -m ""
@@ -36,8 +30,8 @@ test-all: export CAPSBENCH_KILLS ?= 8
 test-all: test
 
 # The numeric tests as other processors compute. Not part of `make test`, which runs them as this one does.
-test-portability: $(WHEELS)/complete
-	PIP_NO_INDEX=1 PIP_FIND_LINKS=$(CURDIR)/$(WHEELS) $(TOX) run -m portability
+test-portability: $(TOX)
+	$(TOX) run -e portability
 
 lint: $(TOX)
 	$(TOX) run -e lint
