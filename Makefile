@@ -7,7 +7,7 @@ BASE ?= main
 HEAD ?= HEAD
 FLAGS ?=
 
-.PHONY: quickstart track test test-all test-portability lint clean
+.PHONY: quickstart track test test-all test-portability benchmarks lint clean
 
 quickstart: $(TOX)
 	$(TOX) run -e quickstart
@@ -32,6 +32,10 @@ test-all: test
 # The numeric tests as other processors compute. Not part of `make test`, which runs them as this one does.
 test-portability: $(TOX)
 	$(TOX) run -e portability
+
+# What the harness itself takes.
+benchmarks: $(TOX)
+	$(TOX) run -e benchmarks
 
 lint: $(TOX)
 	$(TOX) run -e lint

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from routed_layers import layers
+from waiting import PATIENCE_SECONDS
 
 from capsbench.network import zoo
 from capsbench.network.routing import AgreementRouting, EMRouting, SelfAttentionRouting, SelfRouting
@@ -68,7 +69,7 @@ def test_ranges_cover_everything_once(count, parts):
 
 def test_calls_run_side_by_side():
     """Calls that wait for each other all end."""
-    barrier = threading.Barrier(3, timeout=30)
+    barrier = threading.Barrier(3, timeout=PATIENCE_SECONDS)
     threads.run([barrier.wait] * 3)
 
 

@@ -53,9 +53,9 @@ def finished(tmp_path_factory, mnist_root):
     command = [*RUN, "--data", mnist_root]
     run = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     kill_worker(run, folder / "results")
-    assert run.wait(timeout=100) == 2
+    assert run.wait(timeout=600) == 2
     done = subprocess.run(
-        [*command, "--resume", "latest"], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+        [*command, "--resume", "latest"], cwd=folder, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     [records] = (folder / "results").glob("runs/*/records.jsonl")

@@ -86,7 +86,7 @@ def test_two_replicas_do_what_one_does(capsbench_environment):
     """Losses, outputs, parameters, gradients; state that another realization goes on from."""
     environment = {**os.environ, **capsbench_environment, **BACKEND.environment(Setting("graph", devices=2))}
     done = subprocess.run(
-        [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False, timeout=300
+        [sys.executable, "-c", CODE], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("done\n")
