@@ -51,6 +51,11 @@ class MetricType:
     is_outcome: bool = False
     is_noise_floor: bool = False
 
+    @property
+    def has_own_test(self) -> bool:
+        """Whether a rank test of several processes decides over it, and over no other metric that it follows from."""
+        return self.comparison in {"time", "rate"} and self.is_replicated and not self.same_test_as
+
 
 def _size(name: str, unit: str, header: str = "") -> MetricType:
     """Make a size of the network: the same in every run of it, neither good nor bad."""

@@ -21,7 +21,7 @@ from capsbench.track.revisions import Repository, Revision
 
 STATUS: Final = "status"
 Likeness = Literal["base", "head"]
-_ORDER: Final = ("status", "exact", "bytes", "time")
+_ORDER: Final = ("status", "exact", "bytes", "time", "rate")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

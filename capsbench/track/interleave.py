@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from capsbench.measure.memory import available_bytes
-from capsbench.record.changes import Change
+from capsbench.metrics import metric_type
+from capsbench.record.changes import TESTED, Change
 from capsbench.record.pairs import Pair
 from capsbench.record.schema import Record
 from capsbench.stats.verdict import least_pairs
@@ -23,7 +24,6 @@ SideName = Literal["base", "head"]
 Purpose = Literal["first", "times", "again"]
 SIDES: Final[tuple[SideName, SideName]] = ("base", "head")
 
-_TIMES_A_CASE: Final = 3
 _SHARE_OF_MEMORY: Final = 0.8
 LEAST_FRESH_ROUNDS: Final = 10
 
@@ -74,6 +74,14 @@ class Series:
         """Whether further rounds say more: both sides work, and times are asked for."""
         ended = all(record.status == "ok" for side in SIDES for record in self._of(side))
         return ended and "time" in self.cell.suite.measure
+
+    @property
+    def test_count(self) -> int:
+        """Number of rank tests over its times and rates: one for each metric of both first records that has a test."""
+        base, head = (self.first[side].metrics for side in SIDES)
+        return sum(
+            base[name].kind == "sampled" and metric_type(name).has_own_test for name in base.keys() & head.keys()
+        )
 
     @property
     def fits_beside(self) -> bool:
@@ -130,9 +138,9 @@ def first_round(cells: Iterable[Cell], take: Take) -> tuple[Series, ...]:
 
 
 def usual_rounds(series: Sequence[Series]) -> int:
-    """The fewest rounds with which a time can be called worse at all, in a table of so many times and error rates."""
+    """Return the fewest rounds with which a time can be called worse, corrected for all times and error rates."""
     errors = sum("accuracy" in each.cell.suite.measure for each in series)
-    return least_pairs(max(1, _TIMES_A_CASE * sum(each.timed for each in series) + errors))
+    return least_pairs(max(1, sum(each.test_count for each in series if each.timed) + errors))
 
 
 def later_rounds(series: Sequence[Series], rounds: int, take: Take, purpose: Purpose = "times") -> None:
@@ -155,8 +163,17 @@ def findings_of(series: Sequence[Series], judge: Judge) -> Findings:
 
 
 def suspects(findings: Findings) -> list[Change]:
-    """The times that look worse, and are not to be called so yet."""
-    return [change for change in findings.changes if change.kind == "time" and change.verdict == "worse"]
+    """Return the times and rates whose own test says worse, which fresh rounds must confirm."""
+    return [change for change in findings.changes if _looks_worse(change) and not _follows(change)]
+
+
+def _looks_worse(change: Change) -> bool:
+    return change.kind in TESTED and change.verdict == "worse"
+
+
+def _follows(change: Change) -> bool:
+    """Whether the test of another metric of the same case decides, as that of the train step does of images/s."""
+    return metric_type(change.metric).same_test_as in change.pair.base.metrics
 
 
 def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Take, judge: Judge) -> Findings:
@@ -164,7 +181,7 @@ def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Tak
 
     Samples that raised the suspicion are the worst of many and would confirm it too often.
     """
-    doubtful = {id(change): change for change in suspects(findings)}
+    doubtful = {id(change): change for change in findings.changes if _looks_worse(change)}
     place = {id(pair): number for number, pair in enumerate(findings.pairs)}
     metrics: defaultdict[int, set[str]] = defaultdict(set)
     for change in doubtful.values():
@@ -182,8 +199,8 @@ def confirm(series: Sequence[Series], findings: Findings, rounds: int, take: Tak
             change = fresh.pop((number, change.metric), replace(change, verdict="undecided"))  # noqa: PLW2901
         changes.append(replace(change, pair=pairs[number]))
     changes += [replace(change, pair=pairs[number]) for (number, _), change in fresh.items()]
-    confirmed = sum(change.kind == "time" and change.verdict == "worse" for change in changes)
-    return Findings(pairs=tuple(pairs), changes=tuple(changes), suspected=len(doubtful), confirmed=confirmed)
+    found = Findings(pairs=tuple(pairs), changes=tuple(changes), suspected=len(suspects(findings)))
+    return replace(found, confirmed=len(suspects(found)))
 
 
 def _freshened(old: Pair, new: Pair, rounds: int) -> Pair:

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from capsbench.metrics import METRICS
 from capsbench.network.text import dump
 from capsbench.record.compare import compare
-from capsbench.record.pairs import APART
+from capsbench.record.pairs import APART, Pair
 from capsbench.suite.schema import load_suite
 from capsbench.track.cells import cells, without_times
 from capsbench.track.interleave import (
@@ -62,7 +63,9 @@ class Machine:
         metrics = {"allocated_bytes": exact(1_000, "B")}
         if "time" in turn.measure:
             noise = 1 + turn.number / 1000 + len(self.turns) / 1e6
-            metrics["train_step_seconds"] = sampled([self._seconds(turn) * noise])
+            seconds = self._seconds(turn) * noise
+            metrics["train_step_seconds"] = sampled([seconds])
+            metrics["images_per_second"] = sampled([8 / seconds], "images/s", "higher")
         status = self._status(turn) if callable(self._status) else self._status
         ops = EVENTS if "ops" in turn.measure else ()
         return record(key, status=status, metrics=metrics, ops=ops, reason="" if status == "ok" else "so it is")
@@ -93,7 +96,7 @@ def compared(planned, machine, rounds):
 def test_rounds_are_taken_in_turns(planned):
     """Everything of A and B first, then A B, B A, A B; of those only times, and only where they are asked for."""
     machine = Machine(alike)
-    series, findings = compared(planned[:1], machine, 3)
+    _, findings = compared(planned[:1], machine, 3)
     assert [turn.side for turn in machine.turns] == ["base", "head", "base", "head", "head", "base", "base", "head"]
     assert [turn.measure for turn in machine.turns[:3]] == [("memory", "time", "ops")] * 2 + [("time",)]
     assert len(findings.pairs[0].new.metrics["train_step_seconds"].samples) == 3
@@ -101,7 +104,6 @@ def test_rounds_are_taken_in_turns(planned):
     compared(planned, machine, 2)
     assert len(machine.sides("first")) == 8
     assert len(machine.sides("times")) == 8
-    assert usual_rounds(series) == 10  # 2 / 2^10 <= 1 % / 3 times
 
 
 @pytest.mark.parametrize(
@@ -142,6 +144,32 @@ def test_rounds_that_could_not_be_side_by_side_are_noted(planned, knows, device)
     assert all((turns is None) == (not knows) for turns in seen[2:])
 
 
+@pytest.mark.parametrize("count", range(1, 7))
+def test_usual_rounds_can_call_every_time_worse(planned, count):
+    """All times of so many cases are slower on one side: with these rounds each is found, and with one less none is."""
+    names = [known.name for known in METRICS.values() if known.measure == "time" and known.unit in {"s", "images/s"}]
+    series = [Series(planned[0]) for _ in range(count)]
+
+    def timed(seed, factor, rounds):
+        found = {}
+        for name in names:
+            known = METRICS[name]
+            power = 1 if known.direction == "lower" else -1
+            samples = [(factor * (1 + number / 1000)) ** power for number in range(rounds)]
+            found[name] = sampled(samples, known.unit, known.direction)
+        return record(case(seed=seed), metrics=found)
+
+    for seed, each in enumerate(series):
+        each.first.update(base=timed(seed, 1.0, 1), head=timed(seed, 1.3, 1))
+    rounds = usual_rounds(series)
+    for enough in (True, False):
+        taken = rounds if enough else rounds - 1
+        pairs = [Pair(timed(seed, 1.0, taken), timed(seed, 1.3, taken)) for seed in range(count)]
+        changes = [change for change in compare(pairs, interleaved=True) if change.kind in {"time", "rate"}]
+        assert len(changes) == count * len(names)
+        assert {change.verdict for change in changes} == {"worse" if enough else "undecided"}
+
+
 def test_identical_sides_are_not_worse(planned):
     """Nothing is suspected where both sides take the same time."""
     _, findings = compared(planned, Machine(alike), 7)
@@ -157,8 +185,9 @@ def test_fresh_rounds_have_the_last_word(planned, seconds, verdict, confirmed):
     assert [change.metric for change in suspects(findings)] == ["train_step_seconds"]
     found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, compare)
     assert (found.suspected, found.confirmed) == (1, confirmed)
-    judged = [change for change in found.changes if change.metric == "train_step_seconds"]
-    assert [change.verdict for change in judged] == [verdict, "same"]
+    for metric in ("images_per_second", "train_step_seconds"):  # a rate is cleared with the time that it follows from
+        judged = [change for change in found.changes if change.metric == metric]
+        assert [change.verdict for change in judged] == [verdict, "same"]
     assert machine.sides("again").count("h") == machine.sides("again").count("b") == LEAST_FRESH_ROUNDS
     assert {turn.cell.case.batch for turn in machine.turns if turn.purpose == "again"} == {8}
     fresh = judged[0].pair.new
@@ -173,7 +202,7 @@ def test_a_case_that_cannot_run_again_is_not_called_worse(planned):
     series, findings = compared(planned, machine, 7)
     found = confirm(series, findings, LEAST_FRESH_ROUNDS, machine.take, compare)
     assert found.confirmed == 0
-    assert not [change for change in found.changes if change.kind == "time" and change.verdict == "worse"]
+    assert "worse" not in {change.verdict for change in found.changes if change.kind in {"time", "rate"}}
     assert [pair.new.status for pair in found.pairs] == ["oom", "ok", "ok", "ok"]
     assert len(machine.sides("again")) == 2
 
