@@ -1,7 +1,7 @@
 """What each metric is: the one table that whatever measures, compares, explains or prints a metric reads.
 
 A new metric is the stage that measures it and one entry here. A metric that is not in the table, from a record of
-another version, is what its name says: see `metric_type`.
+another version, is what the record says of it: see `metric_type`.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,8 @@ class MetricType:
         direction: whether lower or higher is better.
         comparison: how two runs are compared where the metric is sampled. One that repeats to the last digit is
             compared exactly, unless this says `not` or `error`.
-            `bytes`: by value, beyond a margin. `time`, `rate`: by the samples of processes, with a rank test.
+            `bytes`: by value, beyond a margin. `time`, `rate`: by the samples of processes, with a rank test; lower is
+            better in a time and whatever else is compared as one, higher in a rate.
             `error`: over seeds that were trained alike. `not`: only shown.
         margin: of `bytes`, the share by which two runs of the same work were seen to differ.
         measure: what a suite must measure to have it (`suite.schema.Measure`).
@@ -141,11 +142,23 @@ METRICS: Final[Mapping[str, MetricType]] = MappingProxyType(
 """By name."""
 
 
-def metric_type(name: str) -> MetricType:
-    """Return what a metric is; of one that the table does not know, what its name says (names carry their unit)."""
+def metric_type(name: str, unit: str = "", direction: Direction = "none") -> MetricType:
+    """Return what a metric is.
+
+    Args:
+        name: of the metric.
+        unit: of one that the table does not know, as its record has it; empty where no record is at hand, and then
+            the name decides, as names carry their unit.
+        direction: likewise.
+    """
     known = METRICS.get(name)
     if known is not None:
         return known
+    if unit == "B":
+        return MetricType(name=name, unit=unit, direction=direction, comparison="bytes", margin=_UNKNOWN_BYTES_MARGIN)
+    if unit:
+        how: dict[Direction, Comparison] = {"lower": "time", "higher": "rate", "none": "not"}
+        return MetricType(name=name, unit=unit, direction=direction, comparison=how[direction])
     if name.endswith("per_second"):
         return _rate(name, "")
     if "seconds" in name:
@@ -155,9 +168,8 @@ def metric_type(name: str) -> MetricType:
     return MetricType(name=name, comparison="not")
 
 
-def comparison_of(name: str, *, is_exact: bool) -> Comparison:
+def comparison_of(known: MetricType, *, is_exact: bool) -> Comparison:
     """Return how two runs are compared; `is_exact` says whether the metric repeats to the last digit in both."""
-    known = metric_type(name)
     return "exact" if is_exact and not known.is_outcome else known.comparison
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from capsbench.metrics import OP_CALLS, Direction, comparison_of, metric_type
+from capsbench.metrics import OP_CALLS, Direction, MetricType, comparison_of, metric_type
 from capsbench.record.changes import ERROR_MARGIN, WORDS, Change, ErrorRate, Kind, Rows, changes_of
 from capsbench.record.classes import Classed, Places, grouped_places, taken, told
 from capsbench.record.noise import Noise
@@ -61,7 +61,7 @@ def compare(
             pair, and held to a floor of their own.
         unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    of_blocks = [each for block in blocks(pairs) for each in _of_block(block)]
+    of_blocks = [_trained_alike(each, pairs) for block in blocks(pairs) for each in _of_block(block)]
     rows = [each for each in of_blocks if isinstance(each, Rows)]
     if unchanged is not None:
         rows = [_counted(each, pairs, unchanged) for each in rows]
@@ -130,13 +130,13 @@ def _of_block(block: Block) -> Iterator[Rows | _Times | _Derived]:
     yield from _of_statuses(block)
     common = list(in_both(base.metrics, new.metrics))
     for position, (name, kind, _, _, direction) in enumerate(common, 1):
-        positions, known = np.full(len(block.places), position), metric_type(name)
-        match comparison_of(name, is_exact=kind == "exact"):
+        positions, known = np.full(len(block.places), position), metric_type(name, base.metrics[name].unit, direction)
+        match comparison_of(known, is_exact=kind == "exact"):
             case "exact":
                 words = _exactly(block.base.values(name), block.new.values(name), direction)
                 yield Rows(name, "exact", block.places, positions, words)
             case "bytes":
-                words = _of_bytes(block.base.values(name), block.new.values(name), known.margin)
+                words = _of_bytes(block.base.values(name), block.new.values(name), known)
                 yield Rows(name, "bytes", block.places, positions, words)
             case "rate" if known.same_test_as in base.metrics and known.same_test_as in new.metrics:
                 yield _Derived(name, known.same_test_as, block.places, positions)
@@ -171,11 +171,23 @@ def _exactly(base: _Array, new: _Array, direction: Direction) -> Places:
 
 
 @np.errstate(invalid="ignore")
-def _of_bytes(base: _Array, new: _Array, margin: float) -> Places:
-    """Bytes that do not repeat exactly: beyond what was ever seen without a change they are another number."""
-    lower = np.asarray(new < base, dtype=np.bool_)
-    moved = np.asarray(np.maximum(base, new) > np.minimum(base, new) * (1.0 + margin), dtype=np.bool_)
-    return np.where(moved, np.where(lower, _BETTER, _WORSE), _SAME)
+def _of_bytes(base: _Array, new: _Array, known: MetricType) -> Places:
+    """Compare bytes that do not repeat exactly: within the margin of the metric they are the same."""
+    moved = np.asarray(np.maximum(base, new) > np.minimum(base, new) * (1.0 + known.margin), dtype=np.bool_)
+    return np.where(moved, _exactly(base, new, known.direction), _SAME)
+
+
+def _trained_alike(found: Rows | _Times | _Derived, pairs: Sequence[Pair]) -> Rows | _Times | _Derived:
+    """Keep of times that trainings took those of cases that both runs trained alike; return all else as it is."""
+    if not isinstance(found, _Times) or metric_type(found.metric).measure != "accuracy":
+        return found
+    alike = np.array(told(taken(pairs, found.cases), _has_one_protocol), dtype=np.bool_)
+    cases, positions = found.cases[alike], found.positions[alike]
+    return replace(found, cases=cases, positions=positions, base=found.base[alike], new=found.new[alike])
+
+
+def _has_one_protocol(pair: Pair) -> bool:
+    return pair.base.fingerprint.protocol == pair.new.fingerprint.protocol
 
 
 def _counted(rows: Rows, pairs: Sequence[Pair], unchanged: Unchanged) -> Rows:
@@ -243,8 +255,8 @@ def _errors(pairs: Sequence[Pair]) -> Iterator[tuple[int, ErrorRate]]:
 
 
 def _setting_if_trained_alike(pair: Pair) -> tuple[object, ...] | None:
-    alike = pair.base.fingerprint.protocol == pair.new.fingerprint.protocol
-    return setting_of(pair.base) if alike and _ERROR in pair.base.metrics and _ERROR in pair.new.metrics else None
+    both = _ERROR in pair.base.metrics and _ERROR in pair.new.metrics
+    return setting_of(pair.base) if both and _has_one_protocol(pair) else None
 
 
 def _of_errors(errors: Sequence[tuple[int, ErrorRate]], corrected: Numbers) -> Rows:

@@ -123,9 +123,12 @@ def of_pair(pair, *, noise, interleaved):
             0,
         )
     in_a, in_b = numbers(base), numbers(new)
+    alike = base.fingerprint.protocol == new.fingerprint.protocol
     for name in (name for name in in_a if name in in_b):
+        if name == "epoch_seconds" and not alike:
+            continue
         a, b = in_a[name], in_b[name]
-        how = comparison_of(name, is_exact=a.kind == b.kind == "exact")
+        how = comparison_of(metric_type(name, a.unit, a.direction), is_exact=a.kind == b.kind == "exact")
         if how == "exact":
             moved = "better" if (b.value < a.value) == (a.direction == "lower") else "worse"
             moved = "changed" if a.direction == "none" else moved

@@ -91,20 +91,40 @@ def test_a_metric_is_made_by_the_table():
         once("joules", 1.0)
 
 
-def test_an_unknown_metric_is_what_its_name_says():
-    """One of another version, by the unit in its name."""
+@pytest.mark.parametrize(
+    ("name", "unit", "direction", "kind", "verdict"),
+    [
+        ("energy_joules", "J", "lower", "time", "worse"),
+        ("idle_seconds", "s", "higher", "rate", "better"),
+        ("hit_share", "1", "higher", "rate", "better"),
+        ("cache_bytes", "B", "lower", "bytes", "worse"),
+        ("page_bytes", "B", "none", "bytes", "changed"),
+    ],
+)
+def test_an_unknown_metric_is_what_its_record_says(name, unit, direction, kind, verdict):
+    """One of another version, sampled nine times as large, is judged by the unit and direction of its record."""
+    sides = []
+    for factor in (1.0, 9.0):
+        samples = tuple(factor * (1.0 + 0.001 * number) for number in range(ROUNDS))
+        kept = Metric(value=samples[0], unit=unit, direction=direction, kind="sampled", samples=samples)
+        sides.append([record(case(seed=0), metrics={name: kept}, ops=())])
+    changes = {change.metric: change for change in compare(pair_cases(*sides).pairs)}
+    assert (changes[name].kind, changes[name].verdict) == (kind, verdict)
+    assert changes[name].ratio == pytest.approx(9.0)
+
+
+def test_times_of_other_trainings_are_not_compared():
+    """What a training took says nothing about one by another protocol; what a step took does."""
+    base, new = (record(case(seed=0), metrics=measured(factor), ops=()) for factor in (1.0, 9.0))
+    other = replace(new, fingerprint=replace(new.fingerprint, protocol="another"))
+    alike, unlike = ({change.metric for change in compare(pair_cases([base], [side]).pairs)} for side in (new, other))
+    assert alike - unlike == {"epoch_seconds", "seconds_to_target", "error_rate"}
+
+
+def test_a_metric_of_no_record_is_what_its_name_says():
+    """One that no record is at hand of, by the unit in its name."""
     kinds = {"warm_seconds": "time", "votes_per_second": "rate", "cache_bytes": "bytes", "joy": "not"}
-    assert {name: comparison_of(name, is_exact=False) for name in kinds} == kinds
-    assert comparison_of("joy", is_exact=True) == "exact"
+    assert {name: metric_type(name).comparison for name in kinds} == kinds
+    assert comparison_of(metric_type("joy"), is_exact=True) == "exact"
     assert metric_type("votes_per_second").direction == "higher"
     assert [name for name in kinds if depends_on_machine(name)] == ["warm_seconds", "votes_per_second"]
-    sides = [
-        [
-            record(
-                case(seed=0), metrics={"cache_bytes": Metric(value=value, unit="B", direction="lower", kind="sampled")}
-            )
-        ]
-        for value in (100.0, 900.0)
-    ]
-    [change] = [each for each in compare(pair_cases(*sides).pairs) if each.metric == "cache_bytes"]
-    assert change.verdict == "worse"
