@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
+from math import nan
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -92,6 +93,7 @@ class Columns:
         case_ids: of the cases, in the order in which they first ended, [records].
         seeds: of the cases, [records].
         op_calls: calls of all ops of the profiled train step, [records]; None where none was profiled.
+        calls: the same as numbers; NaN where none was profiled.
         class_of: the class of each record, [records].
         shape_of: the shape of each class, [classes]: alike but for setting and checks.
 
@@ -103,10 +105,10 @@ class Columns:
         self._path = path
         self._open: tuple[int, sqlite3.Connection] | None = None
         self.case_ids: list[str] = []
-        self.seeds: list[int] = []
         self.op_calls: list[int | None] = []
-        self._errors: dict[str, list[Any]] = {"forward_max_relative_error": [], "gradient_relative_error": []}
+        self._errors: dict[str, list[float | None]] = {"forward_max_relative_error": [], "gradient_relative_error": []}
         self._values: dict[str, list[Any]] = {}
+        self._intervals: dict[str, list[tuple[float, float] | None]] = {}
         self._samples: dict[str, tuple[Places, Numbers]] = {}
         self._shared: dict[int, _Shared] = {}
         self._examples: dict[int, StoredRecord] = {}
@@ -115,19 +117,21 @@ class Columns:
 
     def _load(self) -> None:
         numbers: dict[tuple[Any, ...], int] = {}
-        ids, classes = [], []
+        ids, classes, seeds = [], [], []
         query = f"SELECT {', '.join((*_OWN, *_SHAPE, *_SETTING))} FROM record ORDER BY id"  # noqa: S608 - our own names
         forward, gradient = self._errors.values()
         for row in self.connection.execute(query):
             number, case_id, seed, calls, forward_error, gradient_error = row[:6]
             ids.append(number)
             self.case_ids.append(case_id)
-            self.seeds.append(seed)
+            seeds.append(seed)
             self.op_calls.append(calls)
-            forward.append(forward_error)
-            gradient.append(gradient_error)
+            forward.append(None if forward_error is None else float(forward_error))
+            gradient.append(None if gradient_error is None else float(gradient_error))
             classes.append(numbers.setdefault(row[6:], len(numbers)))
         self._ids: Places = np.array(ids, dtype=np.int64)
+        self.seeds: Places = np.array(seeds, dtype=np.int64)
+        self.calls: Numbers = np.array([nan if calls is None else calls for calls in self.op_calls], np.float64)
         self._keys = list(numbers)
         self.class_of: Places = np.array(classes, dtype=np.int64)
         shapes: dict[tuple[Any, ...], int] = {}
@@ -191,7 +195,7 @@ class Columns:
     def record(self, row: int) -> "StoredRecord":
         """The record of a row."""
         found, put, shared = object.__new__(StoredRecord), object.__setattr__, self.shared(row)
-        put(found, "case", replace(shared.case, id=self.case_ids[row], seed=self.seeds[row]))
+        put(found, "case", replace(shared.case, id=self.case_ids[row], seed=int(self.seeds[row])))
         put(found, "status", shared.status)
         put(found, "metrics", StoredMetrics(self, row))
         put(found, "shared", shared)
@@ -233,10 +237,12 @@ class Columns:
 
     def intervals(self, metric: str) -> list[tuple[float, float] | None]:
         """The intervals of a metric, [records]; None where a record has none."""
-        ends: list[tuple[float, float] | None] = [None] * len(self.case_ids)
-        for row, (low, high) in zip(*self._column(metric, "low, high"), strict=True):
-            ends[row] = None if low is None else (float(low), float(high))
-        return ends
+        if metric not in self._intervals:
+            ends: list[tuple[float, float] | None] = [None] * len(self.case_ids)
+            for row, (low, high) in zip(*self._column(metric, "low, high"), strict=True):
+                ends[row] = None if low is None else (float(low), float(high))
+            self._intervals[metric] = ends
+        return self._intervals[metric]
 
     def samples(self, metric: str) -> tuple[Places, Numbers]:
         """Where the samples of each record begin, [records + 1], and all samples, [samples]."""
@@ -260,12 +266,11 @@ class Columns:
 
     def parity_errors(self, name: ParityErrorName) -> list[float | None]:
         """How far realizations lay from the oracle, [records]; None where that was not measured."""
-        return [None if error is None else float(error) for error in self._errors[name]]
+        return self._errors[name]
 
     def parity_error(self, row: int, name: ParityErrorName) -> float | None:
         """That of one record."""
-        error = self._errors[name][row]
-        return None if error is None else float(error)
+        return self._errors[name][row]
 
 
 class StoredMetrics(Mapping[str, Metric]):

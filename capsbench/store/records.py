@@ -61,12 +61,13 @@ class StoredRecords(Classed[Record]):
     @cached_property
     def seeds(self) -> Places:
         """Of the cases, [records]."""
-        return np.array(self.columns.seeds, dtype=np.int64)[self.rows]
+        return self.columns.seeds[self.rows]
 
     @property
     def calls(self) -> Numbers:
         """Of all ops of the profiled train step, [records]; NaN where no step was profiled."""
-        return np.array([nan if calls is None else calls for calls in self._chosen(self.columns.op_calls)], np.float64)
+        chosen: Numbers = self.columns.calls[self.rows]
+        return chosen
 
     def values(self, metric: str) -> Numbers:
         """Of a metric, [records]; NaN where a record has none of the name."""
