@@ -24,6 +24,7 @@ FLOORS = {
     "capsbench_tensorflow": 3,
     "capsbench.plugins": 3,
     "capsbench.record": 3,
+    "capsbench.store": 3,
     "capsbench.suite": 3,
     "capsbench.report": 3,
     "capsbench.worker": 4,

@@ -24,8 +24,10 @@ from capsbench.cli import (
     fetch,
     figures,
     forecast,
+    import_,
     networks,
     parity,
+    query,
     run,
     schema,
     show,
@@ -77,7 +79,9 @@ _add(app, show.show, show.EXAMPLE)
 _add(app, compare.compare, compare.EXAMPLE)
 _add(app, continuous.continuous, continuous.EXAMPLE)
 _add(app, bisect.bisect, bisect.EXAMPLE)
+_add(app, query.query, query.EXAMPLE)
 _add(app, export.export, export.EXAMPLE)
+_add(app, import_.import_, import_.EXAMPLE)
 _add(app, figures.figures, figures.EXAMPLE)
 _add(app, parity.parity, parity.EXAMPLE)
 _add(app, forecast.forecast, forecast.EXAMPLE)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from capsbench.record.changes import Change
     from capsbench.record.noise import Noise
     from capsbench.record.pairs import Pairing
-    from capsbench.record.store import RunStore
+    from capsbench.store.run import RunStore
 
 EXAMPLE = "capsbench compare 20261120T080000Z latest --fail-on worse"
 
@@ -61,11 +61,11 @@ def compare(
     from capsbench.record.classes import examples
     from capsbench.record.compare import Unchanged
     from capsbench.record.compare import compare as changes_of
-    from capsbench.record.store import open_run
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations
     from capsbench.report.export import WRITERS
+    from capsbench.store.run import open_run
 
     most = rows_of(rows)
     stores = open_run(results, a), open_run(results, b)

@@ -30,7 +30,10 @@ EXAMPLE = "capsbench export latest --format latex --table Accuracy --output accu
 def export(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
     *,
-    format_: Annotated[Literal["csv", "json", "md", "latex"], typer.Option("--format", help="Of the tables.")] = "csv",
+    format_: Annotated[
+        Literal["csv", "json", "md", "latex", "jsonl"],
+        typer.Option("--format", help="Of the tables; jsonl: the records themselves, a line of JSON each."),
+    ] = "csv",
     table: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only tables with such a title.", show_default=False)
     ] = None,
@@ -48,6 +51,11 @@ def export(
     from capsbench.report.export import WRITERS
     from capsbench.report.nameless import nameless
 
+    if format_ == "jsonl":
+        if table is not None:
+            raise BadInput("jsonl has records, not tables", "--table")
+        _write_records(run, case, results, output, anonymous=anonymous)
+        return
     writer, stored = WRITERS[format_], _read(run, case, results, top)
 
     def text(each: Table) -> Iterator[str]:
@@ -61,6 +69,23 @@ def export(
         return
     _write(writer.together(tables), output)
     typer.echo(f"{output}: {tables.count} table{'s' * (tables.count != 1)}")
+
+
+def _write_records(run: str, case: str | None, results: Path, output: Path | None, *, anonymous: bool) -> None:
+    """Write each record as a line of JSON, as `capsbench schema record` describes it."""
+    from capsbench.measure.privacy import scrub
+    from capsbench.record.codec import encode
+    from capsbench.store.run import open_run
+
+    records = open_run(results, run).records()
+    chosen = (record for record in records if case is None or record.case.is_like(case))
+    lines = (encode(record).decode() for record in chosen)
+    pieces = map(scrub, lines) if anonymous else lines
+    if output is None:
+        sys.stdout.writelines(pieces)
+        return
+    _write(pieces, output)
+    typer.echo(str(output))
 
 
 def _write(pieces: Iterator[str], output: Path) -> None:
@@ -105,8 +130,8 @@ class _Stored(NamedTuple):
 def _read(run: str, case: str | None, results: Path, top: int) -> _Stored:
     from capsbench.cli.show import known_ceilings, whole_report
     from capsbench.record.claims import ledger_path, read_ledger
-    from capsbench.record.store import open_run
     from capsbench.report.sections import Sections
+    from capsbench.store.run import open_run
 
     store, ledger = open_run(results, run), read_ledger(ledger_path(results))
     records, ceilings = store.stored_records(case), known_ceilings(store, results)

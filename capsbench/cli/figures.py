@@ -13,8 +13,8 @@ from capsbench.errors import BadInput, unknown_name
 
 if TYPE_CHECKING:
     from capsbench.record.schema import Record
-    from capsbench.record.store import RunStore
     from capsbench.report.figures.style import Format
+    from capsbench.store.run import RunStore
 
 EXAMPLE = "capsbench figures latest --case 'em-*' --format svg"
 
@@ -54,7 +54,7 @@ def figures(
         paths = _draw_history(results, history or "", case, chosen)
         typer.echo("\n".join(map(str, paths)))
         return
-    from capsbench.record.store import open_run
+    from capsbench.store.run import open_run
 
     store = open_run(results, run)
     records = list(store.latest_records(case))

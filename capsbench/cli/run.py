@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from capsbench.backend import Backend
     from capsbench.record.claims import Ledger
     from capsbench.record.schema import Record
-    from capsbench.record.store import RunStore
+    from capsbench.store.run import RunStore
     from capsbench.suite.cases import Case
     from capsbench.suite.schema import Suite
 
@@ -69,7 +69,7 @@ def run(
     """
     from capsbench import plugins
     from capsbench.record.claims import ledger_path, read_ledger
-    from capsbench.record.store import create, open_run
+    from capsbench.store.run import create, open_run
     from capsbench.suite.cases import select
 
     where = check_executor(executor, cluster)
@@ -84,15 +84,18 @@ def run(
     ledger = read_ledger(ledger_path(results))  # a mistake in it is said before hours are spent
     with executing(where, cases) as run_cases:
         if resume is None:
-            store = create(results, _header(chosen, results, anonymous=anonymous))
+            start = _header(chosen, results, anonymous=anonymous)
+            store = create(results, start)
         else:
             store = open_run(results, resume)
             check_anonymous(store, asked=anonymous)
-        _run(partial(run_cases, cases, data_root=data, cache=None, rounds=rounds), store, is_new=resume is None)
+            start = _header(chosen, results, anonymous=bool(store.header().get("anonymous")))
+        run_all = partial(run_cases, cases, data_root=data, cache=None, rounds=rounds)
+        _run(run_all, store, start, is_new=resume is None)
     records = store.stored_records()
     _print(records, store, results, ledger, _draw(records, store) if figures else "")
-    asked = {case.id for case in cases}
-    if any(record.status != "ok" for record in records if record.case.id in asked):
+    fine = {record.case.id for record in records if record.status == "ok"}
+    if any(case.id not in fine for case in cases):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -165,7 +168,7 @@ def _header(suites: Sequence[tuple[Path, Suite]], results: Path, *, anonymous: b
     }
 
 
-def _run(run_cases: Callable[..., object], store: RunStore, *, is_new: bool) -> None:
+def _run(run_cases: Callable[..., object], store: RunStore, start: dict[str, object], *, is_new: bool) -> None:
     """Run the cases; a run that ends before they do says how it is taken up again."""
     from rich.console import Console
 
@@ -175,7 +178,7 @@ def _run(run_cases: Callable[..., object], store: RunStore, *, is_new: bool) -> 
     here = describe_machine()
     machine = machine_class(here) if store.header().get("anonymous") else here
     try:
-        with store.writing(), ConsoleProgress(Console(stderr=True)) as progress:
+        with store.writing(start), ConsoleProgress(Console(stderr=True)) as progress:
             run_cases(store=store, listener=progress, machine=machine)
     except BadInput:
         if is_new:  # an older one may hold checkpoints, or be another process's

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from capsbench.record.ceilings import DeviceCeilings
     from capsbench.record.claims import Ledger
     from capsbench.record.schema import Record
-    from capsbench.record.store import RunStore
     from capsbench.report.sections import Sections
     from capsbench.report.tables import Report
+    from capsbench.store.run import RunStore
 
 EXAMPLE = "capsbench show latest --case 'em-*' --ops --sort time"
 
@@ -58,8 +58,8 @@ def show(
     With --history METRIC it is one metric over all stored runs and their commits; --case picks cases there, too.
     """
     from capsbench.record.claims import ledger_path, read_ledger
-    from capsbench.record.store import open_run
     from capsbench.report.sections import Sections
+    from capsbench.store.run import open_run
 
     if history is not None:
         if run is not None or ops or layers or iterations or peak or histograms or claims or forward or phase:

@@ -198,6 +198,12 @@ def write_histograms(path: Path, histograms: Mapping[tuple[str, Quantity], Histo
         np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
+_DAMAGE = (
+    OSError, ValueError, EOFError, KeyError, RuntimeError, TypeError, MemoryError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
+"""What reading a damaged or forged .npz file raises; MemoryError where its header claims more than memory holds."""
+
+
 def read_histograms(path: Path) -> dict[tuple[str, Quantity], Histogram]:
     """Histograms by layer and quantity, in the order in which they were written.
 
@@ -208,7 +214,7 @@ def read_histograms(path: Path) -> dict[tuple[str, Quantity], Histogram]:
         return _histograms(_arrays(path))
     except FileNotFoundError:
         raise BadInput("there is no such file of histograms", str(path)) from None
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         text = "this is no file of histograms, or it is damaged; run the case again, or take the file away"
         raise BadInput(text, str(path)) from error
 

@@ -54,6 +54,8 @@ def read_text(path: Path) -> str:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadInput(f"cannot read it: {error.strerror or error}", str(path)) from None
+    except ValueError:  # NUL in its name
+        raise BadInput("cannot read it: no file has such a name", repr(str(path))) from None
     if len(data) > MAX_BYTES:
         raise BadInput("larger than 1 MiB, which no suite or network needs", str(path))
     try:

@@ -11,12 +11,11 @@ import numpy.typing as npt
 
 from capsbench.metrics import OP_CALLS
 from capsbench.record.classes import Classed, Classes, Places, classes_of
-from capsbench.record.packed import value_of
 from capsbench.record.pairs import Pair, StoredPairs, base_seeds
 from capsbench.record.schema import Record
-from capsbench.record.stored import op_calls
 from capsbench.stats.shift import Shift, Shifts
 from capsbench.stats.verdict import Difference, Verdict, samples_needed
+from capsbench.store.records import op_calls, value_of
 
 Kind = Literal["status", "exact", "bytes", "time", "rate", "error"]
 Word = Verdict | Literal["changed"]

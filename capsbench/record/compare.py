@@ -15,12 +15,11 @@ from capsbench.metrics import OP_CALLS, Direction, MetricType, comparison_of, me
 from capsbench.record.changes import ERROR_MARGIN, WORDS, Change, ErrorRate, Kind, Rows, changes_of
 from capsbench.record.classes import Classed, Places, grouped_places, taken, told
 from capsbench.record.noise import Noise
-from capsbench.record.packed import in_both
 from capsbench.record.pairs import Block, Pair, Side, base_seeds, blocks, setting_of, values
 from capsbench.record.schema import Metric, Record
-from capsbench.record.stored import op_calls
 from capsbench.stats.shift import Shifts, shifts_of
 from capsbench.stats.verdict import MARGIN, VERDICTS, decide, decide_shifts, difference, holm
+from capsbench.store.records import in_both, op_calls
 
 _ERROR: Final = "error_rate"
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -12,8 +13,7 @@ from capsbench.errors import BadInput, unknown_name
 from capsbench.metrics import Direction, depends_on_machine, metric_type
 from capsbench.record.pairs import setting
 from capsbench.record.schema import CaseKey
-from capsbench.record.skim import Glimpse
-from capsbench.record.store import RunStore, all_runs
+from capsbench.store.run import Glimpse, RunStore, all_runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,14 +142,17 @@ def read_history(results: Path, metric: str, glob: str | None = None) -> History
     seen = False
     for index, (store, header) in enumerate(stores):
         machine = runs.add(store, header)
-        for glimpse in store.glimpses(metric):
-            seen = True
-            if glob is None or glimpse.case.is_like(glob):
-                found.see(glimpse)
-                key = (machine if depends_on_machine(metric) else None, *setting(glimpse.case, glimpse.fingerprint))
-                protocol = glimpse.fingerprint.protocol if metric_type(metric).is_outcome else ""
-                group = series.setdefault((*key, glimpse.case.seed), {})
-                _note(group.setdefault((glimpse.case.id, protocol), _Series(glimpse.case)), index, glimpse)
+        try:
+            for glimpse in store.glimpses(metric):
+                seen = True
+                if glob is None or glimpse.case.is_like(glob):
+                    found.see(glimpse)
+                    key = (machine if depends_on_machine(metric) else None, *setting(glimpse.case, glimpse.fingerprint))
+                    protocol = glimpse.fingerprint.protocol if metric_type(metric).is_outcome else ""
+                    group = series.setdefault((*key, glimpse.case.seed), {})
+                    _note(group.setdefault((glimpse.case.id, protocol), _Series(glimpse.case)), index, glimpse)
+        except BadInput as error:
+            runs.skipped.append(str(error))
         runs.ended(store)
     if not found.any:
         raise _nothing(results, metric, glob, seen=seen)
@@ -257,7 +260,10 @@ def _nothing(results: Path, metric: str, glob: str | None, *, seen: bool) -> Bad
     """Why there is no history."""
     if not seen:
         return BadInput(f"no case of any run in {results / 'runs'} has ended yet")
-    names = {name for store in all_runs(results) for name in store.metric_names()}
+    names = set[str]()
+    for store in all_runs(results):
+        with suppress(BadInput):  # one that cannot be read
+            names |= store.metric_names()
     if metric not in names:
         return unknown_name("metric", metric, names, "--history")
     return BadInput(f"no case like {glob!r} has {metric} in any run", "--case")

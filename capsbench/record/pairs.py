@@ -9,10 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from capsbench.record.classes import Classed, Classes, H, Places, classes_of, taken, told
-from capsbench.record.packed import samples_of, value_of
 from capsbench.record.schema import CaseKey, Fingerprint, Record
-from capsbench.record.stored import op_calls
-from capsbench.record.stored_rows import StoredRecords, seeds_of
+from capsbench.store.records import StoredRecords, op_calls, samples_of, seeds_of, value_of
 
 APART: Final = "rounds of its times were taken one after the other, not side by side"
 """A note on a case whose sides were not there at the same time, though they took turns."""

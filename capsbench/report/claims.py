@@ -6,12 +6,12 @@ from functools import partial
 from capsbench.record.claims import Claim, Ledger
 from capsbench.record.classes import examples
 from capsbench.record.schema import Record
-from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
 from capsbench.report.correspondence import Comparison, compare, concerns, transform_words, transforms_of
 from capsbench.report.rows import Field, table_of_items
 from capsbench.report.seed import ACCURACY_CLAIMS, is_seed_study
 from capsbench.report.table import Cell, Column, Table, text_cell
+from capsbench.store.records import seeds_of
 
 _NOTES = (
     "published: with its standard deviation, where it has one; (q): read where it is quoted, not in its source.",

@@ -6,13 +6,12 @@ from math import ceil, isfinite
 from typing import Final
 
 from capsbench.record.classes import examples
-from capsbench.record.packed import value_of
 from capsbench.record.schema import CaseKey, Record
-from capsbench.record.stored import op_names
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
+from capsbench.store.records import op_names, value_of
 
 COMPILED: Final = "Compiled"
 """The canonical op of a kernel that a compiler made of several ops."""

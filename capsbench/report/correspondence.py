@@ -21,9 +21,9 @@ from capsbench.dataset.transform import Transform
 from capsbench.record.claims import TIMES, Claim
 from capsbench.record.classes import different, grouped_places, taken, told
 from capsbench.record.schema import Record, SplitFacts
-from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
 from capsbench.stats.interval import wilson_interval
+from capsbench.store.records import seeds_of, values_of
 
 Verdict = Literal["agrees", "differs", "not comparable"]
 Transforms = Mapping[str, Transform | None]

@@ -8,11 +8,11 @@ from typing import Final
 from capsbench.measure.distribution import QUANTILES, SPARSE_BELOW, Distribution
 from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
-from capsbench.record.stored import may_have
 from capsbench.report import format as fmt
 from capsbench.report.groups import realization_names
 from capsbench.report.rows import Field, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
+from capsbench.store.records import may_have
 
 _SHOWN: Final = (0.05, 0.5, 0.95)
 _NOTES: Final = (

@@ -6,14 +6,13 @@ from itertools import repeat
 from typing import Final
 
 from capsbench.metrics import METRICS
-from capsbench.record.packed import value_of
 from capsbench.record.schema import Record
-from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
 from capsbench.report.format import UNITS
 from capsbench.report.numbers import texts
 from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
+from capsbench.store.records import seeds_of, value_of, values_of
 
 
 @lru_cache(maxsize=4096)

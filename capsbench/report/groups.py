@@ -11,9 +11,8 @@ import numpy as np
 from capsbench.measure.optable import StepProfile
 from capsbench.record.classes import different, grouped, told, where
 from capsbench.record.schema import CaseKey, Record
-from capsbench.record.stored import may_have, whole_of
-from capsbench.record.stored_rows import seeds_of
 from capsbench.report import format as fmt
+from capsbench.store.records import may_have, seeds_of, whole_of
 
 T = TypeVar("T")
 

@@ -13,7 +13,6 @@ from capsbench.measure.optable import OpEvent, Phase
 from capsbench.metrics import METRICS
 from capsbench.record.classes import chosen, different, examples, grouped, grouped_places, told
 from capsbench.record.schema import Record
-from capsbench.record.stored_rows import values_of
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.groups import STEP_NAMES, Group, Which, context, groups, title
@@ -21,6 +20,7 @@ from capsbench.report.notes import profile_notes
 from capsbench.report.parts import OTHER_PHASES_LINE, TOTAL, Key, closing_lines, columns, parts
 from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
+from capsbench.store.records import values_of
 
 OUTSIDE: Final = "outside routing"
 

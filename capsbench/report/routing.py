@@ -5,10 +5,10 @@ from typing import Final
 
 from capsbench.measure.distribution import RoutingIteration
 from capsbench.record.schema import Record
-from capsbench.record.stored import may_have
 from capsbench.report import format as fmt
 from capsbench.report.groups import Group, Side, context, groups, seed_notes, sides, title
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
+from capsbench.store.records import may_have
 
 TITLE: Final = "Routing"
 _Place = tuple[str, int]

@@ -8,12 +8,12 @@ from typing import Final
 
 from capsbench.record.classes import grouped_places
 from capsbench.record.schema import Record
-from capsbench.record.stored_rows import seeds_of, values_of
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.stats.student import mean_interval
+from capsbench.store.records import seeds_of, values_of
 
 _ACCURACY: Final = "accuracy"
 _MOST_SEEDS: Final = 10

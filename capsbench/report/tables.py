@@ -9,11 +9,7 @@ import numpy as np
 
 from capsbench.record.ceilings import DeviceCeilings
 from capsbench.record.classes import examples, ranks, taken, told
-from capsbench.record.columns import ParityErrorName
-from capsbench.record.packed import interval_of, sample_count
 from capsbench.record.schema import Record, SplitFacts
-from capsbench.record.stored import parity_error
-from capsbench.record.stored_rows import intervals_of, parity_errors_of, seeds_of
 from capsbench.report import format as fmt
 from capsbench.report import ops
 from capsbench.report.compiled import compiled_tables
@@ -29,6 +25,8 @@ from capsbench.report.seed import seed_table
 from capsbench.report.seeds import seeds_tables
 from capsbench.report.table import Cell, Column, Table
 from capsbench.report.target import target_tables
+from capsbench.store.columns import ParityErrorName
+from capsbench.store.records import interval_of, intervals_of, parity_error, parity_errors_of, sample_count, seeds_of
 
 
 @dataclass(frozen=True, slots=True)

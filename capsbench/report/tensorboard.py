@@ -24,11 +24,11 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from capsbench.errors import BadInput
 from capsbench.measure.histogram import Histogram, read_histograms
 from capsbench.record.schema import Record
-from capsbench.record.store import RunStore
 from capsbench.report import format as fmt
 from capsbench.report.history import EpochResult, read_history
 from capsbench.report.ops import op_tables
 from capsbench.report.table import Table
+from capsbench.store.run import RunStore
 
 EVENTS_FILE = "tensorboard/events.out.tfevents.capsbench"
 # TensorBoard shows a histogram in some 30 bins: no need for the thousands that are stored.

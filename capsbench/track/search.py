@@ -8,7 +8,7 @@ from capsbench.errors import BadInput
 from capsbench.metrics import metric_type
 from capsbench.record.pairs import Pair
 from capsbench.record.schema import Record
-from capsbench.record.store import RunStore
+from capsbench.store.run import RunStore
 from capsbench.track.bisection import Likeness, likeness, likeness_in_time, measures
 from capsbench.track.cells import Cell, cells
 from capsbench.track.interleave import Series, SideName, Turn, later_rounds

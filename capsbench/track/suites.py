@@ -21,10 +21,10 @@ from capsbench.errors import BadInput
 from capsbench.measure.environment import describe_environment
 from capsbench.network.text import plain, read_text
 from capsbench.record.schema import Record
-from capsbench.record.store import RunStore, create
 from capsbench.runner.progress import ConsoleProgress
 from capsbench.runner.resolve import probe, resolve_device
 from capsbench.runner.schedule import run_cases
+from capsbench.store.run import RunStore, create
 from capsbench.suite.cases import Case, expand
 from capsbench.suite.schema import Suite, load_suite
 from capsbench.track.benchmarks import OPS, Cells, Plan

@@ -16,7 +16,7 @@ from typing import Final
 from capsbench.errors import EXIT_BAD_INPUT, BadInput
 from capsbench.network.hashing import content_hash
 from capsbench.record.schema import Fingerprint, Record, Status
-from capsbench.record.store import LATEST, open_run
+from capsbench.store.run import LATEST, open_run
 from capsbench.suite.schema import Measure
 from capsbench.track.cells import Cell, text_for
 from capsbench.track.checkout import Checkout, last_line
@@ -113,7 +113,7 @@ def _record(cell: Cell, folder: Path, code: int, said: str, keep: Callable[[str]
         store = open_run(folder, LATEST)
         record = next(iter(store.latest_records()), None)
     except BadInput as error:
-        if (folder / "runs").is_dir() and any((folder / "runs").glob("*/records.jsonl")):
+        if (folder / "runs").is_dir() and any((folder / "runs").glob("*/run.json")):
             return absent(cell, "crash", str(error))
         record = None
     if record is None:

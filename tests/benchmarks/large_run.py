@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "report"))
 from sample_records import EVENTS, FORWARD, UNPROFILED, case, metrics, record, scaled
 
 from capsbench.record.codec import encode
-from capsbench.record.store import RunStore, create
+from capsbench.store.legacy import import_lines
+from capsbench.store.run import RunStore, create
 
 NETWORKS = ("em-68k", "em-ibm", "em-official", "em-paper", "em-seed", "em-tiny", "em-tuned", "em-yl", "dynamic", "vb")
 DATASETS = ("mnist", "toys")
@@ -43,8 +44,11 @@ def write_run(results: Path, count: int, *, slower: float = 0.0, draw: int = 0) 
     """A run of `count` records under `results`; another `draw` draws other times of the same cases."""
     store = create(results, {"started": "2026-11-26T08:00:00+00:00", "suites": []})
     generator = random.Random(draw)  # noqa: S311 - times, not secrets
-    with (store.folder / "records.jsonl").open("wb") as file:
+    lines = store.folder / "records.jsonl"
+    with lines.open("wb") as file:
         file.writelines(islice(_lines(store.run_id, generator, slower), count))
+    import_lines(lines, store.folder / "run.sqlite")
+    lines.unlink()
     return store
 
 

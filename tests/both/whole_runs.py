@@ -4,6 +4,9 @@ import json
 import subprocess
 import sys
 
+from capsbench.record.codec import encode
+from capsbench.store.run import RunStore
+
 AGREEMENT = """\
 name: agreement
 dataset:
@@ -27,7 +30,7 @@ def run(folder, suite):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     found = folder / done.stdout.strip().splitlines()[-1]
-    records = [json.loads(line) for line in (found / "records.jsonl").read_text().splitlines()]
+    records = [json.loads(encode(record)) for record in RunStore(found).records()]
     for record in records:
         history = json.loads((found / "artifacts" / record["case"]["id"] / "history.json").read_text())
         record["losses"] = [loss for epoch in history["epochs"] for loss in epoch["losses"]]

@@ -17,8 +17,9 @@ from capsbench.cli import figures, main
 from capsbench.cli.forecast import largest_batch
 from capsbench.network import zoo
 from capsbench.record.claims import packaged_path
-from capsbench.record.store import open_run
+from capsbench.record.codec import encode
 from capsbench.runner import schedule
+from capsbench.store.run import RunStore, open_run
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
 SUITE = """\
@@ -134,7 +135,11 @@ def test_lines_on_disk_fit_the_published_schema(finished, capsys):
     code, out, _ = call(capsys, "schema", "record")
     assert code == 0
     validator = jsonschema.Draft202012Validator(json.loads(out))
-    for line in (open_run(finished[1], "latest").folder / "records.jsonl").read_text().splitlines():
+    code, out, _ = call(capsys, "export", "latest", "--format", "jsonl", "--results", finished[1])
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == len(list(open_run(finished[1], "latest").records()))
+    for line in lines:
         validator.validate(json.loads(line))
 
 
@@ -162,8 +167,9 @@ def test_show_filters_cases_and_shows_phases_and_layers(finished, capsys):
 def test_show_skips_damaged_lines_and_says_so(finished, tmp_path, capsys):
     """A torn record costs its own case only, and is named."""
     copy = shutil.copytree(open_run(finished[1], "latest").folder, tmp_path / "run")
-    with (copy / "records.jsonl").open("ab") as file:
-        file.write(b'{"schema":1,"run')
+    lines = [encode(record) for record in RunStore(copy).records()]
+    (copy / "run.sqlite").unlink()
+    (copy / "records.jsonl").write_bytes(b"".join([*lines, b'{"schema":1,"run']))
     code, out, _ = call(capsys, "show", copy)
     assert code == 0
     assert "damaged lines of records.jsonl were skipped: 5" in out
@@ -173,15 +179,14 @@ def test_resume_runs_only_what_is_missing(finished, folder, mnist_root, tmp_path
     """A run whose last record is gone runs that case again, and no other."""
     results = shutil.copytree(finished[1], tmp_path / "results")
     store = open_run(results, "latest")
-    path = store.folder / "records.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    missing = json.loads(lines[-1])["case"]["id"]
-    path.write_bytes(b"".join(lines[:-1]))
+    *kept, missing = store.records()
+    (store.folder / "run.sqlite").unlink()
+    (store.folder / "records.jsonl").write_bytes(b"".join(map(encode, kept)))
     code, out, err = call(
         capsys, "run", folder / "suite.yaml", "--data", mnist_root, "--results", results, "--resume", store.run_id[:-2]
     )
     assert code == 2
-    assert [json.loads(line)["case"]["id"] for line in path.read_bytes().splitlines()[3:]] == [missing]
+    assert [record.case.id for record in store.records()] == [*(record.case.id for record in kept), missing.case.id]
     assert "1 case\n" in err
     assert out.splitlines()[-1] == str(store.folder)
 

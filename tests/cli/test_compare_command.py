@@ -9,9 +9,10 @@ import pytest
 from capsbench.cli import main
 from capsbench.measure.environment import Machine
 from capsbench.network.text import plain
+from capsbench.record.codec import encode
 from capsbench.record.noise import keep_noise
-from capsbench.record.store import create
 from capsbench.report.export import plainjson
+from capsbench.store.run import RunStore, create
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from sample_records import case, exact, metrics, noise_recording, record, sampled
@@ -86,12 +87,19 @@ def test_sides_of_one_comparison_are_compared_round_by_round(runs, call):
     assert verdict(head="c") == "undecided"
 
 
+def as_lines(folder):
+    """Turn a run into one of an older capsbench, with a line of JSON a record."""
+    (folder / "records.jsonl").write_bytes(b"".join(map(encode, RunStore(folder).records())))
+    (folder / "run.sqlite").unlink()
+    return folder / "records.jsonl"
+
+
 def test_other_surroundings_are_said(runs, call, tmp_path):
     """Another machine, other versions and lines that could not be read stand below the table."""
     base = runs(record(), torch="2.12.0")
     new = runs(record(), machine={"processor": "two"}, torch="2.13.0", numba="0.68")
-    with (tmp_path / "runs" / base / "records.jsonl").open("a", encoding="utf-8") as file:
-        file.write('{"schema": 3, "ru')
+    lines = as_lines(tmp_path / "runs" / base)
+    lines.write_bytes(lines.read_bytes() + b'{"schema": 3, "ru')
     code, text = call(base, new)
     assert code == 0
     assert "different machines" in text
@@ -125,12 +133,12 @@ def test_what_cannot_be_compared_is_refused(runs, call, tmp_path):
     """Nothing in common, a run that is not there, records of a newer version, a margin of nothing: 64, one sentence."""
     one, other = runs(record()), runs(record(case("em-yl")))
     newer = runs(record())
-    path = tmp_path / "runs" / newer / "records.jsonl"
+    path = as_lines(tmp_path / "runs" / newer)
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "schema": 99}), encoding="utf-8")
     for arguments, says in [
         ((one, other), "have no case in common"),
         ((one, "nowhere"), "nowhere"),
-        ((one, newer), "a newer capsbench wrote this (schema 99"),
+        ((one, newer), "a newer capsbench wrote this"),
         ((one, one, "--margin", "0"), "margin"),
         ((one, one, "--case", "cnn-*"), "no case of"),
         ((one,), "missing argument 'B'"),

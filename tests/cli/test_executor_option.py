@@ -9,9 +9,9 @@ from conftest import make_case
 from test_commands import LINEAR, SUITE, call
 
 from capsbench.errors import BadInput, Unavailable
-from capsbench.record.store import open_run
 from capsbench.runner import schedule
 from capsbench.runner.dask import clusters
+from capsbench.store.run import open_run
 
 pytest.importorskip("distributed")
 

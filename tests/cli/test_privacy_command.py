@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from capsbench.measure.environment import describe_machine, machine_class
+from capsbench.store.run import all_runs
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
 CANARIES = {
@@ -69,7 +70,7 @@ def test_no_byte_that_is_written_names_anybody(results):
     """Not in a file, nor in its name: neither run.json nor records, nor what the worker wrote as it failed."""
     secrets = [*CANARIES.values(), "canary", "canaryhost", "canaryproxypass"]
     files = [path for path in results.rglob("*") if path.is_file()]
-    assert {"run.json", "records.jsonl", "stderr.txt", "trace.json"} <= {path.name for path in files}
+    assert {"run.json", "run.sqlite", "stderr.txt", "trace.json"} <= {path.name for path in files}
     for path in files:
         text = path.read_bytes()
         for secret in secrets:
@@ -79,8 +80,7 @@ def test_no_byte_that_is_written_names_anybody(results):
 
 def test_what_went_wrong_is_still_told(results):
     """With what stands in the place of names."""
-    [records] = results.glob("runs/*/records.jsonl")
-    reasons = [json.loads(line)["reason"] for line in records.read_text().splitlines()]
+    reasons = [record.reason for run in all_runs(results) for record in run.records()]
     assert any("no kernel in ~/kernels on <host> for <user>, <HF_TOKEN>" in reason for reason in reasons)
     [told] = results.glob("runs/*/artifacts/*/stderr.txt")
     assert "Traceback" in told.read_text()

@@ -9,13 +9,10 @@ import gzip
 import json
 import struct
 import sys
-import zlib
-from array import array
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import pydantic_core
 
 from capsbench import plugins
 from capsbench.dataset.idx import read_idx
@@ -24,13 +21,10 @@ from capsbench.errors import BadInput
 from capsbench.network import zoo
 from capsbench.network.shapes import bind
 from capsbench.network.text import dump, plain
-from capsbench.record import kept_catalog, skim
-from capsbench.record.catalog import Catalog, Covered
 from capsbench.record.claims import packaged_path, read_ledger
 from capsbench.record.codec import decode, encode
-from capsbench.record.columns import Columns
-from capsbench.record.store import RunStore
-from capsbench.record.stored import op_calls
+from capsbench.store.legacy import import_lines
+from capsbench.store.run import RunStore
 from capsbench.suite.cases import expand
 from capsbench.suite.schema import load_suite
 from capsbench.worker.checkpoint import UnfitCheckpoint, read_checkpoint
@@ -90,7 +84,7 @@ def targets():
             Target(
                 "header", _header, lambda: [b'{"run": "a", "environment": {"machine": {}}, "ceilings": []}'], json_words
             ),
-            Target("catalog", _catalog, _catalog_seeds, json_words),
+            Target("database", _database, _database_seeds),
             Target("message", _message, _message_seeds, json_words),
             Target("checkpoint", _checkpoint, _checkpoint_seeds, (*json_words, struct.pack("<Q", 2**63))),
             Target("plugin", _plugin, _plugin_seeds, (b"[capsbench.backends]\n", b"=", b":", b".", b"\0", b"..")),
@@ -135,7 +129,7 @@ def _matrix(data, folder):
 
 
 def _record(data, folder):
-    """Full and skimming readers, which must agree on what they both know, line by line."""
+    """Lines of an older run, by all readers."""
     folder = folder / "run"
     folder.mkdir(exist_ok=True)
     _file(data, folder, "records.jsonl")
@@ -146,32 +140,18 @@ def _record(data, folder):
         store.finished()
         list(store.glimpses("error_rate"))
         store.metric_names()
-    for line in data.splitlines():
-        with contextlib.suppress(BadInput):
-            record, outcome = decode(line, "line"), skim.outcome(line)
-            if record is not None and outcome is not None:
-                assert outcome == (record.case.id, record.status)
 
 
-def _catalog(data, folder):
-    """Text and numbers with a sound checksum, so that what they say is looked at; nothing of it may lead astray."""
-    text, _, numbers = data.partition(b"\n")
-    arrays = (*Columns().each, array("d"))
-    for at, each in enumerate(arrays):
-        end = 8 * (at + 1) if at < len(arrays) - 1 else len(numbers)
-        each.frombytes(numbers[8 * at : end - end % 8].ljust(8, b"\0"))
+def _database(data, folder):
+    """A run.sqlite that a stranger made."""
     folder = folder / "run"
     folder.mkdir(exist_ok=True)
-    with _file(_LINE, folder, "records.jsonl").open("rb") as file:
-        stamp = kept_catalog._stamp(file)
-    covered = Covered(1, len(_LINE), zlib.crc32(_LINE))
-    kept_catalog._write(folder / ".records.catalog", stamp, covered, text, arrays)
+    _file(data, folder, "run.sqlite")
     store = RunStore(folder)
-    for record in store.stored_records():
-        dict(record.metrics)
-        op_calls(record)
-        list(record.ops)
-    store.finished()
+    with contextlib.suppress(BadInput):
+        list(store.records())
+    with contextlib.suppress(BadInput):
+        store.finished()
 
 
 def _header(data, folder):
@@ -228,20 +208,17 @@ def _matrix_seeds():
 
 
 def _record_seeds():
-    old = [path.read_bytes() for path in sorted((ROOT / "tests" / "record").glob("records-schema-*.jsonl"))]
+    old = [path.read_bytes() for path in sorted((ROOT / "tests" / "store").glob("records-schema-*.jsonl"))]
     lines = [line + b"\n" for text in old for line in text.splitlines()]
     now = [encode(record) for line in lines if (record := decode(line, "seed")) is not None]
     return [*lines, *now, b"".join(now[:3])]
 
 
-_LINE = encode(decode((ROOT / "tests" / "record" / "records-schema-3.jsonl").read_bytes().splitlines()[0], "seed"))
-
-
-def _catalog_seeds():
-    made = Catalog()
-    made.add(_LINE)
-    text = pydantic_core.to_json(made.shared, inf_nan_mode="strings")
-    return [text + b"\n" + b"".join(each.tobytes() for each in (*made.columns.each, made.numbers))]
+def _database_seeds():
+    with tempfile.TemporaryDirectory() as folder:
+        lines, database = ROOT / "tests" / "store" / "records-schema-3.jsonl", Path(folder) / "run.sqlite"
+        import_lines(lines, database)
+        return [database.read_bytes()]
 
 
 def _message_seeds():

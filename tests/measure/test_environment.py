@@ -1,5 +1,6 @@
 import getpass
 import json
+import os
 import socket
 import subprocess
 from pathlib import Path
@@ -53,6 +54,13 @@ def test_knows_a_dirty_tree(repository):
     assert describe_commit(repository).dirty is False
     (repository / "file").write_text("two", encoding="ascii")
     assert describe_commit(repository).dirty is True
+
+
+def test_knows_a_dirty_tree_of_any_names(repository):
+    """Also where a changed file's name is no UTF-8 and git prints it as it is."""
+    git(repository, "config", "core.quotePath", "false")
+    Path(os.fsdecode(os.fsencode(repository) + b"/\xff\xfe")).write_text("changed")
+    assert describe_commit(repository).dirty
 
 
 def test_no_repository_is_no_commit(tmp_path, monkeypatch):

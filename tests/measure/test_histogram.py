@@ -289,3 +289,13 @@ def test_damaged_files_are_refused(tmp_path_factory, at, byte):
         return
     assert list(found.counts) == [4]
     assert zipfile.is_zipfile(path)
+
+
+def test_a_header_that_claims_too_much_is_bad_input(tmp_path):
+    """An array said to be larger than memory is refused in a sentence."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (10**15,)})
+    with zipfile.ZipFile(tmp_path / "histograms.npz", "w") as archive:
+        archive.writestr("conv.activations.low.npy", header.getvalue())
+    with pytest.raises(BadInput, match="no file of histograms"):
+        read_histograms(tmp_path / "histograms.npz")

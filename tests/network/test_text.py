@@ -1,5 +1,7 @@
 """Networks as YAML: round trips, and one clear sentence for every mistake."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +10,7 @@ from strategies import networks
 from capsbench.errors import BadInput
 from capsbench.network import zoo
 from capsbench.network.network import Network
-from capsbench.network.text import dump, json_schema, parse
+from capsbench.network.text import dump, json_schema, parse, read_text
 
 GOOD = """\
 name: small
@@ -115,3 +117,9 @@ def test_schema_describes_the_zoo():
         jsonschema.validate(plain(zoo.load(name)), schema)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**plain(zoo.load("em-tiny")), "nmae": 1}, schema)
+
+
+def test_a_name_with_nul_is_bad_input():
+    """No file has such a name, and a sentence says so."""
+    with pytest.raises(BadInput, match="no file has such a name"):
+        read_text(Path("a\0.yaml"))

@@ -13,11 +13,11 @@ from capsbench.record.changes import WORDS, Changes, counts, seeds, words
 from capsbench.record.compare import Unchanged, compare, numbers
 from capsbench.record.noise import Noise
 from capsbench.record.pairs import APART, pair_cases, setting_of
-from capsbench.record.store import create
 from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
 from capsbench.report.export import write
 from capsbench.stats.shift import shift
 from capsbench.stats.verdict import Difference, decide, difference, holm
+from capsbench.store.run import create
 
 FIELDS = ("metric", "kind", "base", "new", "seen", "verdict", "text", "margin", "rows")
 MACHINE = Machine(processor="Abacus", cores=2, memory_bytes=1, system="Linux", architecture="wood")

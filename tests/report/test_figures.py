@@ -16,7 +16,6 @@ from matplotlib.text import Text  # noqa: E402 - only where it is installed
 
 from capsbench.errors import BadInput  # noqa: E402
 from capsbench.measure.histogram import Counter, read_histograms  # noqa: E402
-from capsbench.record.store import create  # noqa: E402
 from capsbench.report.figures import draw_run  # noqa: E402
 from capsbench.report.figures.bars import TOP_OPS, draw_layers, draw_ops  # noqa: E402
 from capsbench.report.figures.curves import Training, draw_learning, draw_routing  # noqa: E402
@@ -24,6 +23,7 @@ from capsbench.report.figures.style import look, short, style  # noqa: E402
 from capsbench.report.figures.values import Values, draw_values  # noqa: E402
 from capsbench.report.groups import groups  # noqa: E402
 from capsbench.report.history import read_history  # noqa: E402
+from capsbench.store.run import create  # noqa: E402
 
 LONG = "a_network_whose_name_is_as_long_as_a_name_may_be_in_capsbench"
 

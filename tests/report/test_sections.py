@@ -6,12 +6,11 @@ from dataclasses import replace
 import pytest
 from sample_records import case, record
 
-from capsbench.record import stored
-from capsbench.record.store import create
-from capsbench.record.stored import Shelf
 from capsbench.report import iterations, ops, peak, roofline, routing
 from capsbench.report.groups import groups, tables_of
 from capsbench.report.sections import Sections, group_makers, section_tables
+from capsbench.store import columns
+from capsbench.store.run import create
 
 EVERYTHING = Sections(ops="op", layers=True, iterations=True, peak=True, histograms=True)
 
@@ -51,14 +50,14 @@ def test_what_is_not_wanted_is_not_made(monkeypatch):
 
 
 def test_a_step_is_read_once_for_all_tables(monkeypatch, tmp_path):
-    """Each line with a profiled step is read once for the tables of its group, though only the last read is kept."""
+    """Each record with a profiled step is read once for the tables of its group, though only the last read is kept."""
     store = create(tmp_path, {})
     for each in [*run(), record(case("em-tiny", mode="tiled"))]:
         store.append(replace(each, routing=(), distributions=()))
     read = Counter()
-    monkeypatch.setattr(stored, "_KEPT_BYTES", 0)
-    whole = Shelf.read
-    monkeypatch.setattr(Shelf, "read", lambda shelf, place: read.update([place.at]) or whole(shelf, place))
+    monkeypatch.setattr(columns, "_KEPT", 1)
+    whole = columns.read_records
+    monkeypatch.setattr(columns, "read_records", lambda *a: read.update(a[2]) or whole(*a))
     records = store.stored_records()
     assert len([*section_tables(records, EVERYTHING)]) > 3 * len(records)
     assert [*read.values()] == [1, 1, 1, 1]

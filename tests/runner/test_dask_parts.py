@@ -13,13 +13,13 @@ from capsbench import __version__
 from capsbench.dataset.atomic import whole_file
 from capsbench.measure.environment import describe_machine
 from capsbench.network.serialize import from_json, to_json
-from capsbench.record.store import create
 from capsbench.runner.assemble import DataFacts, Draft, assemble
 from capsbench.runner.dask import attempt as attempts
 from capsbench.runner.dask import group_task
 from capsbench.runner.dask.group_task import RECORD, GroupTask, check_worker, read_files, timing_turn
 from capsbench.runner.dask.placement import DaskWorker, PendingGroup, place, reason_against, unplaceable_reason
 from capsbench.runner.launch import Abandoned
+from capsbench.store.run import create
 from capsbench.worker.checkpoint import CHECKPOINT
 from capsbench.worker.messages import Done, Place
 

@@ -18,10 +18,10 @@ from dask_board import MemoryBoard
 from waiting import wait_until
 
 from capsbench.cli import main
-from capsbench.record.store import create, open_run
 from capsbench.runner.dask import dispatch
 from capsbench.runner.dask.clusters import Cluster, open_cluster
 from capsbench.runner.dask.dispatch import run_on_dask
+from capsbench.store.run import create, open_run
 from capsbench.worker.checkpoint import CHECKPOINT
 
 pytest.importorskip("distributed")

@@ -11,10 +11,10 @@ import pytest
 from recorder import MemoryStore, Recorder
 from waiting import PATIENCE_SECONDS, wait_until
 
-from capsbench.record.store import RunStore, create
 from capsbench.runner import launch
 from capsbench.runner.launch import Worker, describe_signal, receive
 from capsbench.runner.schedule import run_cases
+from capsbench.store.run import RunStore, create
 from capsbench.suite.schema import LimitChoice
 from capsbench.worker.limits import Limits
 from capsbench.worker.messages import CheckJob, Place, ProbeJob
@@ -183,7 +183,7 @@ from pathlib import Path
 sys.path[:0] = [{tests!r}, {runner!r}]
 from conftest import make_case
 from recorder import Recorder
-from capsbench.record.store import RunStore
+from capsbench.store.run import RunStore
 from capsbench.runner.schedule import run_cases
 
 cases = [make_case("fast", measure=("parity",)), make_case("hang", measure=("memory",), batch=4)]

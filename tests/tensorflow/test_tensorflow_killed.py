@@ -13,7 +13,9 @@ import safetensors.numpy
 pytest.importorskip("tensorflow")
 
 from capsbench import plugins
+from capsbench.record.codec import encode
 from capsbench.runner.launch import Worker, receive, worker_environment
+from capsbench.store.run import all_runs
 from capsbench.suite.cases import expand
 from capsbench.suite.schema import load_suite
 from capsbench.worker.messages import AccuracyJob, Place
@@ -58,8 +60,8 @@ def finished(tmp_path_factory, mnist_root):
         [*command, "--resume", "latest"], cwd=folder, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    [records] = (folder / "results").glob("runs/*/records.jsonl")
-    [artifacts] = (records.parent / "artifacts").iterdir()
+    [store] = all_runs(folder / "results")
+    [artifacts] = (store.folder / "artifacts").iterdir()
 
     suite, path = load_suite(folder / "killed.yaml"), folder / "killed.yaml"
     [case] = expand(suite, path, {"tensorflow": ("graph",)})
@@ -70,7 +72,7 @@ def finished(tmp_path_factory, mnist_root):
     with Worker(job, environment) as worker:
         received = receive(worker)
     assert received.done.status == "ok", received.stderr
-    return [json.loads(line) for line in records.read_text().splitlines()], artifacts, folder / "whole"
+    return [json.loads(encode(record)) for record in store.records()], artifacts, folder / "whole"
 
 
 def test_a_resumed_case_is_bit_equal(finished):

@@ -11,7 +11,7 @@ import pytest
 from conftest import FAKE, write_mnist
 
 from capsbench.errors import BadInput
-from capsbench.record.store import RunStore
+from capsbench.store.run import RunStore
 from capsbench.track.benchmarks import OPS, benchmarks
 from capsbench.track.suites import asked, measure, plans
 

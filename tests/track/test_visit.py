@@ -81,7 +81,7 @@ def test_what_a_run_leaves_is_the_record(visited):
         ("import sys; print('capsbench: bad', file=sys.stderr); sys.exit(64)", "unsupported", "bad"),
         ("raise SystemExit(3)", "crash", "its capsbench ended with 3 and left no record"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "crash", "ended with -9"),
-        (leaving(json.dumps({"schema": 99})), "crash", "a newer capsbench wrote this (schema 99"),
+        (leaving(json.dumps({"schema": 99})), "crash", "a newer capsbench wrote this"),
     ],
 )
 def test_a_run_that_leaves_none_is_a_record_with_a_reason(visited, cell, code, status, reason):

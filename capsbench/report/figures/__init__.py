@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from capsbench.measure.distribution import Quantity
 from capsbench.measure.histogram import read_histograms
 from capsbench.record.schema import CaseKey, Record
-from capsbench.record.store import RunStore
 from capsbench.report.figures.bars import draw_layers, draw_ops
 from capsbench.report.figures.curves import Training, draw_learning, draw_routing
 from capsbench.report.figures.scaling import draw_scaling
@@ -20,6 +19,7 @@ from capsbench.report.figures.style import Format, save, style
 from capsbench.report.figures.values import Histograms, Values, draw_values
 from capsbench.report.groups import groups, sides
 from capsbench.report.history import read_history
+from capsbench.store.run import RunStore
 
 FIGURES = "figures"
 HISTOGRAMS = "histograms.npz"

@@ -1,0 +1,82 @@
+"""`capsbench query`: read a run with SQL."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from capsbench.cli.options import ResultsOption
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    Rows = Iterator[Sequence[object]]
+
+EXAMPLE = 'capsbench query latest "SELECT network, backend, mode, train_step_seconds FROM v_cost"'
+
+
+def query(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT.")],
+    *,
+    format_: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", help="How to print the rows.")
+    ] = "table",
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Print the rows that a SQL query finds in a run's database, which stays unchanged.
+
+    docs/results-schema.md describes the tables; v_cost, v_accuracy, v_ops and v_metric join them for reading.
+    """
+    from capsbench.store.query import selected
+    from capsbench.store.run import open_run
+
+    printers: dict[str, Callable[[Sequence[str], Rows], None]] = {
+        "table": _print_table,
+        "csv": _print_csv,
+        "json": _print_json,
+    }
+    with selected(open_run(results, run).database(), sql) as (names, rows):
+        printers[format_](names, rows)
+
+
+def _print_table(names: Sequence[str], rows: Rows) -> None:
+    from capsbench.report.console import console, print_table
+    from capsbench.report.format import label
+    from capsbench.report.table import Cell, Column, Table
+
+    listed = list(rows)
+    numbers = [all(isinstance(row[index], int | float | None) for row in listed) for index in range(len(names))]
+    columns = tuple(
+        Column(label(name), align="right" if is_number else "left")
+        for name, is_number in zip(names, numbers, strict=True)
+    )
+    cells = tuple(tuple(Cell("" if value is None else label(str(value))) for value in row) for row in listed)
+    print_table(Table(f"{len(listed):,} row{'s' * (len(listed) != 1)}", columns, cells), console(), None)
+
+
+def _print_csv(names: Sequence[str], rows: Rows) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(rows)
+
+
+def _print_json(names: Sequence[str], rows: Rows) -> None:
+    separator = "[\n"
+    for row in rows:
+        line = json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False)
+        sys.stdout.write(f"{separator}{line}")
+        separator = ",\n"
+    sys.stdout.write("[]\n" if separator == "[\n" else "\n]\n")
+
+
+def _plain(value: object) -> object:
+    """A value as strict JSON can hold it."""
+    from capsbench.record.codec import strict
+
+    return value.hex() if isinstance(value, bytes) else strict(value)
