@@ -235,6 +235,11 @@ class Columns:
             self._values[metric] = values
         return self._values[metric]
 
+    def known_value(self, metric: str, row: int) -> float | int | None:
+        """The value of a metric in a row; None where the column has not been read."""
+        column = self._values.get(metric)
+        return None if column is None else column[row]
+
     def intervals(self, metric: str) -> list[tuple[float, float] | None]:
         """The intervals of a metric, [records]; None where a record has none."""
         if metric not in self._intervals:
@@ -290,6 +295,11 @@ class StoredMetrics(Mapping[str, Metric]):
         if self._found is None:
             self._found = self._columns.metrics(self._row)
         return self._found[name]
+
+    def value(self, name: str) -> float | int:
+        """The value of a metric that is there, from its column where that has been read."""
+        known = self._columns.known_value(name, self._row) if self._found is None else None
+        return self[name].value if known is None else known
 
     def __contains__(self, name: object) -> bool:
         return name in self.shapes

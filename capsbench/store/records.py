@@ -139,7 +139,9 @@ def parity_errors_of(records: Sequence[Record], name: ParityErrorName) -> list[f
 
 def value_of(metrics: Mapping[str, Metric], name: str) -> float | int | None:
     """The value of a metric; None where there is none of the name."""
-    return metrics[name].value if name in metrics else None
+    if name not in metrics:
+        return None
+    return metrics.value(name) if isinstance(metrics, StoredMetrics) else metrics[name].value
 
 
 def samples_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, ...]:
