@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from test_store import SCHEMA_1, record
+from test_run import SCHEMA_1, record
 
 from capsbench.errors import BadInput
 from capsbench.measure.optable import OpEvent
