@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FRAMEWORKS = {"torch", "tensorflow", "jax", "keras"}
-NEEDED_WHEN_ASKED_FOR = {"dask", "distributed"}
+NEEDED_WHEN_ASKED_FOR = {"dask", "distributed", "scipy"}
 FLOORS = {
     "capsbench.errors": 0,
     "capsbench.metrics": 0,
@@ -79,7 +79,7 @@ def test_the_core_names_no_framework(path):
 
 
 def test_nothing_loads_a_framework():
-    """Importing every module of the core, and discovering the backends, loads no framework, nor Dask."""
+    """Importing every module of the core, and discovering the backends, loads no framework, nor Dask or SciPy."""
     core = [module_name(path) for path in OURS if path.is_relative_to(ROOT / "capsbench")]
     names = [name for name in core if not name.endswith("__main__")]
     unwanted = FRAMEWORKS | NEEDED_WHEN_ASKED_FOR

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench.stats.signed_rank import walsh_averages
+from capsbench.stats.ranktests import walsh_averages
 from capsbench.stats.verdict import MARGIN, finds
 
 SHARE: Final = 0.99

@@ -10,9 +10,16 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from capsbench.stats import rank_sum, signed_rank
-
-Samples = npt.NDArray[np.float64]
+from capsbench.stats.ranktests import (
+    Samples,
+    rank_sum_can_reject,
+    rank_sum_outside,
+    rank_sum_p_values,
+    signed_rank_can_reject,
+    signed_rank_outside,
+    signed_rank_p_values,
+    walsh_averages,
+)
 
 _LEVEL: Final = 0.05  # of intervals
 _TOGETHER: Final = 1 << 18  # ratios that are in memory at a time
@@ -118,8 +125,8 @@ def shifts_of(base: Samples, new: Samples, *, paired: bool = False) -> tuple[npt
     step = max(1, _TOGETHER // (count_a * count_b))
     some = (fine[first : first + step] for first in range(0, len(fine), step))
     parts = [np.array(list(reckon(np.log(base[rows]), np.log(new[rows])))) for rows in some]
-    can_reject = signed_rank.can_reject(count, _LEVEL) if is_paired else rank_sum.can_reject(count_a, count_b, _LEVEL)
-    return fine, Shifts(np.concatenate([np.zeros((5, 0)), *parts], axis=1), count, can_reject, is_paired)
+    sure = signed_rank_can_reject(count, _LEVEL) if is_paired else rank_sum_can_reject(count_a, count_b, _LEVEL)
+    return fine, Shifts(np.concatenate([np.zeros((5, 0)), *parts], axis=1), count, sure, is_paired)
 
 
 def _unpaired(base: Samples, new: Samples) -> Iterator[npt.ArrayLike]:
@@ -127,17 +134,17 @@ def _unpaired(base: Samples, new: Samples) -> Iterator[npt.ArrayLike]:
     (rows, count_a), count_b = base.shape, new.shape[1]
     gaps = np.sort((new[:, None, :] - base[:, :, None]).reshape(rows, count_a * count_b), axis=1)
     squares = count_a * base.var(axis=1) + count_b * new.var(axis=1)
-    yield from _factors(gaps, rank_sum.outside(count_a, count_b, _LEVEL))
-    yield rank_sum.p_values(base, new)
+    yield from _factors(gaps, rank_sum_outside(count_a, count_b, _LEVEL))
+    yield rank_sum_p_values(base, new)
     yield np.sqrt(squares / max(1, count_a + count_b - 2))
 
 
 def _paired(base: Samples, new: Samples) -> Iterator[npt.ArrayLike]:
     """Likewise, each sample of B held to the one of A in its place."""
     gaps, count = new - base, base.shape[1]
-    averages = np.sort(signed_rank.walsh_averages(gaps), axis=1)
-    yield from _factors(averages, signed_rank.outside(count, _LEVEL))
-    yield signed_rank.p_values(gaps)
+    averages = np.sort(walsh_averages(gaps), axis=1)
+    yield from _factors(averages, signed_rank_outside(count, _LEVEL))
+    yield signed_rank_p_values(gaps)
     yield np.sqrt(count * gaps.var(axis=1) / max(1, count - 1) / 2.0)
 
 

@@ -15,8 +15,8 @@ from typing import Final, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from capsbench.stats import rank_sum, signed_rank
 from capsbench.stats.interval import Interval
+from capsbench.stats.ranktests import rank_sum_can_reject, signed_rank_can_reject
 from capsbench.stats.shift import Shift, Shifts
 from capsbench.stats.student import mean_interval, t_quantile
 
@@ -33,7 +33,6 @@ _LEVEL: Final = 0.05  # of intervals
 _POWER: Final = 0.8
 _EFFICIENCY: Final = 0.864  # of both rank tests against the best one, at their worst (Hodges, Lehmann 1956)
 _MOST_SAMPLES: Final = 1_000
-_FEW: Final = 100  # degrees of freedom, below which Student's distribution is not the normal one
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +62,7 @@ def difference(base: Sequence[float], new: Sequence[float]) -> Difference | None
     if not gaps or not all(map(isfinite, gaps)):
         return None
     scatter = stdev(gaps) if max(gaps) > min(gaps) else 0.0
-    interval = mean_interval(gaps, scatter=scatter) or Interval(gaps[0], gaps[0], 0.0)
+    interval = mean_interval(gaps, scatter=scatter) or Interval(gaps[0], gaps[0])
     return Difference(fmean(gaps), interval.low, interval.high, _paired_p_value(gaps, scatter), scatter, len(gaps))
 
 
@@ -147,13 +146,13 @@ def finds(count: int, growth: float, margin: float, scatter: float, rows: int) -
 @cache
 def least_samples(rows: int) -> int:
     """The fewest samples a side with which Mann and Whitney's test, corrected for a table of `rows`, can reject."""
-    return next(n for n in range(2, _MOST_SAMPLES) if rank_sum.can_reject(n, n, ALPHA / rows))
+    return next(n for n in range(2, _MOST_SAMPLES) if rank_sum_can_reject(n, n, ALPHA / rows))
 
 
 @cache
 def least_pairs(rows: int) -> int:
     """The fewest pairs of samples with which Wilcoxon's test, corrected for a table of `rows`, can reject."""
-    return next(n for n in range(2, _MOST_SAMPLES) if signed_rank.can_reject(n, ALPHA / rows))
+    return next(n for n in range(2, _MOST_SAMPLES) if signed_rank_can_reject(n, ALPHA / rows))
 
 
 class _Test(NamedTuple):
@@ -193,14 +192,9 @@ def _decides(count: int, size: float, edge: float, scatter: float, rows: int, te
         if test is _SIGNED_RANK and count == least_pairs(rows):  # so few reject only if all gaps have one sign
             seen = size >= normal.inv_cdf(_POWER ** (1.0 / count)) * sqrt(2.0) * scatter
         else:
-            seen = size - power >= _critical(freedom, 1.0 - ALPHA / rows) * error
+            seen = size - power >= t_quantile(freedom, 1.0 - ALPHA / rows) * error
         return seen and size - power >= edge
-    return edge - size >= (_critical(freedom, 1.0 - _LEVEL) + normal.inv_cdf((1.0 + _POWER) / 2.0)) * error
-
-
-@cache
-def _critical(freedom: int, confidence: float) -> float:
-    return t_quantile(freedom, confidence) if freedom <= _FEW else NormalDist().inv_cdf(0.5 + confidence / 2.0)
+    return edge - size >= (t_quantile(freedom, 1.0 - _LEVEL) + normal.inv_cdf((1.0 + _POWER) / 2.0)) * error
 
 
 def _scaled(found: Shift | Difference) -> tuple[float, float, float]:
