@@ -1,7 +1,8 @@
 """The command line: one file a command, everything heavy imported inside the command that needs it.
 
-Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 69 Dask or its cluster cannot be
-used, 74 results could not be written, 130 interrupted (129: the terminal closed, 143: a scheduler's SIGTERM).
+Exit codes: 0 fine, 1 worse (`--fail-on worse`), 2 some case failed, 64 bad input, 69 Dask, its cluster or every mirror
+of a data set fails, 74 results or data could not be written, 130 interrupted (129: the terminal closed, 143: a
+scheduler's SIGTERM).
 """
 
 import gc

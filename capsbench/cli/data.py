@@ -31,7 +31,7 @@ _SPLITS: Final[tuple[Literal["train", "test"], ...]] = ("train", "test")
 def list_(data: DataOption = Path("data")) -> None:
     """Say where data sets are looked for and what is there, and how suites can use them."""
     from capsbench.dataset import protocols
-    from capsbench.dataset.catalog import DATASETS, locate
+    from capsbench.dataset.catalog import DATASETS, SYSTEM_ROOT, folder_of, locate
     from capsbench.report.console import console, print_table
     from capsbench.report.format import count
     from capsbench.report.table import Column, Table, text_cell
@@ -43,7 +43,7 @@ def list_(data: DataOption = Path("data")) -> None:
         state = "here" if not missing else f"{len(missing)} files missing"
         images = "×".join(map(str, about.image_shape))
         counts = [count(about.full_counts[split]) for split in _SPLITS]
-        folder = "made when first used" if about.synthetic else str(data / name)
+        folder = "made when first used" if about.synthetic else str(folder_of(name, data))
         rows.append(tuple(map(text_cell, (name, images, *counts, folder, state))))
     columns = (
         Column("data set", "key", "left"),
@@ -54,6 +54,7 @@ def list_(data: DataOption = Path("data")) -> None:
         Column("state", "status", "left"),
     )
     notes = (
+        f"data sets are looked for in {data}, then in {SYSTEM_ROOT}; `capsbench data fetch NAME` downloads one.",
         "a folder holds the four IDX files of its data set, or smallNORB's six .mat files, plain or .gz.",
         "train and test are the full counts; toys are synthetic.",
     )
@@ -132,7 +133,7 @@ def verify(
 
     2 is the exit code where there is one.
     """
-    from capsbench.dataset.catalog import DATASETS, locate
+    from capsbench.dataset.catalog import DATASETS, SYSTEM_ROOT, locate
     from capsbench.dataset.verify import verify as find_problems
 
     here = [name for name in DATASETS if any(found for _, found in locate(name, data))]
@@ -142,7 +143,7 @@ def verify(
         for problem in found:
             typer.echo(f"  {problem}")
     if not problems:
-        typer.echo(f"no data set in {data}")
+        typer.echo(f"no data set in {data} or {SYSTEM_ROOT}")
     if any(problems.values()):
         raise typer.Exit(EXIT_SOME_FAILED)
 

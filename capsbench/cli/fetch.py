@@ -1,4 +1,4 @@
-"""`capsbench data fetch`: data sets from where they were published, checked, and taken up after an interruption."""
+"""`capsbench data fetch`: download published data sets, check them, and continue after an interruption."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from capsbench.cli.options import DataOption, unique
-from capsbench.errors import BadInput, unknown_name
+from capsbench.errors import BadInput, Unavailable, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,11 +32,10 @@ def fetch(
 ) -> None:
     """Fetch published data sets, check them by SHA-256 and put them into DIR/NAME.
 
-    What is there already is not fetched again, and what was interrupted goes on where it broke off.
+    Files that are there, or in /usr/share/datasets/NAME, are not fetched again; an interrupted download is continued.
     """
     from capsbench.dataset import download
-    from capsbench.dataset.mirror import check_mirror
-    from capsbench.dataset.sources import read_sources
+    from capsbench.dataset.sources import check_mirror, read_sources
 
     sources = read_sources()
     wanted = unique(names or ())
@@ -48,7 +47,7 @@ def fetch(
     if mirror is not None and len(wanted) > 1:
         raise BadInput("a mirror holds the files of one data set, name only that one", "--from")
     mirrors = () if mirror is None else (check_mirror(mirror, "--from"),)
-    failures = []
+    failures: list[BadInput | Unavailable] = []
     for name in wanted:
         fetched: list[Fetched] = []
         try:
@@ -56,31 +55,32 @@ def fetch(
                 manner = download.Manner(
                     mirrors=mirrors,
                     progress=progress,
-                    waiting=lambda file: say(f"another process is fetching {file}; waiting for it"),
+                    waiting=lambda: say("another process is fetching it; waiting"),
                 )
                 fetched.extend(download.fetch(name, sources[name], data, manner))
-        except BadInput as error:
-            failures.append(str(error))
+        except (BadInput, Unavailable) as error:
+            failures.append(error)
         except KeyboardInterrupt:
             typer.echo("what came so far is kept, and the same command goes on from there", err=True)
             raise
         finally:
-            _report(name, data / name, fetched, len(sources[name].files))
+            _report(name, fetched, len(sources[name].files))
     if failures:
-        raise BadInput("; ".join(failures))
+        kind = BadInput if any(isinstance(error, BadInput) for error in failures) else Unavailable
+        raise kind("; ".join(map(str, failures)))
 
 
-def _report(name: str, folder: Path, fetched: list[Fetched], total: int) -> None:
+def _report(name: str, fetched: list[Fetched], total: int) -> None:
     """Name each file and how it came, and last the folder, once all of them are there."""
     from capsbench.report.format import size
 
     for each in fetched:
         how = "was there" if each.mirror is None else f"from {each.mirror}"
         plain = each.path.with_suffix("")
-        shadow = f"; {plain.name} lies beside it and is read first" if plain.exists() else ""
-        typer.echo(f"{name}: {each.path.name}, {size(each.bytes)}, {how}, SHA-256 right{shadow}")
+        shadow = f"; {plain.name} lies beside it and is read first" if plain != each.path and plain.exists() else ""
+        typer.echo(f"{name}: {each.path.name}, {size(each.path.stat().st_size)}, {how}, SHA-256 right{shadow}")
     if len(fetched) == total:
-        typer.echo(f"{name}: all {total} files are in {folder}")
+        typer.echo(f"{name}: all {total} files are in {fetched[0].path.parent}")
 
 
 @contextmanager

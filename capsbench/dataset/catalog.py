@@ -14,6 +14,8 @@ SplitName = Literal["train", "test"]
 
 DEFAULT_ROOT = Path("data")
 """Where data sets are looked for when no `--data DIR` is given."""
+SYSTEM_ROOT = Path("/usr/share/datasets")
+"""Where they are looked for after that: distributions install data sets there. Nothing is written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,11 @@ def split_paths(name: str, root: Path | None, split: str) -> list[Path]:
 
 
 def folder_of(name: str, root: Path | None) -> Path:
-    """Return the folder of a data set, there or not."""
-    return (DEFAULT_ROOT if root is None else root) / name
+    """Return the first folder that has all files of a data set; where none has, the one below `root`."""
+    files = [file for split in info(name).files.values() for file in split]
+    own, installed = (DEFAULT_ROOT if root is None else root) / name, SYSTEM_ROOT / name
+    is_whole = [all(_find(folder, file).is_file() for file in files) for folder in (own, installed)]
+    return installed if is_whole == [False, True] else own
 
 
 def _find(folder: Path, file: str) -> Path:

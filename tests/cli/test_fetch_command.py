@@ -75,7 +75,7 @@ def test_fetched_files_and_their_folder_are_named(call, tmp_path, server):
     ]
     assert "two: fetching a.gz, 307,200 bytes" in err
     assert "\x1b" not in out + err
-    assert {path.name for path in folder.iterdir()} == {"a.gz", "b.gz"}
+    assert {path.name for path in folder.iterdir()} == {"a.gz", "b.gz", ".lock"}
     code, out, err = call("two", "two", "--data", tmp_path / "sets")
     assert (code, err) == (0, "")
     assert out.count("was there") == 2
@@ -93,9 +93,9 @@ def test_a_terminal_shows_a_bar_and_the_same_lines(call, monkeypatch):
 
 
 def test_one_data_set_that_fails_does_not_keep_others_away(call):
-    """What can be fetched is fetched; the sentence says what could not be, and the exit code is 64."""
+    """What can be fetched is fetched; the sentence says what could not be, and the exit code is 69."""
     code, out, err = call("gone", "one")
-    assert code == 64
+    assert code == 69
     assert out.splitlines()[-1] == "one: all 1 files are in data/one"
     assert err.splitlines()[-1].startswith("capsbench: cannot fetch a.gz of gone: http://127.0.0.1:")
     assert err.endswith("put a.gz, b.gz into data/gone by hand\n")
@@ -120,6 +120,16 @@ def test_a_plain_file_that_would_be_read_first_is_named(call, tmp_path):
     (tmp_path / "data" / "one").mkdir(parents=True)
     (tmp_path / "data" / "one" / "images").write_bytes(b"mine")
     assert "SHA-256 right; images lies beside it and is read first\n" in call("one")[1]
+
+
+def test_another_file_in_the_way_is_bad_input(call, tmp_path):
+    """What the user must put right ends with 64, also where a mirror failed as well."""
+    (tmp_path / "data" / "one").mkdir(parents=True)
+    (tmp_path / "data" / "one" / NAME).write_bytes(b"mine")
+    code, _, err = call("one", "gone")
+    assert code == 64
+    assert f"data/one/{NAME} is there but is not the published file" in err
+    assert "cannot fetch a.gz of gone" in err
 
 
 @pytest.mark.parametrize(

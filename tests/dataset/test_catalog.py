@@ -1,7 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 
-from capsbench.dataset.catalog import DATASETS, info, locate
+from capsbench.dataset import catalog
+from capsbench.dataset.catalog import DATASETS, folder_of, info, locate
 from capsbench.dataset.idx import write_idx
 from capsbench.dataset.loading import describe_count, load, split_sha256
 from capsbench.dataset.verify import verify
@@ -19,8 +22,9 @@ def labels(count):
 
 
 @pytest.fixture
-def root(tmp_path):
-    """A folder with a sound small MNIST: 30 training and 20 test images, some files compressed."""
+def root(tmp_path, monkeypatch):
+    """A folder with a sound small MNIST: 30 training and 20 test images, some files compressed; none is installed."""
+    monkeypatch.setattr(catalog, "SYSTEM_ROOT", tmp_path / "installed")
     for file, array in zip(FILES, (images(30), labels(30), images(20, 1), labels(20)), strict=True):
         write_idx(tmp_path / "mnist" / (file + (".gz" if "labels" in file else "")), array)
     return tmp_path
@@ -123,6 +127,17 @@ def test_the_default_folder_is_data_here(root, monkeypatch):
     (root / "mnist").rename(root / "data" / "mnist")
     monkeypatch.chdir(root)
     assert len(load("mnist", None, split="train").labels) == 30
+
+
+def test_installed_data_sets_come_after_the_users_own(root):
+    """A data set that is whole below the system's folder is read from there, unless the user's own is whole too."""
+    shutil.copytree(root / "mnist", root / "installed" / "mnist")
+    assert folder_of("mnist", root) == root / "mnist"
+    (root / "mnist" / FILES[0]).unlink()
+    assert folder_of("mnist", root) == root / "installed" / "mnist"
+    assert all(there for _, there in locate("mnist", root))
+    (root / "installed" / "mnist" / FILES[0]).unlink()
+    assert folder_of("mnist", root) == root / "mnist"
 
 
 def test_locate_says_what_is_there(root):

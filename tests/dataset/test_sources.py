@@ -1,5 +1,7 @@
 """The list of published files, and the addresses that are taken for mirrors."""
 
+import gzip
+import hashlib
 import os
 from pathlib import Path
 
@@ -9,9 +11,13 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.dataset.catalog import DATASETS
-from capsbench.dataset.mirror import check_mirror, shown
-from capsbench.dataset.sources import Name, read_sources
+from capsbench.dataset.sources import Name, SourceFile, check_mirror, find_published, read_sources, shown
 from capsbench.errors import BadInput
+
+
+def sha256(content):
+    """The hash of some bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -66,8 +72,27 @@ def test_the_list_is_what_the_catalogue_reads():
         assert {file.name for file in source.files} == (norb if name == "smallnorb" else idx)
         assert all(check_mirror(mirror, name) == mirror for mirror in source.mirrors)
         assert name not in DATASETS or not DATASETS[name].synthetic
-    hashes = [file.sha256 for source in sources.values() for file in source.files]
+    files = [file for source in sources.values() for file in source.files]
+    hashes = [each for file in files for each in (file.sha256, file.content_sha256) if each]
     assert len(set(hashes)) == len(hashes)
+
+
+def test_the_content_decides(tmp_path):
+    """Published content is found plain, as published and packed otherwise; other content and damage are not."""
+    published, other = gzip.compress(b"images", 9), gzip.compress(b"images", 1)
+    known = SourceFile(name="a.gz", bytes=1, sha256=sha256(published), content_sha256=sha256(b"images"))
+    unknown = SourceFile(name="a.gz", bytes=1, sha256=sha256(published))
+    packed, plain = tmp_path / "a.gz", tmp_path / "a"
+    for content, finds in (
+        (published, [packed] * 2),
+        (other, [packed, None]),
+        (other[:-9], [None] * 2),
+        (b"", [None] * 2),
+    ):
+        packed.write_bytes(content)
+        assert [find_published(file, tmp_path) for file in (known, unknown)] == finds
+    plain.write_bytes(b"images")
+    assert [find_published(file, tmp_path) for file in (known, unknown)] == [plain, None]
 
 
 ENTRY = "datasets:\n  {name}:\n    mirrors: [{mirror}]\n    files: [{{name: {file}, bytes: 3, sha256: {sha256}}}]\n"
