@@ -35,7 +35,7 @@ def bisect(
     measured, and 255 where the search had better end. `capsbench continuous`
     prints the whole line.
     """
-    from capsbench.store.run import open_run
+    from capsbench.store.runs import open_run
     from capsbench.track.revisions import find_repository
     from capsbench.track.search import answer, question
 

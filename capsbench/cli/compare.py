@@ -58,14 +58,13 @@ def compare(
     must differ by more than the margin and the noise floor of its machine.
     The two sides of a `capsbench continuous` are compared round by round.
     """
-    from capsbench.record.classes import examples
     from capsbench.record.compare import Unchanged
     from capsbench.record.compare import compare as changes_of
     from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
     from capsbench.report.console import console, print_notes, print_table
     from capsbench.report.explanation import explanations
     from capsbench.report.export import WRITERS
-    from capsbench.store.run import open_run
+    from capsbench.store.runs import open_run
 
     most = rows_of(rows)
     stores = open_run(results, a), open_run(results, b)
@@ -87,7 +86,7 @@ def compare(
         for table in tables:
             print_table(table, screen, most)
         print_notes(said, screen)
-    if any(fails(change, fail_on) for change in examples(changes)):
+    if any(fails(change, fail_on) for change in changes):
         raise typer.Exit(EXIT_WORSE)
 
 

@@ -75,7 +75,7 @@ def _write_records(run: str, case: str | None, results: Path, output: Path | Non
     """Write each record as a line of JSON, as `capsbench schema record` describes it."""
     from capsbench.measure.privacy import scrub
     from capsbench.record.codec import encode
-    from capsbench.store.run import open_run
+    from capsbench.store.runs import open_run
 
     records = open_run(results, run).records()
     chosen = (record for record in records if case is None or record.case.is_like(case))
@@ -131,7 +131,7 @@ def _read(run: str, case: str | None, results: Path, top: int) -> _Stored:
     from capsbench.cli.show import known_ceilings, whole_report
     from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.report.sections import Sections
-    from capsbench.store.run import open_run
+    from capsbench.store.runs import open_run
 
     store, ledger = open_run(results, run), read_ledger(ledger_path(results))
     records, ceilings = store.stored_records(case), known_ceilings(store, results)

@@ -54,7 +54,7 @@ def figures(
         paths = _draw_history(results, history or "", case, chosen)
         typer.echo("\n".join(map(str, paths)))
         return
-    from capsbench.store.run import open_run
+    from capsbench.store.runs import open_run
 
     store = open_run(results, run)
     records = list(store.latest_records(case))

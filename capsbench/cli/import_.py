@@ -23,7 +23,8 @@ def import_(
     Other commands read older runs without it, through an import in the user's cache.
     """
     from capsbench.store.legacy import LINES
-    from capsbench.store.run import DATABASE, open_run
+    from capsbench.store.run import DATABASE
+    from capsbench.store.runs import open_run
 
     store = open_run(results, run)
     database = store.folder / DATABASE

@@ -34,7 +34,7 @@ def query(
     docs/results-schema.md describes the tables; v_cost, v_accuracy, v_ops and v_metric join them for reading.
     """
     from capsbench.store.query import selected
-    from capsbench.store.run import open_run
+    from capsbench.store.runs import open_run
 
     printers: dict[str, Callable[[Sequence[str], Rows], None]] = {
         "table": _print_table,

@@ -69,7 +69,7 @@ def run(
     """
     from capsbench import plugins
     from capsbench.record.claims import ledger_path, read_ledger
-    from capsbench.store.run import create, open_run
+    from capsbench.store.runs import create, open_run
     from capsbench.suite.cases import select
 
     where = check_executor(executor, cluster)

@@ -59,7 +59,7 @@ def show(
     """
     from capsbench.record.claims import ledger_path, read_ledger
     from capsbench.report.sections import Sections
-    from capsbench.store.run import open_run
+    from capsbench.store.runs import open_run
 
     if history is not None:
         if run is not None or ops or layers or iterations or peak or histograms or claims or forward or phase:

@@ -13,7 +13,8 @@ from capsbench.errors import BadInput, unknown_name
 from capsbench.metrics import Direction, depends_on_machine, metric_type
 from capsbench.record.pairs import setting
 from capsbench.record.schema import CaseKey
-from capsbench.store.run import Glimpse, RunStore, all_runs
+from capsbench.store.run import Glimpse, RunStore
+from capsbench.store.runs import all_runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 from capsbench.record.claims import Claim, Ledger
-from capsbench.record.classes import examples
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.correspondence import Comparison, compare, concerns, transform_words, transforms_of
 from capsbench.report.rows import Field, table_of_items
 from capsbench.report.seed import ACCURACY_CLAIMS, is_seed_study
 from capsbench.report.table import Cell, Column, Table, text_cell
-from capsbench.store.records import seeds_of
 
 _NOTES = (
     "published: with its standard deviation, where it has one; (q): read where it is quoted, not in its source.",
@@ -51,7 +49,7 @@ def published_tables(records: Sequence[Record], ledger: Ledger, header: Mapping[
 
 def claims_table(records: Sequence[Record], ledger: Ledger) -> Iterator[Table]:
     """The claims on the networks and data sets of a run in full, whatever it measured; no table without any."""
-    firsts = {(record.case.network, record.case.dataset): record for record in examples(records)}.values()
+    firsts = {(record.case.network, record.case.dataset): record for record in records}.values()
     concerned = [claim for claim in ledger.claims if any(concerns(claim, record) for record in firsts)]
     rows = tuple(
         (text_cell(name if not number else ""), text_cell(part), text_cell(text))
@@ -76,7 +74,7 @@ def _interval_cell(comparison: Comparison) -> Cell:
 
 
 def _seeds_cell(comparison: Comparison) -> Cell:
-    seeds = len(set(seeds_of(comparison.records)))
+    seeds = len({record.case.seed for record in comparison.records})
     return Cell(fmt.NOTHING if comparison.claim.metric == "parameters" else fmt.count(seeds), seeds)
 
 

@@ -5,10 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-import numpy as np
-
-from capsbench.record.changes import TESTED, WORDS, Change, Kind, Word, counts, seeds, words
-from capsbench.record.classes import chosen, examples, taken
+from capsbench.record.changes import TESTED, WORDS, Change, Kind, Word, counts
 from capsbench.record.compare import Unchanged
 from capsbench.record.noise import Noise
 from capsbench.record.pairs import Pair, Pairing
@@ -61,16 +58,15 @@ def comparison_tables(
         most: rows that will be shown; of more the worse come first, and then by the other verdicts. None for all.
         unchanged: what was left out of the changes.
     """
-    places = np.flatnonzero((words(changes) != WORDS.index("same")) | everything)
-    if not len(places):
+    shown = [change for change in changes if everything or change.verdict != "same"]
+    if not shown:
         return ()
-    several_seeds = len(seeds(changes) | (unchanged.seeds if unchanged else set())) > 1
-    fields = (*_CASE_FIELDS, *([_SEED] if several_seeds else []), *_FIELDS)
-    if most is not None and len(places) > most:
-        places = places[np.argsort(words(changes)[places], kind="stable")]
-    shown = taken(changes, places)
-    notes = (_PAIRED_RATIO if any(map(_is_paired, examples(shown))) else _RATIO, _VERDICT, _margins(shown, margin))
-    return (table_of_items("A and B", fields, shown, notes, urgent=_is_worse, what="worse"),)
+    seeds = {change.pair.base.case.seed for change in changes} | (unchanged.seeds if unchanged else set())
+    fields = (*_CASE_FIELDS, *([_SEED] if len(seeds) > 1 else []), *_FIELDS)
+    if most is not None and len(shown) > most:
+        shown.sort(key=lambda change: WORDS.index(change.verdict))
+    notes = (_PAIRED_RATIO if any(map(_is_paired, shown)) else _RATIO, _VERDICT, _margins(shown, margin))
+    return (table_of_items("A and B", fields, shown, notes, is_urgent=_is_worse, urgent_name="worse"),)
 
 
 def verdict_table(
@@ -117,8 +113,8 @@ def apart(pairing: Pairing, most: int | None = None) -> Iterator[str]:
 
     Of more than `most` the others are counted.
     """
-    found = chosen(pairing.pairs, _on_apart)
-    yield from (f"{fmt.label(pair.base.case.id)}: {_on_apart(pair)}" for pair in found[:most])
+    found = [(pair, reason) for pair in pairing.pairs if (reason := _on_apart(pair))]
+    yield from (f"{fmt.label(pair.base.case.id)}: {reason}" for pair, reason in found[:most])
     if most is not None and len(found) > most:
         yield f"{len(found) - most:,} more cases had other images or another training"
 
@@ -149,7 +145,7 @@ def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleave
             "noise floor: none is known of this machine, so that the margin is a guess; "
             "`capsbench doctor --noise` records one"
         )
-    times = [change for change in examples(changes) if change.kind in TESTED and change.seen] if noise else []
+    times = [change for change in changes if change.kind in TESTED and change.seen] if noise else []
     for known in noise:
         yield f"noise floor of {fmt.label(known.machine.processor)}: {_floors(times, known, interleaved=interleaved)}"
 
@@ -186,7 +182,7 @@ def _processes(count: int) -> str:
 
 
 def _margins(changes: Sequence[Change], margin: float) -> str:
-    raised = [change.margin for change in examples(changes) if change.margin is not None and change.margin > margin]
+    raised = [change.margin for change in changes if change.margin is not None and change.margin > margin]
     more = f", or {_span(raised)} where the machine's noise floor is more" if raised else ""
     return f"margin: within {fmt.percent(margin)} % a time is the same{more}."
 
@@ -243,7 +239,7 @@ def _interval(change: Change) -> Cell:
 _CASE_FIELDS: Final[tuple[Field[Change], ...]] = attributes((*KEY_ATTRIBUTES, *SETTING_ATTRIBUTES), "pair.base")
 _SEED: Final = Field(Column("seed", "key"), _seed)
 _FIELDS: Final[tuple[Field[Change], ...]] = (
-    Field(Column("metric", "key", "left"), lambda change: text_cell(change.metric), alike=True),
+    Field(Column("metric", "key", "left"), lambda change: text_cell(change.metric)),
     Field(Column("A", group="numbers"), partial(_side, is_new=False), mixed=True),
     Field(Column("B", group="numbers"), partial(_side, is_new=True), mixed=True),
     Field(Column("ratio", group="ratio"), _ratio_cell),

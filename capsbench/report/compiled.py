@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from math import ceil, isfinite
 from typing import Final
 
-from capsbench.record.classes import examples
 from capsbench.record.schema import CaseKey, Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
@@ -61,7 +60,7 @@ def _pairs(records: Sequence[Record]) -> Iterator[tuple[Record, Record | None]]:
     Of several seeds the first is taken: they do the same work.
     """
     cases: dict[tuple[object, ...], dict[str, Record]] = {}
-    for record in examples(records):
+    for record in records:
         if "train_step_seconds" in record.metrics:
             cases.setdefault(_work(record.case), {}).setdefault(record.case.mode, record)
     for modes in cases.values():

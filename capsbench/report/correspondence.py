@@ -7,23 +7,22 @@ own, the verdict is `not comparable`, with the reasons.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import chain
 from operator import attrgetter
 from statistics import fmean
 from typing import Final, Literal
 
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.dataset import protocols
 from capsbench.dataset.transform import Transform
 from capsbench.record.claims import TIMES, Claim
-from capsbench.record.classes import different, grouped_places, taken, told
+from capsbench.record.grouping import distinct, grouped
 from capsbench.record.schema import Record, SplitFacts
 from capsbench.report import format as fmt
 from capsbench.stats.interval import wilson_interval
-from capsbench.store.records import seeds_of, values_of
+from capsbench.store.records import values_of
 
 Verdict = Literal["agrees", "differs", "not comparable"]
 Transforms = Mapping[str, Transform | None]
@@ -62,7 +61,7 @@ class Comparison:
         """`backend:mode`, or how many there are; parameters are the network's, whatever realizes it."""
         if self.claim.metric == "parameters":
             return fmt.NOTHING
-        names = different(self.records, lambda record: f"{record.case.backend}:{record.case.mode}")
+        names = distinct(self.records, lambda record: f"{record.case.backend}:{record.case.mode}")
         return names[0] if len(names) == 1 else f"{len(names)} modes"
 
 
@@ -110,15 +109,14 @@ def compare(claims: Sequence[Claim], records: Sequence[Record], transforms: Tran
         records: of a run.
         transforms: how that run prepared its images.
     """
-    alike = grouped_places(records, attrgetter("case.network", "case.dataset"))
+    alike = grouped(records, attrgetter("case.network", "case.dataset"))
     known: dict[tuple[object, ...], list[_Measured]] = {}
     for claim in claims:
-        concerned = [key for key, places in alike.items() if concerns(claim, records[int(places[0])])]
+        concerned = [key for key, found in alike.items() if concerns(claim, found[0])]
         # Of claims on one metric of one network the same is measured.
         key = (claim.metric, claim.unit, *concerned)
         if key not in known:
-            places = np.sort(np.concatenate([alike[each] for each in concerned] or [np.zeros(0, dtype=np.int64)]))
-            known[key] = list(_measured(claim, taken(records, places)))
+            known[key] = list(_measured(claim, [record for each in concerned for record in alike[each]]))
         yield from _merged(claim, known[key], transforms)
 
 
@@ -127,19 +125,15 @@ class _Measured:
     """What records measured of a metric, in a claim's unit.
 
     Attributes:
-        all: records of the run that a claim concerns.
-        places: of those among them that measured it.
-        records: those.
+        records: those that measured it.
         values: of each.
         images: that each was tested on; empty where not all tell.
         value: the mean.
         interval: what holds it; None where that is not known.
     """
 
-    all: Sequence[Record]
-    places: tuple[int, ...]
     records: Sequence[Record]
-    values: tuple[float, ...]
+    values: Sequence[float]
     images: tuple[int, ...]
     value: float
     interval: tuple[float, float] | None
@@ -152,26 +146,24 @@ class _Measured:
     @cached_property
     def trained_on(self) -> Sequence[SplitFacts | None]:
         """The different images."""
-        return different(self.records, lambda record: record.data.get("train"))
+        return distinct(self.records, lambda record: record.data.get("train"))
 
     @cached_property
     def tested_on(self) -> Sequence[SplitFacts | None]:
         """Likewise."""
-        return different(self.records, lambda record: record.data.get("test"))
+        return distinct(self.records, lambda record: record.data.get("test"))
 
 
 def _measured(claim: Claim, records: Sequence[Record]) -> Iterator[_Measured]:
     """Each realization that measured what a claim is on."""
-    groups: dict[tuple[object, ...], list[int]] = {}
     values = [_value(claim, value) for value in values_of(records, claim.metric)]
-    settings = told(records, partial(_group, claim))
-    for place, (setting, value) in enumerate(zip(settings, values, strict=True)):
-        if math.isfinite(value):
-            groups.setdefault((setting, value if claim.metric == "parameters" else None), []).append(place)
-    counts = told(records, _images)
-    for places in groups.values():
-        images = tuple(count for place in places if (count := counts[place]) is not None)
-        yield _of_values(claim, records, tuple(places), tuple(values[place] for place in places), images)
+    measured = [each for each in zip(records, values, strict=True) if math.isfinite(each[1])]
+
+    def alike(each: tuple[Record, float]) -> tuple[object, ...]:
+        return _group(claim, each[0]), each[1] if claim.metric == "parameters" else None
+
+    for group in grouped(measured, alike).values():
+        yield _of_values(claim, *map(tuple, zip(*group, strict=True)))
 
 
 def _images(record: Record) -> int | None:
@@ -180,12 +172,10 @@ def _images(record: Record) -> int | None:
     return None if tested is None else tested.count
 
 
-def _of_values(
-    claim: Claim, records: Sequence[Record], places: tuple[int, ...], values: tuple[float, ...], images: tuple[int, ...]
-) -> _Measured:
-    held = images if len(images) == len(places) else ()
-    chosen = taken(records, np.array(places, dtype=np.int64))
-    return _Measured(records, places, chosen, values, held, fmean(values), _interval(claim, values, held))
+def _of_values(claim: Claim, records: Sequence[Record], values: Sequence[float]) -> _Measured:
+    images = tuple(count for record in records if (count := _images(record)) is not None)
+    held = images if len(images) == len(records) else ()
+    return _Measured(records, values, held, fmean(values), _interval(claim, values, held))
 
 
 def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) -> Iterator[Comparison]:
@@ -201,9 +191,8 @@ def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) ->
         if len(same) == 1:
             yield first
             continue
-        parts = [(measured.places, measured.values, measured.images) for _, measured in same]
-        whole = (tuple(chain.from_iterable(part)) for part in zip(*parts, strict=True))
-        joined = _of_values(claim, same[0][1].all, *whole)
+        parts = [(measured.records, measured.values) for _, measured in same]
+        joined = _of_values(claim, *(list(chain.from_iterable(part)) for part in zip(*parts, strict=True)))
         yield replace(first, records=joined.records, value=joined.value, interval=joined.interval)
 
 
@@ -232,7 +221,7 @@ def _not_comparable(reasons: Sequence[str]) -> tuple[Verdict, str]:
 
 def _basis(claim: Claim, records: Sequence[Record]) -> str:
     """What the interval rests on, and what of the training the source leaves open."""
-    seeds = len(set(seeds_of(records)))
+    seeds = len({record.case.seed for record in records})
     images = fmt.count(records[0].data["test"].count)
     told = "one seed" if seeds == 1 else f"{seeds} seeds"
     length = "" if claim.epochs else "; how long the published one was trained is not told"

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Final
 
 from capsbench.measure.distribution import QUANTILES, SPARSE_BELOW, Distribution
-from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.groups import realization_names
@@ -25,8 +24,8 @@ _NOTES: Final = (
 def distribution_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     """A table for each network, a row for each layer, quantity and case, so that data sets stand below each other."""
     networks: dict[str, list[Record]] = {}
-    for record in chosen(records, lambda record: may_have(record, "distributions")):
-        if record.distributions:
+    for record in records:
+        if may_have(record, "distributions") and record.distributions:
             networks.setdefault(record.case.network, []).append(record)
     return tuple(_table(network, cases) for network, cases in networks.items())
 

@@ -5,7 +5,6 @@ from typing import Final
 
 from capsbench.metrics import OpQuantity, metric_type
 from capsbench.record.changes import Change
-from capsbench.record.classes import chosen
 from capsbench.record.why import UNATTRIBUTED, Mover, explain
 from capsbench.report import format as fmt
 
@@ -20,9 +19,7 @@ _WRITE: Final[dict[OpQuantity, Callable[[float | None], str]]] = {
 
 def explanations(changes: Sequence[Change]) -> Iterator[str]:
     """A sentence on each change that is worse, of those that an op table can have a say in."""
-    worse = chosen(
-        changes, lambda change: change.verdict == "worse" and metric_type(change.metric).op_quantity is not None
-    )
+    worse = [each for each in changes if each.verdict == "worse" and metric_type(each.metric).op_quantity is not None]
     for change in worse[:_MOST]:
         found = explain(change)
         yield f"{name_of(change)} {change.metric}: {_nothing(change) if found is None else _told(found)}"

@@ -1,18 +1,15 @@
 """Columns that tables with a row a case share: which case it is, and its metrics."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from itertools import repeat
+from functools import lru_cache
 from typing import Final
 
 from capsbench.metrics import METRICS
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
-from capsbench.report.format import UNITS
-from capsbench.report.numbers import texts
-from capsbench.report.rows import Field, attributes, table_of_items
+from capsbench.report.rows import Field, attribute, attributes, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
-from capsbench.store.records import seeds_of, value_of, values_of
+from capsbench.store.records import read_metrics_of, value_of
 
 
 @lru_cache(maxsize=4096)
@@ -21,48 +18,25 @@ def exact_cell(value: int) -> Cell:
     return cell(value, fmt.count)
 
 
-def metric_cell(record: Record, name: str, text: Callable[[float | None], str]) -> Cell:
-    """A metric as `text` writes it; a dash where the case has none of the name."""
-    return cell(value_of(record.metrics, name), text)
-
-
 def metric_field(name: str, text: Callable[[float | None], str], group: str = "") -> Field[Record]:
-    """Make a column of a metric, under its header in the table of metrics."""
+    """A column of a metric as `text` writes it, under its header in the table of metrics."""
     column = Column(METRICS[name].header, group=group)
-    return numbers_field(column, text, lambda record: value_of(record.metrics, name), partial(values_of, metric=name))
-
-
-def numbers_field(
-    column: Column,
-    text: Callable[[float | None], str],
-    get: Callable[[Record], float | None],
-    get_all: Callable[[Sequence[Record]], Sequence[float | None]],
-) -> Field[Record]:
-    """A column of numbers as `text` writes them.
-
-    Args:
-        column: the column.
-        text: writes a number.
-        get: that of a record.
-        get_all: those of many.
-    """
-    unit = UNITS.get(text, "")
-
-    def cells(records: Sequence[Record]) -> list[Cell]:
-        values = get_all(records)
-        return list(map(_CELL, zip(texts(text, values), values, repeat(unit))))
-
-    return Field(column, lambda record: cell(get(record), text), all=cells)
-
-
-_CELL: Final = partial(tuple.__new__, Cell)
+    return Field(column, lambda record: cell(value_of(record.metrics, name), text))
 
 
 def table_of(
     title: str, fields: Sequence[Field[Record]], records: Sequence[Record], notes: tuple[str, ...] = ()
 ) -> Table:
     """A row for each record; what all rows agree on goes into the context."""
-    return table_of_items(title, fields, records, notes, urgent=_failed, what="of cases that failed")
+    return table_of_items(
+        title,
+        fields,
+        records,
+        notes,
+        is_urgent=_failed,
+        urgent_name="of cases that failed",
+        prepare=read_metrics_of,
+    )
 
 
 def _failed(record: Record) -> bool:
@@ -89,9 +63,4 @@ SETTING_ATTRIBUTES: Final = tuple(
 """How it was run, likewise."""
 KEYS: Final[tuple[Field[Record], ...]] = attributes(KEY_ATTRIBUTES)
 SETTINGS: Final[tuple[Field[Record], ...]] = attributes(SETTING_ATTRIBUTES)
-SEED: Final[Field[Record]] = Field(
-    Column("seed", "key", shared="seed {}"),
-    lambda record: exact_cell(record.case.seed),
-    each=seeds_of,
-    all=lambda records: list(map(exact_cell, seeds_of(records))),
-)
+SEED: Final[Field[Record]] = attribute(Column("seed", "key", shared="seed {}"), "case.seed", exact_cell)

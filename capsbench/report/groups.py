@@ -6,13 +6,11 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Literal, TypeVar
 
-import numpy as np
-
 from capsbench.measure.optable import StepProfile
-from capsbench.record.classes import different, grouped, told, where
+from capsbench.record.grouping import distinct, grouped
 from capsbench.record.schema import CaseKey, Record
 from capsbench.report import format as fmt
-from capsbench.store.records import may_have, seeds_of, whole_of
+from capsbench.store.records import may_have, whole_of
 
 T = TypeVar("T")
 
@@ -131,22 +129,21 @@ def _first_of_each(
 ) -> tuple[T, ...]:
     """Of each realization what is found first, in the order of the records that it is found in."""
     found: dict[str, T] = {}
-    for place in np.flatnonzero(where(group.records, may_have)).tolist():
-        name = group.names[place]
-        if name not in found and (one := find(name, group.records[place])) is not None:
+    for name, record in zip(group.names, group.records, strict=True):
+        if name not in found and may_have(record) and (one := find(name, record)) is not None:
             found[name] = one
     return tuple(found.values())
 
 
 def realization_names(records: Sequence[Record]) -> tuple[str, ...]:
     """For each record `backend:mode`, and the settings in which the records differ."""
-    varying = [name for name in _SETTINGS if len(different(records, attrgetter(f"case.{name}"))) > 1]
+    varying = [name for name in _SETTINGS if len(distinct(records, attrgetter(f"case.{name}"))) > 1]
 
     def name_of(record: Record) -> str:
         case = record.case
         return fmt.label(", ".join([case.realization, *(f"{name} {getattr(case, name)}" for name in varying)]))
 
-    return tuple(told(records, name_of))
+    return tuple(map(name_of, records))
 
 
 def title(text: str, group: Group) -> str:
@@ -163,7 +160,7 @@ def context(group: Group, *more: str) -> tuple[str, ...]:
 
 def seed_notes(group: Group) -> Iterator[str]:
     """A sentence on the seed shown, where there are several."""
-    if len(set(seeds_of(group.records))) > 1:
+    if len({record.case.seed for record in group.records}) > 1:
         yield f"seed {group.case.seed}; the others do the same work."
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.errors import BadInput
-from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 
 HISTORY = "history.json"
@@ -88,7 +87,7 @@ def read_history(artifacts: Path) -> tuple[EpochResult, ...]:
 def read_histories(records: Sequence[Record], artifacts: Callable[[str], Path]) -> dict[str, tuple[EpochResult, ...]]:
     """The epochs of the cases that were evaluated on familiar images, by case id; damaged ones are left out."""
     found = {}
-    for record in chosen(records, lambda record: "familiar_accuracy" in record.metrics):
+    for record in (each for each in records if "familiar_accuracy" in each.metrics):
         with suppress(BadInput):
             found[record.case.id] = read_history(artifacts(record.case.id))
     return found

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from capsbench.measure.optable import OpEvent, Phase
 from capsbench.metrics import METRICS
-from capsbench.record.classes import chosen, different, examples, grouped, grouped_places, told
+from capsbench.record.grouping import distinct, grouped
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
@@ -52,8 +52,8 @@ def iteration_tables(
 
 def sloped_networks(records: Sequence[Record]) -> set[str]:
     """The networks with a slope."""
-    of_work = grouped(_routed(examples(records)), _work).values()
-    return {cases[0].case.network for cases in of_work if len(different(cases, _iterations)) > 1}
+    of_work = grouped(_routed(records), _work).values()
+    return {cases[0].case.network for cases in of_work if len(distinct(cases, _iterations)) > 1}
 
 
 def slope_tables(records: Sequence[Record]) -> Iterator[Table]:
@@ -110,9 +110,9 @@ def of_group(
     )
 
 
-def _routed(records: Sequence[Record]) -> Sequence[Record]:
+def _routed(records: Sequence[Record]) -> list[Record]:
     """The cases that route."""
-    return chosen(records, lambda record: record.case.routing_iterations is not None)
+    return [record for record in records if record.case.routing_iterations is not None]
 
 
 def _work(record: Record) -> tuple[object, ...]:
@@ -147,11 +147,12 @@ class _Work:
 
 
 def _works(records: Sequence[Record]) -> Iterator[_Work]:
-    iterations = np.array(told(records, _iterations), dtype=np.int64)
-    values = {name: np.array(values_of(records, name), dtype=np.float64) for name, _ in _SLOPES}
-    for places in grouped_places(records, _work).values():
-        mine = {name: column[places] for name, column in values.items()}
-        yield _Work(records[int(places[0])], iterations[places], mine)
+    columns = zip(*(values_of(records, name) for name, _ in _SLOPES), strict=True)
+    for group in grouped(zip(records, columns, strict=True), lambda each: _work(each[0])).values():
+        cases, rows = zip(*group, strict=True)
+        values = np.array(rows, dtype=np.float64).T
+        iterations = np.array(list(map(_iterations, cases)), dtype=np.int64)
+        yield _Work(cases[0], iterations, dict(zip((name for name, _ in _SLOPES), values, strict=True)))
 
 
 def _slope_cell(work: _Work, *, metric: str, text: Callable[[float | None], str]) -> Cell:

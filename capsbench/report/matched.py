@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Final
 
-from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SETTINGS
@@ -68,7 +67,7 @@ def matched_tables(records: Sequence[Record], histories: Histories) -> tuple[Tab
 
 def _series(records: Sequence[Record], histories: Histories) -> Iterator[_Series]:
     groups: dict[tuple[object, ...], list[Record]] = {}
-    for record in chosen(records, lambda record: "familiar_accuracy" in record.metrics):
+    for record in (each for each in records if "familiar_accuracy" in each.metrics):
         history = histories.get(record.case.id, ())
         if history and all(e.familiar_accuracy is not None for e in history):
             case = record.case

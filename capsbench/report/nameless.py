@@ -1,7 +1,7 @@
 """Tables without what names a person or a host, whoever wrote it into the records."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from capsbench.measure.privacy import scrub
@@ -11,9 +11,11 @@ from capsbench.report.table import Cell, Row, Table
 
 def nameless(table: Table) -> Table:
     """The same table, all texts of which are scrubbed; its rows are still made when they are read."""
-    rows: Sequence[Row] = tuple(tuple(map(_cell, row)) for row in _held(table))
-    if isinstance(table.rows, MadeRows):
-        rows = replace(table.rows, fields=tuple(map(_field, table.rows.fields)))
+    rows: Sequence[Row] = table.rows
+    if isinstance(rows, MadeRows):
+        rows = replace(rows, fields=tuple(map(_field, rows.fields)))
+    else:
+        rows = tuple(tuple(map(_cell, row)) for row in rows)
     return replace(
         table,
         title=_scrub(table.title),
@@ -24,32 +26,8 @@ def nameless(table: Table) -> Table:
 
 
 def _field(field: Field[object]) -> Field[object]:
-    return replace(field, cell=_Cells(field), all=None if field.all is None else _AllCells(field))
-
-
-@dataclass(frozen=True, slots=True)
-class _AllCells:
-    """The cells of a field, of all items, scrubbed."""
-
-    field: Field[object]
-
-    def __call__(self, items: Sequence[object]) -> Sequence[Cell]:
-        return list(map(_cell, self.field.cells(items)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """The cells of a field, scrubbed."""
-
-    field: Field[object]
-
-    def __call__(self, item: object) -> Cell:
-        return _cell(self.field.cell(item))
-
-
-def _held(table: Table) -> Iterator[Row]:
-    if not isinstance(table.rows, MadeRows):
-        yield from table.rows
+    make: Callable[[object], Cell] = field.cell
+    return replace(field, cell=lambda item: _cell(make(item)))
 
 
 def _cell(cell: Cell) -> Cell:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-from capsbench.record.classes import chosen, examples
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, table_of
@@ -21,13 +20,13 @@ _ROUNDING: Final = "rounding: beyond the limit after a while, which float64 is n
 
 def parallel_tables(records: Sequence[Record]) -> tuple[Table, ...]:
     """One table with a row for each case on several devices; none without such a case."""
-    several = chosen(records, lambda record: record.case.devices > 1)
+    several = [record for record in records if record.case.devices > 1]
     if not several:
         return ()
     notes = (
         *_NOTES,
-        *([_ON_CPU] if any(record.case.device == "cpu" for record in examples(several)) else []),
-        *([_ROUNDING] if any(map(_is_rounding, examples(several))) else []),
+        *([_ON_CPU] if any(record.case.device == "cpu" for record in several) else []),
+        *([_ROUNDING] if any(map(_is_rounding, several)) else []),
     )
     return (table_of("Data parallel", (*KEYS, SEED, *SETTINGS, *_FIELDS), several, notes),)
 

@@ -6,14 +6,14 @@ from functools import partial
 from statistics import fmean, median
 from typing import Final
 
-from capsbench.record.classes import grouped_places
+from capsbench.record.grouping import grouped
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEY_ATTRIBUTES, SETTING_ATTRIBUTES
 from capsbench.report.rows import Field, attributes, table_of_items
 from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.stats.student import mean_interval
-from capsbench.store.records import seeds_of, values_of
+from capsbench.store.records import values_of
 
 _ACCURACY: Final = "accuracy"
 _MOST_SEEDS: Final = 10
@@ -71,13 +71,11 @@ def seeds_tables(records: Sequence[Record]) -> tuple[Table, ...]:
 
 def _rows(records: Sequence[Record]) -> Iterator[_Row]:
     """Records that differ in their seed only, where one of them at least has an accuracy."""
-    seeds, values = seeds_of(records), values_of(records, _ACCURACY)
-    for places in grouped_places(records, _alike).values():
-        at = places.tolist()
-        tried = tuple(seeds[place] for place in at)
-        told = {seeds[place]: value for place in at if (value := values[place]) is not None}
-        if told:
-            yield _Row(records[at[0]], tried, told)
+    measured = zip(records, values_of(records, _ACCURACY), strict=True)
+    for group in grouped(measured, lambda each: _alike(each[0])).values():
+        values = {record.case.seed: value for record, value in group if value is not None}
+        if values:
+            yield _Row(group[0][0], tuple(record.case.seed for record, _ in group), values)
 
 
 def _alike(record: Record) -> tuple[object, ...]:

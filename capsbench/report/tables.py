@@ -5,28 +5,23 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
-import numpy as np
-
 from capsbench.record.ceilings import DeviceCeilings
-from capsbench.record.classes import examples, ranks, taken, told
 from capsbench.record.schema import Record, SplitFacts
 from capsbench.report import format as fmt
 from capsbench.report import ops
 from capsbench.report.compiled import compiled_tables
-from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, numbers_field, table_of
+from capsbench.report.fields import KEYS, SEED, SETTINGS, exact_cell, metric_field, table_of
 from capsbench.report.groups import by_group
 from capsbench.report.matched import Histories, matched_tables
-from capsbench.report.numbers import intervals
 from capsbench.report.ops import Sort, View
 from capsbench.report.parallel import parallel_tables
 from capsbench.report.roofline import best_ceilings
-from capsbench.report.rows import Field, derived, few
+from capsbench.report.rows import Field, few
 from capsbench.report.seed import seed_table
 from capsbench.report.seeds import seeds_tables
-from capsbench.report.table import Cell, Column, Table
+from capsbench.report.table import Cell, Column, Table, cell
 from capsbench.report.target import target_tables
-from capsbench.store.columns import ParityErrorName
-from capsbench.store.records import interval_of, intervals_of, parity_error, parity_errors_of, sample_count, seeds_of
+from capsbench.store.records import ParityErrorName, interval_of, parity_error, sample_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +94,7 @@ def report(
 
 def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) -> Table:
     """What the networks reached, a row a case."""
-    known = {name for record in examples(records) for name in record.metrics}
-    more = [name for name in ("validation_accuracy", "familiar_accuracy") if name in known]
+    more = [name for name in ("validation_accuracy", "familiar_accuracy") if _any_has(records, name)]
     fields = (
         *KEYS,
         SEED,
@@ -111,7 +105,7 @@ def accuracy_table(records: Sequence[Record], status: Callable[[Record], Cell]) 
         _samples(Column("epochs", shared="epochs {}"), "epoch_seconds"),
         _split(Column("trained on", shared="trained on {}"), "train"),
         _split(Column("tested on", shared="tested on {}"), "test"),
-        Field(Column("status", "status", "left"), status, alike=True),
+        Field(Column("status", "status", "left"), status),
     )
     return table_of("Accuracy", fields, records)
 
@@ -122,7 +116,7 @@ def cost_table(
     """What the networks cost, a row a case; beside the ceilings of the machine, where they are known."""
     peak: tuple[Field[Record], ...] = (Field(Column("% of\nFMA", group="time"), lambda r: _share_of_peak(r, ceilings)),)
     has_peak = any(known.ceilings.fma_flops_per_second for known in ceilings)
-    has_mixed = any("mixed_forward_relative_error" in record.metrics for record in examples(records))
+    has_mixed = _any_has(records, "mixed_forward_relative_error")
     fields = (
         *KEYS,
         SEED,
@@ -130,7 +124,7 @@ def cost_table(
         *_cost_fields(),
         *(_MIXED_FIELDS if has_mixed else ()),
         *(peak if has_peak else ()),
-        Field(Column("status", "status", "left"), status, alike=True),
+        Field(Column("status", "status", "left"), status),
     )
     more = (*([_MIXED_NOTE] if has_mixed else []), *([_PEAK_NOTE] if has_peak else []))
     return table_of("Cost", fields, records, (*_COST_NOTES, *more))
@@ -156,11 +150,7 @@ def _cost_fields() -> tuple[Field[Record], ...]:
         metric_field("allocated_bytes", fmt.size, "size"),
         metric_field("forward_seconds", fmt.seconds, "time"),
         metric_field(step, fmt.seconds, "time"),
-        Field(
-            Column("its\ninterval", group="time"),
-            lambda record: _intervals([interval_of(record.metrics, step)])[0],
-            all=lambda records: _intervals(intervals_of(records, step)),
-        ),
+        Field(Column("its\ninterval", group="time"), lambda record: _interval(interval_of(record.metrics, step))),
         metric_field("images_per_second", fmt.plain_number, "time"),
         _samples(Column("rounds", group="time", shared="rounds {}"), step),
         _parity(Column("parity\nforward", group="parity"), "forward_max_relative_error"),
@@ -175,28 +165,31 @@ _MIXED_FIELDS: tuple[Field[Record], ...] = tuple(
 
 def _in_order(records: Sequence[Record]) -> Sequence[Record]:
     """Cases that will be compared stand together, in the same order in every run."""
-    seeds = ranks(seeds_of(records))
-    return taken(records, np.lexsort((ranks(told(records, _realization)), seeds, ranks(told(records, _work)))))
+    return sorted(records, key=_place)
 
 
-def _work(record: Record) -> tuple[object, ...]:
+def _place(record: Record) -> tuple[object, ...]:
     case = record.case
-    return case.network, case.dataset, case.batch, case.routing_iterations or 0
+    work = (case.network, case.dataset, case.batch, case.routing_iterations or 0, case.seed)
+    return (*work, case.backend, case.mode, case.devices, case.device, case.threads, case.precision, case.allocator)
 
 
-def _realization(record: Record) -> tuple[object, ...]:
-    case = record.case
-    return case.backend, case.mode, case.devices, case.device, case.threads, case.precision, case.allocator
+def _any_has(records: Sequence[Record], metric: str) -> bool:
+    return any(metric in record.metrics for record in records)
 
 
-def _intervals(bounds: Sequence[tuple[float, float] | None]) -> list[Cell]:
-    texts = intervals(bounds, fmt.SECONDS)
-    return [Cell(text, text if each else None) for text, each in zip(texts, bounds, strict=True)]
+def _interval(bounds: tuple[float, float] | None) -> Cell:
+    text = fmt.interval(bounds, fmt.SECONDS)
+    return Cell(text, text if bounds else None)
 
 
 def _samples(column: Column, name: str) -> Field[Record]:
     """How many samples: one an epoch, or one a round."""
-    return derived(column, lambda r: sample_count(r.metrics, name), _count_cell)
+
+    def count(record: Record) -> int:
+        return sample_count(record.metrics, name)
+
+    return Field(column, lambda r: _count_cell(count(r)), key=count)
 
 
 def _count_cell(count: int) -> Cell:
@@ -204,8 +197,7 @@ def _count_cell(count: int) -> Cell:
 
 
 def _parity(column: Column, name: ParityErrorName) -> Field[Record]:
-    get_all = partial(parity_errors_of, name=name)
-    return numbers_field(column, fmt.error, lambda record: parity_error(record, name), get_all)
+    return Field(column, lambda record: cell(parity_error(record, name), fmt.error))
 
 
 def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
@@ -220,7 +212,7 @@ def _share_of_peak(record: Record, ceilings: Sequence[DeviceCeilings]) -> Cell:
 
 
 def _split(column: Column, name: str) -> Field[Record]:
-    return derived(column, lambda r: r.data.get(name), _facts)
+    return Field(column, lambda r: _facts(r.data.get(name)), key=lambda r: r.data.get(name))
 
 
 @lru_cache(maxsize=256)
@@ -235,8 +227,10 @@ class _Notes:
     """Numbers what is to be said of single cases; what is to be said of all that ran needs no number."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        said = {_notable(record): record for record in examples(records)}
-        self._said = {key: tuple(dict.fromkeys(_said(record))) for key, record in said.items()}
+        self._said: dict[tuple[object, ...], tuple[str, ...]] = {}
+        for record in records:
+            if _notable(record) not in self._said:
+                self._said[_notable(record)] = tuple(dict.fromkeys(_said(record)))
         ran = [set(texts) for (status, _, _), texts in self._said.items() if status == "ok"]
         everywhere = set.intersection(*ran) if ran else set()
         texts = dict.fromkeys(text for texts in self._said.values() for text in texts)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from capsbench.record.classes import chosen
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
 from capsbench.report.fields import KEYS, SEED, SETTINGS, metric_field, table_of
@@ -17,7 +16,7 @@ def target_tables(records: Sequence[Record], status: Callable[[Record], Cell]) -
 
     A case that did not reach it has no numbers, and its status refers to the note that says so.
     """
-    trained = chosen(records, _had_target)
+    trained = list(filter(_had_target, records))
     if not trained:
         return ()
     fields = (

@@ -1,173 +1,328 @@
-"""The records of a run as a sequence, and numbers of many records at once, whether they are stored or just held."""
+"""Records that read what is asked for: cases at once, metrics many records at a time, ops and layers one by one.
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
+Records that agree in everything but ids, seeds and numbers share one `_Shared`, so that a hundred thousand of them fit
+into memory.
+"""
+
+import json
+import os
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from math import inf, nan
-from typing import Literal, Self
-
-import numpy as np
+from pathlib import Path
+from typing import Any, Final, Literal
 
 from capsbench.metrics import Direction
-from capsbench.record.classes import Classed, Classes, H, Places, classes_of
-from capsbench.record.schema import Metric, Record
-from capsbench.store.columns import Columns, Numbers, ParityErrorName, StoredMetrics, StoredRecord
+from capsbench.record.schema import CaseKey, Fingerprint, Metric, Record, SplitFacts
+from capsbench.store.database import connect_to_read
+from capsbench.store.read import CASE, data_from, fingerprint_from, read_records, samples_from
+
+ParityErrorName = Literal["forward_max_relative_error", "gradient_relative_error"]
+MetricFacts = tuple[tuple[str, str, Direction, Literal["exact", "sampled"]], ...]
+"""Name, unit, direction and kind of each metric of a record."""
+
+_KEPT: Final = 64
+"""Whole records that are kept for tables that look at one more than once."""
+_OWN: Final = ("id", "case_id", "seed", "op_calls", "forward_max_relative_error", "gradient_relative_error")
+"""Columns in which records that share everything else differ."""
+_SETTING: Final = tuple(name for name in CASE if name != "seed")
+_SHARED: Final = (
+    *_SETTING, "schema", "run", "status", "reason", "notes", "network_hash", "protocol_hash", "environment_hash",
+    "data_id", "content_id",
+)  # fmt: skip
 
 
-class StoredRecords(Classed[Record]):
-    """Some of the records of a run.
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What records that differ in ids, seeds and numbers only have in common.
 
-    Args:
-        columns: of the run.
-        rows: of the records, [records].
+    Attributes:
+        setting: the axes of the case, all but the seed.
+        facts: on the metrics.
+        sample_counts: by metric.
+        parts: fields of `Record` that are not empty.
+        op_names: the canonical ops of the profiled train step.
     """
 
-    def __init__(self, columns: Columns, rows: Places) -> None:
-        self.columns = columns
-        self.rows = rows
+    setting: dict[str, Any]
+    schema: int
+    run: str
+    status: Any
+    reason: str
+    notes: tuple[str, ...]
+    data: dict[str, SplitFacts]
+    fingerprint: Fingerprint
+    facts: MetricFacts
+    sample_counts: dict[str, int]
+    parts: frozenset[str]
+    op_names: frozenset[str]
 
-    def __len__(self) -> int:
-        return len(self.rows)
 
-    def __iter__(self) -> Iterator[Record]:
-        return map(self.columns.record, self.rows.tolist())
+class _Source:
+    """The file that stored records read the rest of what they say from; each process has its own connection."""
 
-    def item(self, place: int) -> Record:
-        """The record at a place."""
-        return self.columns.record(int(self.rows[place]))
-
-    def take(self, places: Places) -> Self:
-        """The records at some places."""
-        return type(self)(self.columns, self.rows[places])
-
-    @cached_property
-    def classes(self) -> Classes:
-        """Records are alike that have setting, status, notes, data, checks and the names of their metrics in common."""
-        return classes_of(self.columns.class_of[self.rows])
-
-    @cached_property
-    def shapes(self) -> Classes:
-        """Likewise, whatever their settings and checks are."""
-        return classes_of(self.columns.shape_of[self.columns.class_of[self.rows]])
-
-    def by_class(self, tell: Callable[[Record], H]) -> list[H]:
-        """What is told of each class."""
-        return list(map(tell, self.alike(self.classes.firsts)))
-
-    def alike(self, places: Places) -> Iterator[Record]:
-        """A record like the one at each place, of which there is one for all of a class."""
-        return map(self.columns.example, self.columns.class_of[self.rows[places]].tolist())
-
-    @cached_property
-    def seeds(self) -> Places:
-        """Of the cases, [records]."""
-        return self.columns.seeds[self.rows]
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open: tuple[int, sqlite3.Connection] | None = None
+        self._metrics: dict[int, dict[str, tuple[Any, ...]]] = {}
+        self._whole: OrderedDict[int, Record] = OrderedDict()
 
     @property
-    def calls(self) -> Numbers:
-        """Of all ops of the profiled train step, [records]; NaN where no step was profiled."""
-        chosen: Numbers = self.columns.calls[self.rows]
-        return chosen
+    def connection(self) -> sqlite3.Connection:
+        if self._open is None or self._open[0] != os.getpid():
+            self._open = os.getpid(), connect_to_read(self._path)
+        return self._open[1]
 
-    def values(self, metric: str) -> Numbers:
-        """Of a metric, [records]; NaN where a record has none of the name."""
-        return np.array(list(map(_real, self.exact_values(metric))), dtype=np.float64)
+    def records(self) -> "Iterator[StoredRecord]":
+        """Every record, in the order in which the cases first ended."""
+        known: dict[tuple[Any, ...], _Shared] = {}
+        own = len(_OWN)
+        query = f"SELECT {', '.join((*_OWN, *_SHARED))} FROM record ORDER BY id"  # noqa: S608 - our own names
+        for row in self.connection.execute(query):
+            key = row[own:]
+            shared = known.get(key)
+            if shared is None:
+                shared = known[key] = self._make_shared(dict(zip(_SHARED, key, strict=True)))
+            yield StoredRecord.make(self, shared, row[:own])
 
-    def exact_values(self, metric: str) -> list[float | int | None]:
-        """Of a metric, whole numbers as such; None where a record has none of the name."""
-        return self._chosen(self.columns.values(metric))
+    def _make_shared(self, row: dict[str, Any]) -> _Shared:
+        content = json.loads(self._contents[row["content_id"]])
+        return _Shared(
+            setting={name: row[name] for name in _SETTING},
+            schema=row["schema"],
+            run=row["run"],
+            status=row["status"],
+            reason=row["reason"],
+            notes=tuple(json.loads(row["notes"])),
+            data=data_from(self._data[row["data_id"]]),
+            fingerprint=fingerprint_from(row),
+            facts=tuple(self.metric_names[number] for number, *_ in content["metrics"]),
+            sample_counts={self.metric_names[number][0]: count for number, _, count, _ in content["metrics"]},
+            parts=frozenset(content["parts"]),
+            op_names=frozenset(content["ops"]),
+        )
 
-    def intervals(self, metric: str) -> list[tuple[float, float] | None]:
-        """Of a metric; None where a record has none."""
-        return self._chosen(self.columns.intervals(metric))
+    @cached_property
+    def _contents(self) -> dict[int, str]:
+        return dict(self.connection.execute("SELECT id, description FROM content"))
 
-    def parity_errors(self, name: ParityErrorName) -> list[float | None]:
-        """How far realizations lay from the oracle; None where that was not measured."""
-        return self._chosen(self.columns.parity_errors(name))
+    @cached_property
+    def _data(self) -> dict[int, str]:
+        return dict(self.connection.execute("SELECT id, splits FROM data"))
 
-    def samples(self, metric: str) -> Numbers:
-        """Of a metric that all records have, with equally many samples, [records, samples]."""
-        ends, samples = self.columns.samples(metric)
-        firsts = ends[self.rows]
-        count = int(ends[self.rows[0] + 1] - firsts[0]) if len(self) else 0
-        chosen: Numbers = samples[firsts[:, None] + np.arange(count)]
-        return chosen
+    @cached_property
+    def metric_names(self) -> dict[int, Any]:
+        """Name, unit, direction and kind of each metric, by its id."""
+        query = "SELECT id, name, unit, direction, kind FROM metric_name"
+        return {number: tuple(rest) for number, *rest in self.connection.execute(query)}
 
-    def _chosen(self, column: Sequence[H]) -> list[H]:
-        return [column[row] for row in self.rows.tolist()]
+    def whole(self, number: int) -> Record:
+        """A record read whole, and kept for a while."""
+        if number not in self._whole:
+            [self._whole[number]] = read_records(self.connection, "record.id = ?", [number])
+            if len(self._whole) > _KEPT:
+                self._whole.popitem(last=False)
+        return self._whole[number]
+
+    def metrics(self, number: int) -> dict[str, tuple[Any, ...]]:
+        """Metrics of a record by name: id, value, ends of the interval, contended samples, samples as JSON."""
+        if number not in self._metrics:
+            self.read_metrics([number])
+        return self._metrics[number]
+
+    def read_metrics(self, numbers: Sequence[int]) -> None:
+        """Read the metrics of many records at once, and forget those read before."""
+        self._metrics = {number: {} for number in numbers}
+        names = {number: known[0] for number, known in self.metric_names.items()}
+        query = (
+            "SELECT record_id, metric_id, value, low, high, contended, samples FROM metric "
+            "WHERE record_id IN (SELECT value FROM json_each(?)) ORDER BY record_id, position"
+        )
+        for number, *metric in self.connection.execute(query, [json.dumps(list(numbers))]):
+            self._metrics[number][names[metric[0]]] = tuple(metric)
+
+    def values(self, name: str) -> dict[int, Any]:
+        """The values of a metric by record."""
+        query = "SELECT record_id, value FROM metric WHERE metric_id IN (SELECT id FROM metric_name WHERE name = ?)"
+        return {number: _number(value) for number, value in self.connection.execute(query, [name])}
 
 
-def all_records(columns: Columns) -> StoredRecords:
-    """Every record of a run, in the order in which their cases first ended."""
-    return StoredRecords(columns, np.arange(len(columns.case_ids), dtype=np.int64))
+class StoredMetrics(Mapping[str, Metric]):
+    """The metrics of a stored record, read when one is asked for."""
+
+    __slots__ = ("_number", "_source", "facts", "sample_counts")
+
+    def __init__(self, source: _Source, number: int, shared: _Shared) -> None:
+        self._source = source
+        self._number = number
+        self.facts = shared.facts
+        self.sample_counts = shared.sample_counts
+
+    def __getitem__(self, name: str) -> Metric:
+        number, value, low, high, contended, samples = self._source.metrics(self._number)[name]
+        _, unit, direction, kind = self._source.metric_names[number]
+        return Metric(
+            value=_number(value),
+            unit=unit,
+            direction=direction,
+            kind=kind,
+            samples=samples_from(samples),
+            interval=None if low is None else (float(low), float(high)),
+            contended=contended,
+        )
+
+    def value(self, name: str) -> float | int | None:
+        """The value of a metric; None where there is none of the name."""
+        if name not in self.sample_counts:
+            return None
+        return _number(self._source.metrics(self._number)[name][1])
+
+    def interval(self, name: str) -> tuple[float, float] | None:
+        """The interval of a metric; None where there is none."""
+        if name not in self.sample_counts:
+            return None
+        _, _, low, high, _, _ = self._source.metrics(self._number)[name]
+        return None if low is None else (float(low), float(high))
+
+    def samples(self, name: str) -> tuple[float, ...]:
+        """The samples of a metric that is there."""
+        return samples_from(self._source.metrics(self._number)[name][5])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.sample_counts
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sample_counts)
+
+    def __len__(self) -> int:
+        return len(self.sample_counts)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
-def like(records: StoredRecords, glob: str) -> StoredRecords:
-    """The records of cases like a glob, as `CaseKey.is_like` means it."""
-    named = records.by_class(lambda each: any(fnmatchcase(text, glob) for text in each.case.names))
-    ids, classes = records.columns.case_ids, records.classes.of.tolist()
-    rows = zip(records.rows.tolist(), classes, strict=True)
-    chosen = [place for place, (row, number) in enumerate(rows) if named[number] or fnmatchcase(ids[row], glob)]
-    return records.take(np.array(chosen, dtype=np.int64))
+class StoredRecord(Record):
+    """A record of a run.sqlite whose metrics, ops and layers are read when they are asked for."""
+
+    __slots__ = ("errors", "number", "op_calls", "shared", "source")
+
+    source: _Source
+    shared: _Shared
+    number: int
+    op_calls: int | None
+    errors: tuple[float | None, float | None]
+
+    @classmethod
+    def make(cls, source: _Source, shared: _Shared, own: tuple[Any, ...]) -> "StoredRecord":
+        """Make one of the columns `_OWN` of its row."""
+        number, case_id, seed, op_calls, forward_error, gradient_error = own
+        found, put = object.__new__(cls), object.__setattr__
+        put(found, "case", CaseKey(id=case_id, seed=seed, **shared.setting))
+        put(found, "status", shared.status)
+        put(found, "metrics", StoredMetrics(source, number, shared))
+        put(found, "source", source)
+        put(found, "shared", shared)
+        put(found, "number", number)
+        put(found, "op_calls", op_calls)
+        put(found, "errors", (forward_error, gradient_error))
+        return found
+
+    def whole(self) -> Record:
+        """The record as an ordinary one."""
+        return self.source.whole(self.number)
 
 
-def seeds_of(records: Sequence[Record]) -> list[int]:
-    """Seeds of the cases of records."""
-    return records.seeds.tolist() if isinstance(records, StoredRecords) else [each.case.seed for each in records]
+def _from_shared(name: str) -> property:
+    return property(lambda record: getattr(record.shared, name))
+
+
+def _from_whole(name: str) -> property:
+    return property(lambda record: getattr(record.whole(), name))
+
+
+def _if_there(name: str, nothing: object) -> property:
+    """A field that is read from the file unless the record is known to have nothing there."""
+    return property(lambda record: getattr(record.whole(), name) if name in record.shared.parts else nothing)
+
+
+for _name in ("schema", "run", "reason", "notes", "data", "fingerprint"):
+    setattr(StoredRecord, _name, _from_shared(_name))
+for _name in ("ops", "alive_at_peak", "distributions", "routing"):
+    setattr(StoredRecord, _name, _if_there(_name, ()))
+setattr(StoredRecord, "forward_profile", _if_there("forward_profile", None))  # noqa: B010
+for _name in (
+    "parity", "data_parallel", "step_profile_seconds", "step_profile_bytes", "step_bare_seconds", "equations",
+):  # fmt: skip
+    setattr(StoredRecord, _name, _from_whole(_name))
+
+
+def stored_records(path: Path, glob: str | None = None) -> tuple[list[StoredRecord], str | None]:
+    """The records of a run.sqlite, in the order in which their cases first ended.
+
+    Args:
+        path: of the file.
+        glob: only of cases like this, as `CaseKey.is_like` means it.
+
+    Returns:
+        The records, and the id of the first case of the run, if there is one.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    records = list(_Source(path).records())
+    first = records[0].case.id if records else None
+    return (records if glob is None else [each for each in records if each.case.is_like(glob)]), first
+
+
+def read_metrics_of(records: Iterable[Record]) -> None:
+    """Read the metrics of stored records of one run together, for whoever asks for them next."""
+    stored = [each for each in records if isinstance(each, StoredRecord)]
+    if stored:
+        stored[0].source.read_metrics([each.number for each in stored])
 
 
 def values_of(records: Sequence[Record], metric: str) -> list[float | int | None]:
-    """Of a metric, as records have it; None where one has none of the name."""
-    if not isinstance(records, StoredRecords):
+    """The values of a metric, of records of one run; None where one has none of the name."""
+    first = next(iter(records), None)
+    if not isinstance(first, StoredRecord):
         return [value_of(each.metrics, metric) for each in records]
-    return records.exact_values(metric)
-
-
-def intervals_of(records: Sequence[Record], metric: str) -> list[tuple[float, float] | None]:
-    """The intervals of a metric; None where a record has none."""
-    if not isinstance(records, StoredRecords):
-        return [interval_of(each.metrics, metric) for each in records]
-    return records.intervals(metric)
-
-
-def parity_errors_of(records: Sequence[Record], name: ParityErrorName) -> list[float | None]:
-    """How far realizations lay from the oracle; None where that was not measured."""
-    if not isinstance(records, StoredRecords):
-        return [parity_error(each, name) for each in records]
-    return records.parity_errors(name)
+    values = first.source.values(metric)
+    return [values.get(each.number) for each in records if isinstance(each, StoredRecord)]
 
 
 def value_of(metrics: Mapping[str, Metric], name: str) -> float | int | None:
     """The value of a metric; None where there is none of the name."""
-    if name not in metrics:
-        return None
-    return metrics.value(name) if isinstance(metrics, StoredMetrics) else metrics[name].value
-
-
-def samples_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, ...]:
-    """The samples of a metric that is there."""
-    return metrics[name].samples
+    if isinstance(metrics, StoredMetrics):
+        return metrics.value(name)
+    return metrics[name].value if name in metrics else None
 
 
 def interval_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, float] | None:
     """The interval of a metric; None where there is none."""
+    if isinstance(metrics, StoredMetrics):
+        return metrics.interval(name)
     return metrics[name].interval if name in metrics else None
+
+
+def samples_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, ...]:
+    """The samples of a metric that is there."""
+    return metrics.samples(name) if isinstance(metrics, StoredMetrics) else metrics[name].samples
+
+
+def facts_of(metrics: Mapping[str, Metric]) -> MetricFacts:
+    """Name, unit, direction and kind of each metric."""
+    if isinstance(metrics, StoredMetrics):
+        return metrics.facts
+    return tuple((name, each.unit, each.direction, each.kind) for name, each in metrics.items())
 
 
 def sample_count(metrics: Mapping[str, Metric], name: str) -> int:
     """How many samples a metric has; 0 where there is none of the name."""
-    if name not in metrics:
-        return 0
-    return metrics.shapes[name].samples if isinstance(metrics, StoredMetrics) else len(metrics[name].samples)
-
-
-def in_both(
-    a: Mapping[str, Metric], b: Mapping[str, Metric]
-) -> Iterator[tuple[str, Literal["exact", "sampled"], float | int, float | int, Direction]]:
-    """What both have: name, kind (exact where both are), values in A and in B, direction."""
-    for name in (name for name in a if name in b):
-        one, other = a[name], b[name]
-        yield name, one.kind if one.kind == other.kind else "sampled", one.value, other.value, one.direction
+    if isinstance(metrics, StoredMetrics):
+        return metrics.sample_counts.get(name, 0)
+    return len(metrics[name].samples) if name in metrics else 0
 
 
 def op_calls(record: Record) -> int | None:
@@ -195,14 +350,12 @@ def op_names(record: Record) -> frozenset[str]:
 def parity_error(record: Record, name: ParityErrorName) -> float | None:
     """How far a realization lay from the oracle; None where that was not measured."""
     if isinstance(record, StoredRecord):
-        return record.parity_error(name)
-    error: float | None = getattr(record.parity, name, None)
-    return error
+        error = record.errors[name == "gradient_relative_error"]
+        return None if error is None else float(error)
+    found: float | None = getattr(record.parity, name, None)
+    return found
 
 
-def _real(value: float | None) -> float:
-    """A number as an array holds it: NaN for None, infinity for one that is too large."""
-    try:
-        return nan if value is None else float(value)
-    except OverflowError:
-        return inf
+def _number(value: float | str) -> float | int:
+    """A value as it was measured; what SQLite has no number for (NaN, infinity) is stored as text."""
+    return float(value) if isinstance(value, str) else value

@@ -6,35 +6,27 @@ A record is on the disk before `RunStore.append` returns, whole or not at all.
 import json
 import os
 import re
-import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from errno import EIO, ENOENT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any, Final
 
-from capsbench.dataset.atomic import sync_folder, whole_file
-from capsbench.errors import BadInput, Unwritten, unknown_name
+from capsbench.errors import BadInput, Unwritten
 from capsbench.measure.privacy import scrubbed
 from capsbench.metrics import OP_CALLS
-from capsbench.record.codec import strict
 from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Record
-from capsbench.store.columns import Columns
-from capsbench.store.database import create_database, reading_from, writing_to
+from capsbench.store.database import reading_from, writing_to
 from capsbench.store.folder import locked, release_space, space_reserved
 from capsbench.store.legacy import LINES, cached_import, import_lines
 from capsbench.store.read import CASE, fingerprint_from, read_records
-from capsbench.store.records import StoredRecords, all_records, like
+from capsbench.store.records import stored_records
 from capsbench.store.write import SharedNames, write_record, write_start
 
-LATEST: Final = "latest"
 DATABASE: Final = "run.sqlite"
-_RUN_TIME: Final = "%Y%m%dT%H%M%SZ"
-_MOST_SET_BACK: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +75,7 @@ class RunStore:
         except RecursionError:
             raise BadInput("cannot read what the run was: nested too deeply", str(path)) from None
         except (OSError, ValueError) as error:
-            raise BadInput(f"cannot read what the run was: {_reason(error)}", str(path)) from None
+            raise BadInput(f"cannot read what the run was: {reason(error)}", str(path)) from None
         if not isinstance(header, dict):
             raise BadInput("a JSON object is expected", str(path))
         return header
@@ -183,12 +175,11 @@ class RunStore:
         if path is None:
             return ()
         try:
-            records = all_records(Columns(path))
+            chosen, first = stored_records(path, glob)
         except (sqlite3.Error, TypeError, ValueError) as error:
             raise BadInput(f"cannot read the run's records: {error}", str(path)) from None
-        chosen: StoredRecords = records if glob is None else like(records, glob)
-        if records and not chosen:
-            raise self._unlike(glob, records.columns.case_ids[0])
+        if first is not None and not chosen:
+            raise self._unlike(glob, first)
         return chosen
 
     def _unlike(self, glob: str | None, first: str) -> BadInput:
@@ -302,74 +293,6 @@ class RunStore:
         return Unwritten(self._database(), found, kept=kept)
 
 
-def create(results: Path, header: dict[str, Any]) -> RunStore:
-    """Start a run: its folder appears at once, with run.json and an empty run.sqlite in it.
-
-    Args:
-        results: the folder above `runs`; made where it is missing.
-        header: plain data for run.json; the run's id is added, and what names a person or a host taken out.
-
-    Raises:
-        BadInput: the folder cannot be made or written.
-    """
-    run_id = f"{_start(results):{_RUN_TIME}}-{secrets.token_hex(3)}"
-    temporary = results / "runs" / f".{run_id}.tmp"
-    told = {"run": run_id, **strict(scrubbed(header))}
-    text = json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False)
-    try:
-        temporary.mkdir(parents=True)
-        with whole_file(temporary / "run.json") as file:
-            file.write(text.encode())
-        create_database(temporary / DATABASE)
-        with writing_to(temporary / DATABASE) as connection:
-            connection.execute("INSERT INTO run VALUES (?, ?)", [run_id, text])
-        folder = temporary.rename(results / "runs" / run_id)
-        sync_folder(folder.parent)
-        return RunStore(folder)
-    except (OSError, sqlite3.Error) as error:
-        raise BadInput(f"cannot write results there: {_reason(error)}", str(results)) from None
-
-
-def all_runs(results: Path) -> tuple[RunStore, ...]:
-    """The stored runs, oldest first."""
-    return tuple(RunStore(results / "runs" / name) for name in _run_ids(results))
-
-
-def open_run(results: Path, run: str) -> RunStore:
-    """Find a stored run.
-
-    Args:
-        results: the folder above `runs`.
-        run: a folder, a run id, the beginning of one, or `latest`.
-
-    Raises:
-        BadInput: no run, or more than one, is meant.
-    """
-    runs = _run_ids(results)
-    if run == LATEST and runs:
-        return RunStore(results / "runs" / runs[-1])
-    if run in runs:
-        return RunStore(results / "runs" / run)
-    if run and _is_run(Path(run)):
-        return RunStore(Path(run).resolve())
-    begun = [name for name in runs if run and name.startswith(run)]
-    if len(begun) == 1:
-        return RunStore(results / "runs" / begun[0])
-    if begun:
-        raise BadInput(f"run {run!r} could be any of {len(begun)}, among them {begun[0]} and {begun[-1]}")
-    if not runs:
-        raise BadInput(f"there is no run {run!r}, nor any other, in {results / 'runs'}")
-    newest = unknown_name("run", run, [*runs[-5:], LATEST])
-    raise BadInput(f"{newest} ({len(runs):,} in {results / 'runs'}, the newest are shown)")
-
-
-def _is_run(folder: Path) -> bool:
-    try:
-        return (folder / "run.json").is_file()
-    except (OSError, ValueError):  # a name that is too long, or holds NUL
-        return False
-
-
 def _glimpsed(row: dict[str, Any], metric: str) -> Metric | None:
     """The metric in a row of `glimpses`."""
     if metric == OP_CALLS and row["op_calls"] is not None:
@@ -386,50 +309,10 @@ def _glimpsed(row: dict[str, Any], metric: str) -> Metric | None:
     )
 
 
-def _start(results: Path) -> datetime:
-    """When a run starts: now, or just after the newest run where the clock has been set back since.
-
-    So the newest run stays the last one. A run more than a day ahead was misdated itself, and is not followed.
-    """
-    now = datetime.now(UTC)
-    began = [each for each in map(_began, _run_ids(results)) if each is not None and each < now + _MOST_SET_BACK]
-    return max(now, max(began) + timedelta(seconds=1)) if began and max(began) > now else now
-
-
-def _began(run_id: str) -> datetime | None:
-    """When a run began, by its id; None for a folder of another name."""
-    try:
-        return datetime.strptime(run_id.partition("-")[0], _RUN_TIME).replace(tzinfo=UTC)
-    except ValueError:
-        return None
-
-
-def _run_ids(results: Path) -> list[str]:
-    """The stored runs, oldest first; runs begun in the same second by when run.json was written.
-
-    A run that claims to begin more than a day from now has a wrong date: it is placed by when run.json was written, or
-    first where that lies ahead, too.
-    """
-    try:
-        found = [path for path in (results / "runs").glob("*/run.json") if not path.parent.name.startswith(".")]
-        times = {path: path.stat().st_mtime_ns for path in found}
-    except (OSError, ValueError):
-        return []
-    latest = f"{datetime.now(UTC) + _MOST_SET_BACK:{_RUN_TIME}}"
-
-    def order(path: Path) -> tuple[str, int]:
-        begun, written = path.parent.name.partition("-")[0], times[path]
-        if _began(begun) is None or begun <= latest:
-            return begun, written
-        by_file = f"{datetime.fromtimestamp(written / 1e9, UTC):{_RUN_TIME}}"
-        return (by_file if by_file <= latest else ""), written
-
-    return [path.parent.name for path in sorted(found, key=order)]
-
-
 def _is_full(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "") == "SQLITE_FULL"
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a file could not be read or written, without its name."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

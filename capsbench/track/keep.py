@@ -15,7 +15,8 @@ from capsbench.network.text import parse, plain
 from capsbench.record.ceilings import read_ceilings
 from capsbench.record.noise import for_header, kept_noise
 from capsbench.record.schema import Record
-from capsbench.store.run import RunStore, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create
 from capsbench.suite.schema import Suite
 from capsbench.track.cells import Cell
 from capsbench.track.interleave import SideName

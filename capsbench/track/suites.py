@@ -24,7 +24,8 @@ from capsbench.record.schema import Record
 from capsbench.runner.progress import ConsoleProgress
 from capsbench.runner.resolve import probe, resolve_device
 from capsbench.runner.schedule import run_cases
-from capsbench.store.run import RunStore, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create
 from capsbench.suite.cases import Case, expand
 from capsbench.suite.schema import Suite, load_suite
 from capsbench.track.benchmarks import OPS, Cells, Plan

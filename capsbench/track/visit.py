@@ -16,7 +16,7 @@ from typing import Final
 from capsbench.errors import EXIT_BAD_INPUT, BadInput
 from capsbench.network.hashing import content_hash
 from capsbench.record.schema import Fingerprint, Record, Status
-from capsbench.store.run import LATEST, open_run
+from capsbench.store.runs import LATEST, open_run
 from capsbench.suite.schema import Measure
 from capsbench.track.cells import Cell, text_for
 from capsbench.track.checkout import Checkout, last_line

@@ -19,7 +19,8 @@ from sample_records import EVENTS, FORWARD, UNPROFILED, case, metrics, record, s
 
 from capsbench.record.codec import encode
 from capsbench.store.legacy import import_lines
-from capsbench.store.run import RunStore, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create
 
 NETWORKS = ("em-68k", "em-ibm", "em-official", "em-paper", "em-seed", "em-tiny", "em-tuned", "em-yl", "dynamic", "vb")
 DATASETS = ("mnist", "toys")

@@ -28,7 +28,7 @@ sys.exit(code)
 _RESUME = """
 import resource, sys, time
 from pathlib import Path
-from capsbench.store.run import open_run
+from capsbench.store.runs import open_run
 from capsbench.suite.cases import expand
 from capsbench.suite.schema import Suite
 seeds = tuple(range(int(sys.argv[2]) // 100))

@@ -19,7 +19,8 @@ from capsbench.network import zoo
 from capsbench.record.claims import packaged_path
 from capsbench.record.codec import encode
 from capsbench.runner import schedule
-from capsbench.store.run import RunStore, open_run
+from capsbench.store.run import RunStore
+from capsbench.store.runs import open_run
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
 SUITE = """\
@@ -235,7 +236,8 @@ def test_data_sets_are_an_axis_and_a_backend_may_be_narrowed(folder, mnist_root,
     suite = folder / "two.yaml"
     suite.write_text(text, encoding="utf-8")
     arguments = ["run", suite, "--data", mnist_root, "--results", tmp_path]
-    assert call(capsys, *arguments)[0] == 0
+    code, out, err = call(capsys, *arguments)
+    assert code == 0, out + err
     records = open_run(tmp_path, "latest").latest_records()
     found = [(each.case.mode, each.data["train"].count, each.data["test"].count) for each in records]
     assert sorted(found) == [("fast", 40, 20), ("fast", 48, 9), ("slow", 40, 20), ("slow", 48, 9)]

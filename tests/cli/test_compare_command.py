@@ -12,7 +12,8 @@ from capsbench.network.text import plain
 from capsbench.record.codec import encode
 from capsbench.record.noise import keep_noise
 from capsbench.report.export import plainjson
-from capsbench.store.run import RunStore, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from sample_records import case, exact, metrics, noise_recording, record, sampled

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from capsbench.cli import main
-from capsbench.store.run import open_run
+from capsbench.store.runs import open_run
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "track"))
 from repositories import BACKEND, plugin_repository

@@ -12,7 +12,7 @@ from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.environment import describe_machine
 from capsbench.record.ceilings import DeviceCeilings, ceilings_path, read_ceilings, write_ceilings
 from capsbench.runner import ceilings as runner
-from capsbench.store.run import open_run
+from capsbench.store.runs import open_run
 
 FAKE = Ceilings(2e11, 1e10)
 

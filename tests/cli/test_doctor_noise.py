@@ -15,7 +15,7 @@ from capsbench.measure import disturbance
 from capsbench.measure.environment import describe_machine
 from capsbench.record.noise import Process, floors_of, from_header, kept_noise, noise_path
 from capsbench.runner import noise as runner
-from capsbench.store.run import open_run
+from capsbench.store.runs import open_run
 from capsbench.suite.schema import TimeChoice
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))

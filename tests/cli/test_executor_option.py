@@ -11,7 +11,7 @@ from test_commands import LINEAR, SUITE, call
 from capsbench.errors import BadInput, Unavailable
 from capsbench.runner import schedule
 from capsbench.runner.dask import clusters
-from capsbench.store.run import open_run
+from capsbench.store.runs import open_run
 
 pytest.importorskip("distributed")
 

@@ -8,7 +8,7 @@ import pytest
 
 from capsbench.cli import main
 from capsbench.report.export import comma, plainjson
-from capsbench.store.run import create
+from capsbench.store.runs import create
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "report"))
 from sample_records import case, record

@@ -12,7 +12,8 @@ import pytest
 from waiting import PATIENCE_SECONDS, wait_until
 
 from capsbench.record.codec import encode
-from capsbench.store.run import RunStore, all_runs, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import all_runs, create
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
 SUITE = """\

@@ -11,7 +11,7 @@ import run_folder
 import sample_records
 
 from capsbench.cli import figures, main
-from capsbench.store.run import create
+from capsbench.store.runs import create
 
 drawing = pytest.mark.skipif(figures.missing_plots() is not None, reason="needs capsbench[plots]")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from capsbench.measure.environment import describe_machine, machine_class
-from capsbench.store.run import all_runs
+from capsbench.store.runs import all_runs
 
 LINEAR = Path(__file__).parents[1] / "fake" / "linear.yaml"
 CANARIES = {

@@ -13,7 +13,8 @@ from sample_records import case, record
 
 from capsbench.cli import main
 from capsbench.record.codec import decode, encode
-from capsbench.store.run import RunStore, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.environment import describe_machine
 from capsbench.network.text import plain
 from capsbench.record.ceilings import DeviceCeilings, write_ceilings
-from capsbench.store.run import create
+from capsbench.store.runs import create
 
 CEILINGS = DeviceCeilings("cpu", 2, "float32", "torch", Ceilings(1.05e11, 1.2e10))
 HEADER = {"suites": [{"file": "a.yaml", "suite": {"name": "mnist"}}]}

@@ -9,7 +9,7 @@ from capsbench.measure.histogram import Counter, write_histograms
 from capsbench.measure.optable import LiveTensor, OpEvent
 from capsbench.network.cost import LayerCost
 from capsbench.record.schema import CaseKey, Fingerprint, Record
-from capsbench.store.run import create
+from capsbench.store.runs import create
 
 LAYERS = ("relu_conv1", "primary_caps", "conv_caps1", "conv_caps2", "class_caps")
 ROUTED = LAYERS[2:]

@@ -23,7 +23,7 @@ from capsbench.report.figures.style import look, short, style  # noqa: E402
 from capsbench.report.figures.values import Values, draw_values  # noqa: E402
 from capsbench.report.groups import groups  # noqa: E402
 from capsbench.report.history import read_history  # noqa: E402
-from capsbench.store.run import create  # noqa: E402
+from capsbench.store.runs import create  # noqa: E402
 
 LONG = "a_network_whose_name_is_as_long_as_a_name_may_be_in_capsbench"
 

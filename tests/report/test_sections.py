@@ -9,8 +9,8 @@ from sample_records import case, record
 from capsbench.report import iterations, ops, peak, roofline, routing
 from capsbench.report.groups import groups, tables_of
 from capsbench.report.sections import Sections, group_makers, section_tables
-from capsbench.store import columns
-from capsbench.store.run import create
+from capsbench.store import records as lazy
+from capsbench.store.runs import create
 
 EVERYTHING = Sections(ops="op", layers=True, iterations=True, peak=True, histograms=True)
 
@@ -55,9 +55,9 @@ def test_a_step_is_read_once_for_all_tables(monkeypatch, tmp_path):
     for each in [*run(), record(case("em-tiny", mode="tiled"))]:
         store.append(replace(each, routing=(), distributions=()))
     read = Counter()
-    monkeypatch.setattr(columns, "_KEPT", 1)
-    whole = columns.read_records
-    monkeypatch.setattr(columns, "read_records", lambda *a: read.update(a[2]) or whole(*a))
+    monkeypatch.setattr(lazy, "_KEPT", 1)
+    whole = lazy.read_records
+    monkeypatch.setattr(lazy, "read_records", lambda *a: read.update(a[2]) or whole(*a))
     records = store.stored_records()
     assert len([*section_tables(records, EVERYTHING)]) > 3 * len(records)
     assert [*read.values()] == [1, 1, 1, 1]

@@ -10,7 +10,7 @@ from capsbench.record.ceilings import DeviceCeilings
 from capsbench.report.export import write
 from capsbench.report.sections import Sections, section_tables
 from capsbench.report.tables import report
-from capsbench.store.run import create
+from capsbench.store.runs import create
 
 CEILINGS = (
     DeviceCeilings(device="cpu", threads=2, precision="float32", backend="numpy", ceilings=Ceilings(1e11, 1e10, 2e11)),

@@ -16,7 +16,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c
 from capsbench.errors import BadInput
 from capsbench.measure.histogram import Counter, read_histograms, write_histograms
 from capsbench.report.tensorboard import EVENTS_FILE, write_events
-from capsbench.store.run import create
+from capsbench.store.runs import create
 
 METRICS = ("coupling_entropy", "agreement_gain", "starved_share")
 BEGAN = 1795400028.0  # 2026-11-23T02:13:48+00:00

@@ -19,7 +19,7 @@ from capsbench.runner.dask import group_task
 from capsbench.runner.dask.group_task import RECORD, GroupTask, check_worker, read_files, timing_turn
 from capsbench.runner.dask.placement import DaskWorker, PendingGroup, place, reason_against, unplaceable_reason
 from capsbench.runner.launch import Abandoned
-from capsbench.store.run import create
+from capsbench.store.runs import create
 from capsbench.worker.checkpoint import CHECKPOINT
 from capsbench.worker.messages import Done, Place
 

@@ -21,7 +21,7 @@ from capsbench.cli import main
 from capsbench.runner.dask import dispatch
 from capsbench.runner.dask.clusters import Cluster, open_cluster
 from capsbench.runner.dask.dispatch import run_on_dask
-from capsbench.store.run import create, open_run
+from capsbench.store.runs import create, open_run
 from capsbench.worker.checkpoint import CHECKPOINT
 
 pytest.importorskip("distributed")

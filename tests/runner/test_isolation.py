@@ -14,7 +14,8 @@ from waiting import PATIENCE_SECONDS, wait_until
 from capsbench.runner import launch
 from capsbench.runner.launch import Worker, describe_signal, receive
 from capsbench.runner.schedule import run_cases
-from capsbench.store.run import RunStore, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create
 from capsbench.suite.schema import LimitChoice
 from capsbench.worker.limits import Limits
 from capsbench.worker.messages import CheckJob, Place, ProbeJob

@@ -15,7 +15,8 @@ from recorder import Recorder
 from waiting import PATIENCE_SECONDS, wait_until
 
 from capsbench.runner.schedule import run_cases
-from capsbench.store.run import RunStore, create
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create
 from capsbench.suite.schema import TimeChoice, TrainChoice
 
 # The campaign of docs/reliability.md asks for more.

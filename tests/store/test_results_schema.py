@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from capsbench.store.database import VERSION
-from capsbench.store.run import create
+from capsbench.store.runs import create
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "results-schema.md").read_text("utf-8")
 

@@ -19,7 +19,8 @@ from capsbench.measure.optable import LiveTensor, OpEvent, StepProfile
 from capsbench.network.cost import LayerCost
 from capsbench.record.codec import decode, encode, record_schema
 from capsbench.record.schema import SCHEMA, CaseKey, Fingerprint, Metric, Parity, Record, SplitFacts
-from capsbench.store.run import RunStore, create, open_run
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create, open_run
 
 SCHEMA_1 = Path(__file__).parent / "records-schema-1.jsonl"
 SCHEMA_2 = Path(__file__).parent / "records-schema-2.jsonl"

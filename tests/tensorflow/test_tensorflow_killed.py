@@ -15,7 +15,7 @@ pytest.importorskip("tensorflow")
 from capsbench import plugins
 from capsbench.record.codec import encode
 from capsbench.runner.launch import Worker, receive, worker_environment
-from capsbench.store.run import all_runs
+from capsbench.store.runs import all_runs
 from capsbench.suite.cases import expand
 from capsbench.suite.schema import load_suite
 from capsbench.worker.messages import AccuracyJob, Place

@@ -7,19 +7,18 @@ A column of numbers with a unit is followed by one of the exact values, whose he
 import csv
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from capsbench.errors import BadInput
-from capsbench.report.export.columns import columns_of
 from capsbench.report.rows import MadeRows
-from capsbench.report.table import Cell, Column, Table
+from capsbench.report.table import Cell, Column, Row, Table, Value
 
 TITLE: Final = "# "
 """Begins the first line of a table, which holds its title; lines below the rows begin with one of the next two."""
 CONTEXT: Final = "#: "
 NOTE: Final = "#. "
-
-T = TypeVar("T")
+_CHUNK: Final = 1_000
+"""Rows of a piece of text."""
 
 
 def pieces(table: Table) -> Iterator[str]:
@@ -29,13 +28,13 @@ def pieces(table: Table) -> Iterator[str]:
     writer.writerow([TITLE + table.title])
     units = [_unit(table, index) for index in range(len(table.columns))]
     heads = [_head(column) for column in table.columns]
-    writer.writerow(_beside(heads, [f"{head} [{unit}]" for head, unit in zip(heads, units, strict=True)], units))
-    for columns in columns_of(table):
-        texts: list[list[Any]] = [[each.text for each in column] for column in columns]
-        # The writer writes all digits of a number, and nothing for None.
-        exact: list[list[Any]] = [[each.value for each in column] for column in columns]
-        writer.writerows(zip(*_beside(texts, exact, units), strict=True))
-        yield _taken(text)
+    names = zip(heads, units, strict=True)
+    writer.writerow([name for head, unit in names for name in (head, *([] if unit is None else [f"{head} [{unit}]"]))])
+    is_exact = [unit is not None for unit in units]
+    for number, row in enumerate(table.rows, 1):
+        writer.writerow(_with_exact(row, is_exact))
+        if number % _CHUNK == 0:
+            yield _taken(text)
     writer.writerows([[CONTEXT + each] for each in table.context])
     writer.writerows([[NOTE + each] for each in table.notes])
     yield _taken(text)
@@ -93,10 +92,11 @@ def _head(column: Column) -> str:
     return f"{column.group}: {head}" if column.group and "\n" in column.header else head
 
 
-def _beside(texts: Sequence[T], exact: Sequence[T], units: Sequence[str | None]) -> Iterator[T]:
-    for text, value, unit in zip(texts, exact, units, strict=True):
+def _with_exact(row: Row, is_exact: Sequence[bool]) -> Iterator[Value]:
+    """The texts of a row, each exact value beside its text; the writer writes all its digits, and nothing for None."""
+    for (text, value, _), has_exact in zip(row, is_exact, strict=True):
         yield text
-        if unit is not None:
+        if has_exact:
             yield value
 
 

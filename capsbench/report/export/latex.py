@@ -5,11 +5,10 @@ float of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache
 from math import ceil
 from typing import Final
 
-from capsbench.report.export.columns import columns_of, translated
 from capsbench.report.table import Column, Table, cut
 from capsbench.report.widths import widths_of
 
@@ -96,15 +95,12 @@ def escape(text: str) -> str:
 
 def _texts(table: Table) -> list[list[str]]:
     """Of each column all texts."""
-    columns: list[list[str]] = [[] for _ in table.columns]
-    for some in columns_of(table):
-        for column, cells in zip(columns, some, strict=True):
-            column += [cell.text for cell in cells]
-    return columns
+    rows = [[cell.text for cell in row] for row in table.rows]
+    return list(map(list, zip(*rows, strict=True))) or [[] for _ in table.columns]
 
 
 def _cells(texts: Sequence[str], width: int) -> list[str]:
-    return translated(texts, partial(_cell, width=width))
+    return [_cell(text, width) for text in texts]
 
 
 def _lines(
@@ -156,6 +152,7 @@ def _header(columns: Sequence[Column]) -> Iterator[str]:
         yield from _rows([[escape(head[line - height]) if height - line <= len(head) else ""] for head in heads])
 
 
+@lru_cache(maxsize=65536)
 def _cell(text: str, width: int) -> str:
     """A text, in lines where it is wider than its column."""
     if len(text) <= width:

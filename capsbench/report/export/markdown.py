@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Final
 
-from capsbench.report.export.columns import columns_of, translated
 from capsbench.report.table import Table
 
 # ASCII punctuation, all of which a backslash takes its meaning from (CommonMark 0.31, 2.4).
@@ -20,12 +20,9 @@ def pieces(table: Table) -> Iterator[str]:
     yield _row([escape(column.header) for column in table.columns])
     yield _row([":---" if column.align == "left" else "---:" for column in table.columns])
     closing = len(table.rows) - table.closing_rows
-    first = 0
-    for columns in columns_of(table):
-        rows = list(zip(*(translated([cell.text for cell in column], escape) for column in columns), strict=True))
-        yield "".join(map(_row, rows[: closing - first]))
-        yield "".join(_row([f"**{text}**" if text else "" for text in row]) for row in rows[closing - first :])
-        first += len(rows)
+    for number, row in enumerate(table.rows):
+        texts = [escape(cell.text) for cell in row]
+        yield _row(texts if number < closing else [f"**{text}**" if text else "" for text in texts])
     if table.notes:
         yield "\n"
         yield from (f"- {escape(note)}\n" for note in table.notes)
@@ -44,6 +41,7 @@ def write(tables: Iterable[Table]) -> str:
     return "".join(together(map(pieces, tables)))
 
 
+@lru_cache(maxsize=65536)
 def escape(text: str) -> str:
     """A text that stands for itself, on one line."""
     told = _MARKUP.sub(r"\\\1", " ".join(text.split()))

@@ -4,15 +4,15 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
+from itertools import starmap
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from capsbench.errors import BadInput
 from capsbench.network.text import plain
-from capsbench.report.export.columns import columns_of, written
-from capsbench.report.table import Cell, Table, Value
+from capsbench.report.table import Table, Value
 
 _ENCODER: Final = json.JSONEncoder(indent=1, ensure_ascii=False, allow_nan=False)
 _NO_ROWS, _ROWS = '"rows": []', '"rows": ['
@@ -27,11 +27,8 @@ def pieces(table: Table) -> Iterator[str]:
     text = _ENCODER.encode(plain(replace(table, rows=()), defaults=True)).replace("\n", "\n  ")
     before, after = text.split(_NO_ROWS, 1) if table.rows else (text, "")
     yield before
-    begun = _ROWS
-    for columns in columns_of(table):
-        rows = zip(*(written(cells, _cell) for cells in columns), strict=True)
-        yield begun + ",".join([f"\n    [{','.join(row)}\n    ]" for row in rows])
-        begun = ","
+    for number, row in enumerate(table.rows):
+        yield f"{',' if number else _ROWS}\n    [{','.join(starmap(_cell, row))}\n    ]"
     yield f"\n   ]{after}" if table.rows else after
 
 
@@ -50,9 +47,10 @@ def write(tables: Iterable[Table]) -> str:
     return "".join(together(map(pieces, tables)))
 
 
-def _cell(cell: Cell) -> str:
-    text, value, unit = _quoted(cell.text), _value(cell.value), _quoted(cell.unit)
-    return f'\n     {{\n      "text": {text},\n      "value": {value},\n      "unit": {unit}\n     }}'
+@lru_cache(maxsize=65536, typed=True)  # 1 and 1.0 are written as what they are
+def _cell(text: str, value: Value, unit: str) -> str:
+    exact = _value(value)
+    return f'\n     {{\n      "text": {_quoted(text)},\n      "value": {exact},\n      "unit": {_quoted(unit)}\n     }}'
 
 
 def _value(value: Value) -> str:
