@@ -7,96 +7,62 @@ scheduler's SIGTERM).
 
 import gc
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from capsbench import __version__
-from capsbench.cli import (
-    backends,
-    bisect,
-    compare,
-    continuous,
-    data,
-    doctor,
-    export,
-    fetch,
-    figures,
-    forecast,
-    import_,
-    networks,
-    parity,
-    query,
-    run,
-    schema,
-    show,
-)
+from capsbench.cli.groups import About, LazyGroup, group
 from capsbench.cli.options import EXIT_INTERRUPTED
-from capsbench.errors import (
-    EXIT_BAD_INPUT,
-    EXIT_UNAVAILABLE,
-    EXIT_UNWRITTEN,
-    BadInput,
-    Unavailable,
-    Unwritten,
-    unknown_name,
-)
+from capsbench.errors import EXIT_BAD_INPUT, EXIT_UNAVAILABLE, EXIT_UNWRITTEN, BadInput, Unavailable, Unwritten
 
-_COLLECTION_THRESHOLDS = (200_000, 20, 20)  # of Python's garbage collector
+_COLLECTION_THRESHOLDS = (2_000_000, 20, 20)  # of Python's garbage collector
 # typer brings its own copy of click or uses the one installed; this is its ClickException, wherever that lives.
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 
-class _Commands(TyperGroup):
-    """Commands whose unknown name is answered with the legal ones and the nearest."""
+class _Commands(LazyGroup):
+    """All commands."""
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - typer's own class or click's
-        command = super().get_command(ctx, cmd_name)
-        if command is None and not cmd_name.startswith("-"):
-            raise unknown_name("command", cmd_name, self.list_commands(ctx))
-        return command
+    sections = {  # noqa: RUF012 - a ClassVar of the base class
+        "Measure": {
+            "run": About("run", "Run every case of one or more suites and print the results."),
+            "continuous": About(
+                "continuous", "Compare two git revisions: run the same suites at both and explain regressions."
+            ),
+        },
+        "Look": {
+            "show": About("show", "Print the tables of a stored run."),
+            "query": About("query", "Query a run's database with SQL (read-only)."),
+            "export": About("export", "Export the tables of a stored run as CSV, JSON, Markdown or LaTeX."),
+            "figures": About("figures", "Draw the figures of a stored run and write TensorBoard event files."),
+            "import": About("import_", "Convert the records.jsonl of an older run to run.sqlite."),
+        },
+        "Compare": {
+            "compare": About("compare", "Compare two runs: every metric they share, with ratio, interval and verdict."),
+            "bisect": About(
+                "bisect", "Classify the checked-out commit as BASE (exit 0) or HEAD (exit 1), for git bisect."
+            ),
+        },
+        "Check": {
+            "parity": About("parity", "Compare backends with the float64 oracle."),
+            "backends": About("backends", "List the installed backends, and why others cannot be used."),
+            "doctor": About("doctor", "Report what this machine can do and what makes its timings noisy."),
+        },
+        "Know": {
+            "networks": About("networks", "List the networks of the zoo, or one's layers."),
+            "data": About("data", "List, download, verify and generate data sets."),
+            "forecast": About("forecast", "Estimate FLOPs and memory of a suite without running it."),
+            "schema": About("schema", "Print a JSON Schema of suites, networks, records or claims."),
+        },
+    }
 
 
-def _typer(help_text: str, example: str) -> typer.Typer:
-    return typer.Typer(
-        cls=_Commands,
-        help=help_text,
-        epilog=f"Example: {example}",
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-
-
-def _add(to: typer.Typer, function: Callable[..., None], example: str) -> None:
-    to.command(function.__name__.rstrip("_"), epilog=f"Example: {example}")(function)
-
-
-app = _typer("What a capsule network really costs and really reaches, on any framework.", run.EXAMPLE)
-_add(app, run.run, run.EXAMPLE)
-_add(app, show.show, show.EXAMPLE)
-_add(app, compare.compare, compare.EXAMPLE)
-_add(app, continuous.continuous, continuous.EXAMPLE)
-_add(app, bisect.bisect, bisect.EXAMPLE)
-_add(app, query.query, query.EXAMPLE)
-_add(app, export.export, export.EXAMPLE)
-_add(app, import_.import_, import_.EXAMPLE)
-_add(app, figures.figures, figures.EXAMPLE)
-_add(app, parity.parity, parity.EXAMPLE)
-_add(app, forecast.forecast, forecast.EXAMPLE)
-_add(app, networks.networks, networks.EXAMPLE)
-_add(app, backends.backends, backends.EXAMPLE)
-_add(app, doctor.doctor, doctor.EXAMPLE)
-_add(app, schema.schema, schema.EXAMPLE)
-
-_data = _typer("What data sets are here, are sound, can be fetched or made.", data.EXAMPLES["list"])
-_add(_data, data.list_, data.EXAMPLES["list"])
-_add(_data, fetch.fetch, fetch.EXAMPLE)
-_add(_data, data.make, data.EXAMPLES["make"])
-_add(_data, data.verify, data.EXAMPLES["verify"])
-app.add_typer(_data, name="data")
+app = group(
+    _Commands,
+    "Measure what capsule networks cost and reach, in any framework.",
+    "capsbench run suites/mnist.yaml --backend torch:eager",
+)
 
 
 def _print_version(asked: bool) -> None:

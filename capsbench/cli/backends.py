@@ -1,23 +1,17 @@
 """`capsbench backends`: what is installed, with modes and devices, and why one is missing."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from capsbench.plugins import Installed
-    from capsbench.report.table import Table
-    from capsbench.runner.resolve import Probed
+from capsbench import plugins
+from capsbench.plugins import Installed
+from capsbench.report.console import console, print_notes, print_table
+from capsbench.report.format import label
+from capsbench.report.table import Column, Table, text_cell
+from capsbench.runner.resolve import Probed, probe
 
 EXAMPLE = "capsbench backends"
 
 
 def backends() -> None:
-    """List what is installed, and why one is missing."""
-    from capsbench import plugins
-    from capsbench.report.console import console, print_notes, print_table
-    from capsbench.runner.resolve import probe
-
+    """List the installed backends, and why others cannot be used."""
     screen = console()
     installed = plugins.discover()
     if not installed:
@@ -29,9 +23,6 @@ def backends() -> None:
 
 
 def _table(found: Installed, probed: Probed | None) -> Table:
-    from capsbench.report.format import label
-    from capsbench.report.table import Column, Table, text_cell
-
     problem = found.problem or (probed.problem if probed else None)
     modes = {} if found.backend is None else found.backend.modes
     rows = tuple((text_cell(f"{found.name}:{mode}"), text_cell(line)) for mode, line in modes.items())

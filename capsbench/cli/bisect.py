@@ -1,7 +1,5 @@
 """`capsbench bisect`: which side of a comparison the commit that is checked out is like, in git's exit codes."""
 
-from __future__ import annotations
-
 import sys
 import traceback
 from pathlib import Path
@@ -11,6 +9,9 @@ import typer
 
 from capsbench.cli.options import DataOption, ResultsOption
 from capsbench.errors import BadInput
+from capsbench.store.runs import open_run
+from capsbench.track.revisions import find_repository
+from capsbench.track.search import answer, question
 
 EXAMPLE = "capsbench bisect RUN_A RUN_B --case 'em-tiny*torch-eager*' --metric allocated_bytes"
 
@@ -20,25 +21,21 @@ _STOP = 255
 
 
 def bisect(
-    a: Annotated[str, typer.Argument(metavar="A", help="The run of BASE that `capsbench continuous` kept.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The run of HEAD that it kept beside it.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Run of BASE, stored by `capsbench continuous`.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Run of HEAD, stored beside it.")],
     *,
-    case: Annotated[str, typer.Option(metavar="GLOB", help="Which case.")],
-    metric: Annotated[str, typer.Option(metavar="NAME", help="Which of its numbers, or status.")],
-    rounds: Annotated[int, typer.Option(min=2, help="Rounds in turns with BASE, where the number is a time.")] = 7,
+    case: Annotated[str, typer.Option(metavar="GLOB", help="Case to measure.")],
+    metric: Annotated[str, typer.Option(metavar="NAME", help="Metric to classify by, or status.")],
+    rounds: Annotated[int, typer.Option(min=2, help="Timing rounds, in turns with BASE (for times only).")] = 7,
     data: DataOption = Path("data"),
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Say whether the commit that is checked out is like BASE (0) or HEAD (1).
+    """Classify the checked-out commit as BASE (exit 0) or HEAD (exit 1), for git bisect.
 
-    For `git bisect run`: the exit code is 125 where the commit cannot be
-    measured, and 255 where the search had better end. `capsbench continuous`
-    prints the whole line.
+    For `git bisect run`: the exit code is 125 if the commit cannot be
+    measured, and 255 if the search should stop. `capsbench continuous`
+    prints the complete command.
     """
-    from capsbench.store.runs import open_run
-    from capsbench.track.revisions import find_repository
-    from capsbench.track.search import answer, question
-
     try:
         repository = find_repository(Path.cwd())
         stores = open_run(results, a), open_run(results, b)

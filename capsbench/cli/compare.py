@@ -1,92 +1,92 @@
 """`capsbench compare`: what changed from one run to another, and whether that is anything."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from capsbench.cli.options import EXIT_WORSE, ROWS, ResultsOption, RowsOption, rows_of
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from capsbench.measure.environment import Machine
-    from capsbench.record.changes import Change
-    from capsbench.record.noise import Noise
-    from capsbench.record.pairs import Pairing
-    from capsbench.store.run import RunStore
+from capsbench.measure.environment import Machine, describe_machine, machine_class
+from capsbench.record.changes import Kind, Word, counts
+from capsbench.record.compare import compare as changes_of
+from capsbench.record.noise import Noise, from_header, kept_noise
+from capsbench.record.pairs import Pairing, pair_cases
+from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
+from capsbench.report.console import console, print_notes, print_table
+from capsbench.report.explanation import explanations
+from capsbench.report.export import WRITERS
+from capsbench.store.run import RunStore
+from capsbench.store.runs import open_run
 
 EXAMPLE = "capsbench compare 20261120T080000Z latest --fail-on worse"
 
 FailOn = Literal["worse", "worse-exact"]
 
-_RUN = "Folder, run id or the beginning of one, or latest."
+_RUN = "Run folder, run id or its beginning, or latest."
 
 
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help=_RUN)],
     b: Annotated[str, typer.Argument(metavar="B", help=_RUN)],
     *,
-    case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Only cases whose id, network or backend:mode matches.", show_default=False),
+    ] = None,
     margin: Annotated[
-        float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing; or the noise floor.")
+        float,
+        typer.Option(
+            min=0.001,
+            max=10.0,
+            help="Relative differences of times below this, or below the noise floor, count as same.",
+        ),
     ] = 0.05,
-    everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show metrics that are the same.")] = False,
     fail_on: Annotated[
         FailOn | None,
         typer.Option(
-            help="Exit with 1 where anything is worse; with worse-exact only for what no noise can move: numbers that "
-            "repeat exactly, and how cases end.",
+            help="Exit with 1 if any metric is worse; worse-exact only considers deterministic metrics and statuses.",
             show_default=False,
         ),
     ] = None,
     format_: Annotated[
         Literal["csv", "json", "md", "latex"] | None,
-        typer.Option("--format", help="For papers, pages, programs; else for the screen.", show_default=False),
+        typer.Option("--format", help="Write in this format instead of printing to the terminal.", show_default=False),
     ] = None,
     rows: RowsOption = str(ROWS),
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Set run B beside run A: every number that both have, with one word for each.
+    """Compare two runs: every metric they share, with ratio, interval and verdict.
 
-    What repeats exactly (bytes, calls, FLOPs) is compared exactly, times by
-    the processes they were measured in, error rates seed by seed. A time
-    must differ by more than the margin and the noise floor of its machine.
-    The two sides of a `capsbench continuous` are compared round by round.
+    Deterministic metrics (bytes, calls, FLOPs) are compared exactly, times
+    by a rank test over processes, error rates seed by seed. A time counts as
+    changed only beyond the margin and the noise floor of its machine. The
+    two sides of a `capsbench continuous` are compared round by round.
     """
-    from capsbench.record.compare import Unchanged
-    from capsbench.record.compare import compare as changes_of
-    from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary, verdict_table
-    from capsbench.report.console import console, print_notes, print_table
-    from capsbench.report.explanation import explanations
-    from capsbench.report.export import WRITERS
-    from capsbench.store.runs import open_run
-
     most = rows_of(rows)
     stores = open_run(results, a), open_run(results, b)
     pairing = _paired(*stores, case)
     noise, told = _noise(stores, results)
-    unchanged = None if everything else Unchanged()
     in_turns = _took_turns(*stores)
-    changes = changes_of(pairing.pairs, margin=margin, noise=noise, interleaved=in_turns, unchanged=unchanged)
+    changes = changes_of(pairing.pairs, margin=margin, noise=noise, interleaved=in_turns)
     shown = None if format_ else most
-    tables = comparison_tables(changes, everything=everything, margin=margin, most=shown, unchanged=unchanged)
+    tables = comparison_tables(changes, everything=everything, margin=margin, most=shown)
     held = [*noise_notes(changes, noise, interleaved=in_turns), *told]
     told_apart = apart(pairing, most)
-    said = [*explanations(changes), *held, *summary(changes, pairing, unchanged), *told_apart, *_surroundings(*stores)]
+    said = [*explanations(changes), *held, *summary(changes, pairing), *told_apart, *_surroundings(*stores)]
     if format_ is not None:
-        counts = verdict_table(changes, tuple(store.run_id for store in stores), said, unchanged)
-        sys.stdout.writelines(WRITERS[format_].text([counts, *tables]))
+        verdicts = verdict_table(changes, tuple(store.run_id for store in stores), said)
+        sys.stdout.writelines(WRITERS[format_].text([verdicts, *tables]))
     else:
         screen = console()
         for table in tables:
             print_table(table, screen, most)
         print_notes(said, screen)
-    if any(fails(change, fail_on) for change in changes):
+    if any(fails(word, kind, fail_on) for word, kind in counts(changes)):
         raise typer.Exit(EXIT_WORSE)
 
 
@@ -96,8 +96,6 @@ def _paired(a: RunStore, b: RunStore, case: str | None) -> Pairing:
     Raises:
         BadInput: there are none.
     """
-    from capsbench.record.pairs import pair_cases
-
     pairing = pair_cases(a.stored_records(case), b.stored_records(case))
     if not pairing.pairs:
         raise BadInput(
@@ -107,10 +105,10 @@ def _paired(a: RunStore, b: RunStore, case: str | None) -> Pairing:
     return pairing
 
 
-def fails(change: Change, fail_on: FailOn | None) -> bool:
-    """Whether a change is what `--fail-on` asks for."""
-    gated = fail_on == "worse" or (fail_on == "worse-exact" and change.kind in {"exact", "status"})
-    return gated and change.verdict == "worse"
+def fails(word: Word, kind: Kind, fail_on: FailOn | None) -> bool:
+    """Whether a verdict on a kind of number is what `--fail-on` asks for."""
+    gated = fail_on == "worse" or (fail_on == "worse-exact" and kind in {"exact", "status"})
+    return gated and word == "worse"
 
 
 def _took_turns(*stores: RunStore) -> bool:
@@ -125,8 +123,6 @@ def _took_turns(*stores: RunStore) -> bool:
 
 def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise], list[str]]:
     """What is known of the noise of the runs' machines, of each once and as of B; and what must be said of that."""
-    from capsbench.measure.environment import describe_machine, machine_class
-
     found: dict[Machine, Noise] = {}
     told = []
     for name, store in zip("AB", stores, strict=True):
@@ -146,11 +142,6 @@ def _noise(stores: tuple[RunStore, RunStore], results: Path) -> tuple[list[Noise
 
 def known_noise(store: RunStore, results: Path) -> Noise | None:
     """The noise of the machine that a run was on: as known when it began, or else as it has been recorded since."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from capsbench.measure.environment import Machine
-    from capsbench.record.noise import from_header, kept_noise
-
     header = store.header()
     known = from_header(header)
     if known is not None:

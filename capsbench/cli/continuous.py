@@ -1,13 +1,15 @@
 """`capsbench continuous`: the same suites at two git revisions in turns, and what the newer one made worse, and why."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from capsbench import plugins
 from capsbench.cli.compare import FailOn, fails
 from capsbench.cli.options import (
     EXIT_INTERRUPTED,
@@ -18,16 +20,22 @@ from capsbench.cli.options import (
     check_device,
     modes,
 )
+from capsbench.cli.run import check_data
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from capsbench.suite.schema import Suite
-    from capsbench.track.continuous import Plan
-    from capsbench.track.interleave import Findings, SideName
-    from capsbench.track.keep import Kept
-    from capsbench.track.revisions import Repository, Revision
+from capsbench.record.noise import kept_noise
+from capsbench.record.pairs import Pairing
+from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary
+from capsbench.report.console import console, print_notes, print_table
+from capsbench.report.explanation import explanations
+from capsbench.report.format import label
+from capsbench.suite.schema import Suite, load_suite
+from capsbench.track.bisection import Where, driver_outside, line, worth_a_search
+from capsbench.track.cells import cells, without_times
+from capsbench.track.continuous import Plan, compare_revisions
+from capsbench.track.interleave import SIDES, Findings, SideName
+from capsbench.track.keep import Kept, keep_runs
+from capsbench.track.progress import VisitProgress
+from capsbench.track.revisions import Repository, Revision, commits_between, find_repository, resolve, uncommitted
 
 EXAMPLE = "capsbench continuous main --suite suites/quickstart.yaml --fail-on worse"
 _USUAL_SUITE = "suites/quick.yaml"
@@ -35,46 +43,52 @@ _MOST_NAMED = 3
 
 
 def continuous(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The older revision: a branch, tag or hash.")],
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Older revision: branch, tag or hash.")],
     head: Annotated[
         str | None,
-        typer.Argument(metavar="HEAD", help="The newer one, instead of what is checked out.", show_default=False),
+        typer.Argument(metavar="HEAD", help="Newer revision; default: the working tree.", show_default=False),
     ] = None,
     *,
     suite: Annotated[
         list[Path] | None,
-        typer.Option("--suite", metavar="SUITE", help=f"Suite file, for {_USUAL_SUITE}; repeatable."),
+        typer.Option("--suite", metavar="SUITE", help=f"Suite file, default {_USUAL_SUITE}; repeatable."),
     ] = None,
-    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these case ids, networks, backends.")] = None,
-    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N, for the suites'.")] = None,
-    times: Annotated[bool, typer.Option("--times/--no-times", help="Take times, or only what repeats exactly.")] = True,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Timing rounds, for the fewest that can decide.")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only cases whose id, network or backend:mode matches.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N; overrides the suite.")
+    ] = None,
+    times: Annotated[
+        bool,
+        typer.Option("--times/--no-times", help="Measure time, or only deterministic metrics (bytes, calls, FLOPs)."),
+    ] = True,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Number of timing rounds; default: the fewest that can decide.")
+    ] = None,
     margin: Annotated[
-        float, typer.Option(min=0.001, max=10.0, help="What share of a time counts for nothing; or the noise floor.")
+        float,
+        typer.Option(
+            min=0.001,
+            max=10.0,
+            help="Relative differences of times below this, or below the noise floor, count as same.",
+        ),
     ] = 0.05,
-    everything: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show metrics that are the same.")] = False,
     fail_on: Annotated[
         FailOn | None,
-        typer.Option(help="Exit with 1 where anything is worse; worse-exact: but for times.", show_default=False),
+        typer.Option(help="Exit with 1 if any metric is worse; worse-exact ignores times.", show_default=False),
     ] = None,
     data: DataOption = Path("data"),
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Run the same suites at two git revisions; say what became worse, and why.
+    """Compare two git revisions: run the same suites at both and explain regressions.
 
-    Both are checked out into temporary worktrees and measured in turns. What
-    repeats exactly is compared after one run of each; times that look worse
-    are measured afresh before they are called so. 2 is the exit code where a
-    case failed on either side.
+    Both revisions are checked out into temporary worktrees and measured in
+    turns. Deterministic metrics are compared after one run of each; times
+    that look worse are measured again before they are reported. The exit
+    code is 2 if a case failed on either side.
     """
-    from capsbench import plugins
-    from capsbench.cli.run import check_data
-    from capsbench.record.noise import kept_noise
-    from capsbench.track.cells import cells, without_times
-    from capsbench.track.continuous import Plan
-    from capsbench.track.keep import keep_runs
-    from capsbench.track.revisions import find_repository, resolve
-
     repository = find_repository(Path.cwd())
     revisions: dict[SideName, Revision] = {
         "base": resolve(repository, base),
@@ -111,10 +125,6 @@ def _usual_suite(repository: Repository) -> Path:
 
 def _read(files: Sequence[Path], device: str | None) -> list[tuple[Path, Suite]]:
     """The suites as they stand in the user's files, with the device that the command line names."""
-    from dataclasses import replace
-
-    from capsbench.suite.schema import load_suite
-
     suites = [(path, load_suite(path)) for path in files]
     return suites if device is None else [(path, replace(suite, device=check_device(device))) for path, suite in suites]
 
@@ -125,8 +135,6 @@ def _refuse_uncommitted(repository: Repository, suites: Sequence[Path]) -> None:
     Raises:
         BadInput: names some of the files.
     """
-    from capsbench.track.revisions import uncommitted
-
     changed = uncommitted(repository, suites)
     if changed:
         more = f" and {len(changed) - _MOST_NAMED:,} more" if len(changed) > _MOST_NAMED else ""
@@ -139,11 +147,6 @@ def _refuse_uncommitted(repository: Repository, suites: Sequence[Path]) -> None:
 
 def _measure(plan: Plan, kept: Mapping[SideName, Kept]) -> Findings:
     """Measure; an interrupted comparison says where what has ended lies."""
-    from rich.console import Console
-
-    from capsbench.track.continuous import compare_revisions
-    from capsbench.track.progress import VisitProgress
-
     try:
         with VisitProgress(Console(stderr=True)) as progress:
             return compare_revisions(plan, kept, progress)
@@ -158,12 +161,6 @@ def _measure(plan: Plan, kept: Mapping[SideName, Kept]) -> Findings:
 
 
 def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], results: Path, *, everything: bool) -> None:
-    from capsbench.record.pairs import Pairing
-    from capsbench.report.comparison import apart, comparison_tables, noise_notes, summary
-    from capsbench.report.console import console, print_notes, print_table
-    from capsbench.report.explanation import explanations
-    from capsbench.track.interleave import SIDES
-
     screen, pairing = console(), Pairing(findings.pairs, (), ())
     for table in comparison_tables(findings.changes, everything=everything, margin=plan.margin):
         print_table(table, screen)
@@ -175,16 +172,14 @@ def _print(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], result
     if searches:
         screen.print()
         print_notes(["to find the commit (and then: git bisect reset):"], screen)
-    for line in searches:
-        screen.print(line, soft_wrap=True)
+    for search in searches:
+        screen.print(search, soft_wrap=True)
     screen.print()
     for name, side in zip("AB", SIDES, strict=True):
         screen.print(f"{name}: {kept[side].store.run_id}  {_described(plan.revisions[side])}", soft_wrap=True)
 
 
 def _described(revision: Revision) -> str:
-    from capsbench.report.format import label
-
     called = "" if revision.commit.startswith(revision.name) else f"{label(revision.name)} "
     return f"{called}{revision.short}  {label(revision.subject)}"
 
@@ -207,8 +202,6 @@ def _other_specs(findings: Findings) -> Iterator[str]:
 
 
 def _failures(findings: Findings) -> Iterator[str]:
-    from capsbench.report.format import label
-
     for pair in findings.pairs:
         for name, record in (("A", pair.base), ("B", pair.new)):
             if record.status != "ok":
@@ -218,9 +211,6 @@ def _failures(findings: Findings) -> Iterator[str]:
 
 def _searches(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], results: Path) -> Iterator[str]:
     """A line a case that has git look for the commit, where there is more than one that it could be."""
-    from capsbench.track.bisection import Where, driver_outside, line, worth_a_search
-    from capsbench.track.revisions import commits_between
-
     worse = worth_a_search(findings.changes)
     base, head = plan.revisions["base"], plan.revisions["head"]
     if not worse or commits_between(plan.repository, base, head) < 2:
@@ -236,5 +226,5 @@ def _searches(findings: Findings, plan: Plan, kept: Mapping[SideName, Kept], res
 def _exit(findings: Findings, fail_on: FailOn | None) -> None:
     if any(record.status != "ok" for pair in findings.pairs for record in (pair.base, pair.new)):
         raise typer.Exit(EXIT_SOME_FAILED)
-    if any(fails(change, fail_on) for change in findings.changes):
+    if any(fails(change.verdict, change.kind, fail_on) for change in findings.changes):
         raise typer.Exit(EXIT_WORSE)

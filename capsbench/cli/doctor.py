@@ -1,27 +1,31 @@
 """`capsbench doctor`: the state of this machine, and what it can do at best."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import Annotated, NamedTuple, get_args
 
+import psutil
 import typer
+from rich.console import Console
 
+from capsbench import plugins
+from capsbench.backend import FullPrecision
+from capsbench.cli import noise
+from capsbench.cli.noise import PAIRS, check_pairs
 from capsbench.cli.options import BackendOption, ResultsOption, check_device
 from capsbench.errors import BadInput, unknown_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from capsbench.backend import FullPrecision
-    from capsbench.measure.ceilings import Ceilings
-    from capsbench.measure.environment import Machine
-    from capsbench.plugins import Installed
-    from capsbench.record.ceilings import DeviceCeilings
-    from capsbench.report.table import Table
-    from capsbench.runner.ceilings import Found
-    from capsbench.runner.resolve import Probed
+from capsbench.measure.ceilings import COPIED_BYTES, SIDE, Ceilings
+from capsbench.measure.clock import read_load
+from capsbench.measure.disturbance import disturbances
+from capsbench.measure.environment import Machine, describe_machine
+from capsbench.plugins import Installed
+from capsbench.record.ceilings import DeviceCeilings, read_ceilings, write_ceilings
+from capsbench.report import format as fmt
+from capsbench.report.console import console, print_table
+from capsbench.report.table import Cell, Column, Table, text_cell
+from capsbench.runner.ceilings import Found, measure_ceilings
+from capsbench.runner.resolve import Probed, probe
 
 EXAMPLE = "capsbench doctor --device cpu --threads 2"
 
@@ -40,31 +44,26 @@ class _Point(NamedTuple):
 
 def doctor(
     *,
-    device: Annotated[str, typer.Option(metavar="D", help="auto (all there are), cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads, as in a suite.")] = 2,
+    device: Annotated[str, typer.Option(metavar="D", help="auto (all devices), cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="CPU threads per operation.")] = 2,
     precision: Annotated[str, typer.Option(metavar="P", help="float32 or float64.")] = "float32",
-    again: Annotated[bool, typer.Option("--again", help="Measure anew what is already known.")] = False,
-    noise: Annotated[bool, typer.Option("--noise", help="Record the noise floor instead, in some minutes.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Measure again even if results are stored.")] = False,
+    noise: Annotated[bool, typer.Option("--noise", help="Record the noise floor instead (takes minutes).")] = False,
     pairs: Annotated[
-        int | None, typer.Option(help="Pairs of processes for it: even, else 20.", show_default=False)
+        int | None, typer.Option(help="Pairs of processes (an even number); default: 20.", show_default=False)
     ] = None,
     backend: BackendOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Say what this machine is and can do.
+    """Report what this machine can do and what makes its timings noisy.
 
-    Every backend times a large matrix product and a large copy on every device; the best are the ceilings that layers
-    are held against. With Numba, the processor's multiply-adds are timed as well, which train steps are held against.
-    They are measured once and kept in the folder of the results. What makes times noisy here is said, too.
+    Measures the peak FLOP/s (large matrix products) and bandwidth (large copies) of every backend and device, which
+    `show --layers` compares each layer with. With Numba, it also measures the processor's peak of multiply-adds. The
+    results are stored in the results folder.
 
-    With --noise the same work is timed on two sides that take turns, each process a fresh one, by the backends asked
-    for or the first that can: times of runs that differ by less than that mean nothing.
+    With --noise, record the noise floor: the same work is timed in pairs of fresh processes that take turns.
+    Differences between runs that are smaller than the noise floor mean nothing.
     """
-    from capsbench import plugins
-    from capsbench.measure.environment import describe_machine
-    from capsbench.report.console import console, print_table
-    from capsbench.runner.resolve import probe
-
     checked, wanted = _check_precision(precision), check_device(device)
     if noise:
         _record_noise(backend or [], _pairs(pairs), wanted, threads, results)
@@ -88,10 +87,6 @@ def doctor(
 
 def _record_noise(asked: list[str], blocks: int, device: str, threads: int, results: Path) -> None:
     """Say what will disturb it, record, and say what came out."""
-    from capsbench import plugins
-    from capsbench.cli import noise
-    from capsbench.report.console import console, print_table
-
     installed, screen = plugins.discover(), console()
     uses = noise.choose(asked, installed)
     print_table(disturbance_table(threads), screen)
@@ -109,16 +104,11 @@ def _record_noise(asked: list[str], blocks: int, device: str, threads: int, resu
 
 
 def _pairs(pairs: int | None) -> int:
-    from capsbench.cli.noise import PAIRS, check_pairs
-
     return check_pairs(PAIRS if pairs is None else pairs)
 
 
 def disturbance_table(threads: int) -> Table:
     """What makes times noisy on this machine, and what to do about it."""
-    from capsbench.measure.disturbance import disturbances
-    from capsbench.report.table import Column, Table, text_cell
-
     rows = tuple(
         (text_cell(seen.name), text_cell(seen.found), text_cell(seen.remedy)) for seen in disturbances(threads=threads)
     )
@@ -129,10 +119,6 @@ def disturbance_table(threads: int) -> Table:
 
 def _check_precision(text: str) -> FullPrecision:
     """Mixed precision is none that a device could be measured in: only some of a network's arithmetic is."""
-    from typing import get_args
-
-    from capsbench.backend import FullPrecision
-
     legal: tuple[FullPrecision, ...] = get_args(FullPrecision)
     for precision in legal:
         if precision == text:
@@ -142,8 +128,6 @@ def _check_precision(text: str) -> FullPrecision:
 
 def _read(results: Path, machine: Machine, *, again: bool) -> list[DeviceCeilings]:
     """What is known of the machine; a broken file is nothing where it is to be measured again."""
-    from capsbench.record.ceilings import read_ceilings
-
     try:
         return list(read_ceilings(results, machine))
     except BadInput:
@@ -169,11 +153,6 @@ def _measure(
     point: _Point, names: list[str], known: list[DeviceCeilings], results: Path, machine: Machine
 ) -> dict[str, Found]:
     """What each backend found; what is not known yet is measured, one after the other, and kept at once."""
-    from rich.console import Console
-
-    from capsbench.record.ceilings import DeviceCeilings, write_ceilings
-    from capsbench.runner.ceilings import Found, measure_ceilings
-
     found = {each.backend: Found(each.ceilings, "") for each in known if point.is_of(each)}
     with Console(stderr=True).status("") as status:
         for name in names:
@@ -188,12 +167,6 @@ def _measure(
 
 
 def _machine_table(machine: Machine) -> Table:
-    import psutil
-
-    from capsbench.measure.clock import read_load
-    from capsbench.report import format as fmt
-    from capsbench.report.table import Column, Table, text_cell
-
     free = fmt.size(psutil.virtual_memory().available)
     lines = {
         "processor": f"{machine.processor} ({machine.architecture})",
@@ -207,8 +180,6 @@ def _machine_table(machine: Machine) -> Table:
 
 
 def _backend_table(installed: Mapping[str, Installed], probed: Mapping[str, Probed]) -> Table:
-    from capsbench.report.table import Column, Table, text_cell
-
     rows = []
     for name, found in installed.items():
         seen = probed.get(name)
@@ -223,10 +194,6 @@ def _backend_table(installed: Mapping[str, Installed], probed: Mapping[str, Prob
 
 
 def _ceilings_table(point: _Point, found: Mapping[str, Found]) -> Table:
-    from capsbench.measure.ceilings import COPIED_BYTES, SIDE
-    from capsbench.report import format as fmt
-    from capsbench.report.table import Cell, Column, Table, text_cell
-
     def cells(rates: Iterable[float | None]) -> list[Cell]:
         return [text_cell(None) if rate is None else Cell(fmt.plain_number(rate / 1e9), rate) for rate in rates]
 

@@ -1,21 +1,16 @@
 """The options `--executor` and `--cluster`: run cases one at a time on this machine, or in parallel on Dask."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from capsbench.suite.cases import Case
+from capsbench.runner import schedule
+from capsbench.suite.cases import Case
 
 
 class Executor(StrEnum):
@@ -25,7 +20,9 @@ class Executor(StrEnum):
     DASK = "dask"
 
 
-ExecutorOption = Annotated[Executor, typer.Option(help="Run cases one at a time here, or in parallel on Dask.")]
+ExecutorOption = Annotated[
+    Executor, typer.Option(help="Run cases one at a time in local processes, or in parallel on Dask.")
+]
 ClusterOption = Annotated[
     str | None,
     typer.Option(
@@ -65,8 +62,6 @@ def executing(cluster: str | None, cases: Sequence[Case]) -> Iterator[Callable[.
         Unavailable: Dask is installed but cannot be imported.
     """
     if cluster is None:
-        from capsbench.runner import schedule
-
         yield schedule.run_cases
         return
     from capsbench.runner.dask.clusters import open_cluster

@@ -1,56 +1,59 @@
 """`capsbench export`: the tables of a stored run for papers, pages and spreadsheets."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import typer
 
 from capsbench.cli.options import ResultsOption
+from capsbench.cli.show import known_ceilings, whole_report
+from capsbench.dataset.atomic import whole_file
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from capsbench.record.ceilings import DeviceCeilings
-    from capsbench.record.claims import Ledger
-    from capsbench.record.schema import Record
-    from capsbench.report.groups import Wanted
-    from capsbench.report.sections import Sections
-    from capsbench.report.table import Table
-    from capsbench.report.tables import Report
+from capsbench.measure.privacy import scrub
+from capsbench.record.ceilings import DeviceCeilings
+from capsbench.record.claims import Ledger, ledger_path, read_ledger
+from capsbench.record.codec import encode
+from capsbench.record.schema import Record
+from capsbench.report.export import WRITERS
+from capsbench.report.export.cores import on_all_cores
+from capsbench.report.groups import Group, Wanted, groups, tables_of, title
+from capsbench.report.nameless import nameless
+from capsbench.report.sections import Sections, closing_tables, group_makers, section_tables
+from capsbench.report.table import Column, Table, text_cell
+from capsbench.report.tables import Report
+from capsbench.store.runs import open_run
 
 EXAMPLE = "capsbench export latest --format latex --table Accuracy --output accuracy.tex"
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, run id or its beginning, or latest.")],
     *,
     format_: Annotated[
         Literal["csv", "json", "md", "latex", "jsonl"],
-        typer.Option("--format", help="Of the tables; jsonl: the records themselves, a line of JSON each."),
+        typer.Option("--format", help="Output format; jsonl writes the records, one JSON object per line."),
     ] = "csv",
     table: Annotated[
-        str | None, typer.Option(metavar="GLOB", help="Only tables with such a title.", show_default=False)
+        str | None, typer.Option(metavar="GLOB", help="Only tables whose title matches.", show_default=False)
     ] = None,
-    case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Only cases whose id, network or backend:mode matches.", show_default=False),
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Where to write; else printed.", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="Output file; default: standard output.", show_default=False)
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="Rows of ops, layers, tensors before the others are summed up.")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="Rows of ops, layers and tensors before the rest is summed.")] = 10,
     anonymous: Annotated[
-        bool, typer.Option("--anonymous", help="Take out paths, names of users and hosts, whoever wrote them.")
+        bool, typer.Option("--anonymous", help="Remove paths and the names of users and hosts.")
     ] = False,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Write the tables of a stored run, with units, spread and exact values."""
-    from capsbench.report.export import WRITERS
-    from capsbench.report.nameless import nameless
-
+    """Export the tables of a stored run as CSV, JSON, Markdown or LaTeX."""
     if format_ == "jsonl":
         if table is not None:
             raise BadInput("jsonl has records, not tables", "--table")
@@ -73,10 +76,6 @@ def export(
 
 def _write_records(run: str, case: str | None, results: Path, output: Path | None, *, anonymous: bool) -> None:
     """Write each record as a line of JSON, as `capsbench schema record` describes it."""
-    from capsbench.measure.privacy import scrub
-    from capsbench.record.codec import encode
-    from capsbench.store.runs import open_run
-
     records = open_run(results, run).records()
     chosen = (record for record in records if case is None or record.case.is_like(case))
     lines = (encode(record).decode() for record in chosen)
@@ -89,8 +88,6 @@ def _write_records(run: str, case: str | None, results: Path, output: Path | Non
 
 
 def _write(pieces: Iterator[str], output: Path) -> None:
-    from capsbench.dataset.atomic import whole_file
-
     try:
         with whole_file(output) as file:
             for piece in pieces:
@@ -128,11 +125,6 @@ class _Stored(NamedTuple):
 
 
 def _read(run: str, case: str | None, results: Path, top: int) -> _Stored:
-    from capsbench.cli.show import known_ceilings, whole_report
-    from capsbench.record.claims import ledger_path, read_ledger
-    from capsbench.report.sections import Sections
-    from capsbench.store.runs import open_run
-
     store, ledger = open_run(results, run), read_ledger(ledger_path(results))
     records, ceilings = store.stored_records(case), known_ceilings(store, results)
     if not records:
@@ -148,9 +140,6 @@ def _texts(stored: _Stored, wanted: Wanted, text: Callable[[Table], Iterable[str
 
     Tables of profiled steps take by far the longest: only those wanted are made, by all cores.
     """
-    from capsbench.report.export.cores import on_all_cores
-    from capsbench.report.groups import Group, groups, tables_of, title
-    from capsbench.report.sections import closing_tables, group_makers
 
     def texts_of(records: Sequence[Record]) -> list[list[str]]:
         return [[*text(table)] for table in tables_of(Group(records), makers, wanted)]
@@ -166,16 +155,12 @@ def _texts(stored: _Stored, wanted: Wanted, text: Callable[[Table], Iterable[str
 
 def _titles(stored: _Stored) -> dict[str, None]:
     """Of all tables, in their order."""
-    from capsbench.report.sections import section_tables
-
     sections = section_tables(stored.records, stored.asked, stored.ceilings, stored.ledger)
     return dict.fromkeys(table.title for table in chain(_of_all(stored.whole), sections))
 
 
 def _of_all(whole: Report) -> Iterator[Table]:
     """The tables of all cases, and what is said of some under the numbers that stand beside their status."""
-    from capsbench.report.table import Column, Table, text_cell
-
     yield from whole.each()
     rows = [(str(number), note) for number, note in enumerate(whole.notes, 1)]
     rows += [("every case", note) for note in whole.general]

@@ -1,20 +1,20 @@
 """`capsbench data fetch`: download published data sets, check them, and continue after an interruption."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from capsbench.cli.options import DataOption, unique
+from capsbench.dataset import download
+from capsbench.dataset.download import Fetched
+from capsbench.dataset.sources import check_mirror, read_sources
 from capsbench.errors import BadInput, Unavailable, unknown_name
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from capsbench.dataset.download import Fetched
+from capsbench.report.format import size
 
 EXAMPLE = "capsbench data fetch mnist smallnorb --data ~/datasets"
 
@@ -27,16 +27,14 @@ def fetch(
     data: DataOption = Path("data"),
     mirror: Annotated[
         str | None,
-        typer.Option("--from", metavar="URL", help="Folder on the web to fetch from instead.", show_default=False),
+        typer.Option("--from", metavar="URL", help="URL of a folder to download from instead.", show_default=False),
     ] = None,
 ) -> None:
-    """Fetch published data sets, check them by SHA-256 and put them into DIR/NAME.
+    """Download published data sets and verify their SHA-256.
 
-    Files that are there, or in /usr/share/datasets/NAME, are not fetched again; an interrupted download is continued.
+    Files are stored in DIR/NAME. Files that already exist there or in /usr/share/datasets/NAME are not downloaded
+    again; an interrupted download is continued.
     """
-    from capsbench.dataset import download
-    from capsbench.dataset.sources import check_mirror, read_sources
-
     sources = read_sources()
     wanted = unique(names or ())
     for name in wanted:
@@ -72,8 +70,6 @@ def fetch(
 
 def _report(name: str, fetched: list[Fetched], total: int) -> None:
     """Name each file and how it came, and last the folder, once all of them are there."""
-    from capsbench.report.format import size
-
     for each in fetched:
         how = "was there" if each.mirror is None else f"from {each.mirror}"
         plain = each.path.with_suffix("")
@@ -86,9 +82,6 @@ def _report(name: str, fetched: list[Fetched], total: int) -> None:
 @contextmanager
 def _progress(name: str, files: list[str]) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str], None]]]:
     """A bar a file on a terminal's standard error, else a line when it begins; and what says a sentence there."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
     console = Console(stderr=True, markup=False, highlight=False)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(20), DownloadColumn(), TimeRemainingColumn())
     bars: dict[str, TaskID] = {}

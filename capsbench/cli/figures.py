@@ -1,23 +1,21 @@
 """`capsbench figures`: figures and TensorBoard's files of a stored run."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from capsbench.cli.options import HistoryOption, ResultsOption, RunArgument, unique
 from capsbench.errors import BadInput, unknown_name
-
-if TYPE_CHECKING:
-    from capsbench.record.schema import Record
-    from capsbench.report.figures.style import Format
-    from capsbench.store.run import RunStore
+from capsbench.record.history import read_history
+from capsbench.record.schema import Record
+from capsbench.store.run import RunStore
+from capsbench.store.runs import open_run
 
 EXAMPLE = "capsbench figures latest --case 'em-*' --format svg"
 
+Format = Literal["png", "svg"]
 _FORMATS: dict[str, Format] = {"png": "png", "svg": "svg"}
 _NEEDED = ("matplotlib", "tensorboard")
 
@@ -26,21 +24,24 @@ def figures(
     run: RunArgument = None,
     *,
     history: HistoryOption = None,
-    case: Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)] = None,
+    case: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Only cases whose id, network or backend:mode matches.", show_default=False),
+    ] = None,
     format_: Annotated[
         list[str] | None,
-        typer.Option("--format", metavar="png|svg", help="Of the figures; repeatable, both without it."),
+        typer.Option("--format", metavar="png|svg", help="Figure format; repeatable; default: both."),
     ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard/--no-tensorboard", help="Also write event files for TensorBoard.")
     ] = True,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Draw the figures of a stored run and write its event files for TensorBoard.
+    """Draw the figures of a stored run and write TensorBoard event files.
 
-    Those of a case go to its folder in artifacts/, those that set cases side by side to figures/. TensorBoard shows
-    the figures that are there as png. With --history METRIC it is one metric over all stored runs that is drawn, to
-    history/ below the results.
+    Figures of a case are written to its folder in artifacts/, figures that compare cases to figures/. TensorBoard
+    shows figures in PNG format. With --history METRIC, draw one metric over all stored runs to history/ in the results
+    folder.
     """
     if (run is None) == (history is None):
         raise BadInput("missing argument 'RUN', or --history METRIC, not both; see capsbench figures --help")
@@ -54,7 +55,6 @@ def figures(
         paths = _draw_history(results, history or "", case, chosen)
         typer.echo("\n".join(map(str, paths)))
         return
-    from capsbench.store.runs import open_run
 
     store = open_run(results, run)
     records = list(store.latest_records(case))
@@ -85,7 +85,6 @@ def draw(
 
 
 def _draw_history(results: Path, metric: str, case: str | None, formats: list[Format]) -> tuple[Path, ...]:
-    from capsbench.record.history import read_history
     from capsbench.report.figures.trends import draw_history
 
     folder = results / "history"

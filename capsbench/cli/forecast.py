@@ -1,20 +1,23 @@
 """`capsbench forecast`: estimate what cases cost, from their equations alone, without running them."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from capsbench.backend import Backend, PeakForecast, Setting
-    from capsbench.network.shapes import BoundNetwork
-    from capsbench.report.table import Cell, Table
-    from capsbench.suite.cases import Case
+from capsbench import plugins
+from capsbench.backend import Backend, PeakForecast, Setting
+from capsbench.cli.options import modes, read_suites
+from capsbench.measure.environment import describe_machine
+from capsbench.network.cost import cost
+from capsbench.network.shapes import BoundNetwork
+from capsbench.report import format as fmt
+from capsbench.report.console import console, print_table
+from capsbench.report.table import Cell, Column, Table, cell, share, text_cell
+from capsbench.suite.cases import Case, expand
+from capsbench.suite.schema import memory_bytes
 
 EXAMPLE = "capsbench forecast suites/mnist.yaml --memory 12GiB"
 _LARGEST_BATCH = 1 << 20
@@ -33,21 +36,14 @@ def forecast(
     suite: Annotated[Path, typer.Argument(metavar="SUITE", help="A suite file.", show_default=False)],
     memory: Annotated[
         str | None,
-        typer.Option(help="Memory that the largest batch must fit into. Default: the suite's limit, or all memory."),
+        typer.Option(help="Memory for the largest batch; default: the suite's limit, or all memory."),
     ] = None,
 ) -> None:
     """Estimate FLOPs and memory of a suite without running it.
 
-    Prints the FLOPs, bytes, votes and peak memory of every case, and the largest batch that fits into the memory.
+    Prints FLOPs, bytes, votes and peak memory of every case, and the largest batch that fits into memory.
     No framework is imported.
     """
-    from capsbench import plugins
-    from capsbench.cli.options import modes, read_suites
-    from capsbench.measure.environment import describe_machine
-    from capsbench.report.console import console, print_table
-    from capsbench.suite.cases import expand
-    from capsbench.suite.schema import memory_bytes
-
     installed = plugins.discover()
     [(path, loaded)] = read_suites([suite], installed, framework=False)
     asked = memory or loaded.limits.memory
@@ -60,9 +56,6 @@ def forecast(
 
 def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: int) -> Table:
     """Estimate the cost of each case, and the largest batch whose forecast peak fits into `memory` bytes."""
-    from capsbench.report import format as fmt
-    from capsbench.report.table import Column, Table, share
-
     columns = (
         Column("network", "key", "left"),
         Column("backend:mode", "key", "left"),
@@ -90,10 +83,6 @@ def forecast_table(cases: Sequence[Case], backends: dict[str, Backend], memory: 
 
 
 def _row(case: Case, backend: Backend, memory: int) -> tuple[Cell, ...]:
-    from capsbench.network.cost import cost
-    from capsbench.report import format as fmt
-    from capsbench.report.table import cell, text_cell
-
     bound = case.bind()
     spent = cost(bound, case.batch)
     # In mixed precision a number may take two bytes.

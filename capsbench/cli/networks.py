@@ -1,34 +1,34 @@
 """`capsbench networks`: the zoo with parameters, FLOPs and votes, or one network layer by layer."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from capsbench.dataset import catalog
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from capsbench.network.network import Network
-    from capsbench.network.shapes import BoundNetwork
-    from capsbench.report.table import Cell, Table
+from capsbench.network import zoo
+from capsbench.network.cost import cost, layer_costs
+from capsbench.network.network import Network, routing_iterations
+from capsbench.network.parameters import capsule_parameter_count, parameter_count
+from capsbench.network.shapes import BoundNetwork, bind
+from capsbench.report import format as fmt
+from capsbench.report.console import console, print_table
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
 
 EXAMPLE = "capsbench networks em-paper --dataset toys"
 
 
 def networks(
     name: Annotated[
-        str | None, typer.Argument(help="One network, from the zoo or a YAML file, layer by layer.", show_default=False)
+        str | None,
+        typer.Argument(help="Network of the zoo, or a YAML file, to show layer by layer.", show_default=False),
     ] = None,
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="Whose images and classes.")] = "mnist",
-    batch: Annotated[int, typer.Option(min=1, help="Images of the batch that FLOPs and bytes are of.")] = 1,
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="Data set that defines image shape and classes.")
+    ] = "mnist",
+    batch: Annotated[int, typer.Option(min=1, help="Batch size for FLOPs and bytes.")] = 1,
 ) -> None:
     """List the networks of the zoo, or one's layers."""
-    from capsbench.dataset import catalog
-    from capsbench.network import zoo
-    from capsbench.network.shapes import bind
-    from capsbench.report.console import console, print_table
-
     about = catalog.info(dataset)
     if name is not None:
         network = zoo.load(name)
@@ -45,12 +45,6 @@ def networks(
 
 
 def _row(network: Network, bound: BoundNetwork, batch: int) -> tuple[Cell, ...]:
-    from capsbench.network.cost import cost
-    from capsbench.network.network import routing_iterations
-    from capsbench.network.parameters import capsule_parameter_count, parameter_count
-    from capsbench.report import format as fmt
-    from capsbench.report.table import cell, text_cell
-
     spent = cost(bound, batch)
     sizes = capsule_parameter_count(bound), parameter_count(bound)
     return (
@@ -64,8 +58,6 @@ def _row(network: Network, bound: BoundNetwork, batch: int) -> tuple[Cell, ...]:
 
 
 def _zoo(rows: list[tuple[Cell, ...]], notes: list[str], dataset: str, batch: int) -> Table:
-    from capsbench.report.table import Column, Table
-
     columns = (
         Column("network", "key", "left"),
         Column("iters"),
@@ -79,10 +71,6 @@ def _zoo(rows: list[tuple[Cell, ...]], notes: list[str], dataset: str, batch: in
 
 
 def _layers(bound: BoundNetwork, dataset: str, batch: int) -> Table:
-    from capsbench.network.cost import cost, layer_costs
-    from capsbench.report import format as fmt
-    from capsbench.report.table import Column, Table, cell, text_cell
-
     costs = layer_costs(bound, batch)
     rows = [
         (

@@ -1,25 +1,26 @@
 """`capsbench doctor --noise`: by how much equal code differs on this machine."""
 
-from __future__ import annotations
+from collections.abc import Iterator, Mapping, Sequence
+from math import log
+from pathlib import Path
+from statistics import stdev
+from types import TracebackType
+from typing import Self
 
-from typing import TYPE_CHECKING, Self
-
+import numpy as np
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from capsbench.cli.options import EXIT_SOME_FAILED, check_backend, modes, unique
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-    from types import TracebackType
-
-    from rich.console import Console
-
-    from capsbench.plugins import Installed
-    from capsbench.record.noise import Process, Recording
-    from capsbench.report.table import Cell, Table
-    from capsbench.runner.resolve import Probed
+from capsbench.plugins import Installed
+from capsbench.record.noise import Process, Recording, keep_noise, kept_noise
+from capsbench.report import format as fmt
+from capsbench.report.table import Cell, Column, Table, text_cell
+from capsbench.runner.noise import NotTimed, noise_case, record_noise
+from capsbench.runner.resolve import Probed, probe, resolve_device
+from capsbench.stats.noise import floor_of, pair_scatter, rounds_to_find
 
 PAIRS = 20
 FEWEST_PAIRS = 4
@@ -77,12 +78,6 @@ def record(
         BadInput: a backend or device cannot be used.
         typer.Exit: a realization that was asked for failed, or none could be timed.
     """
-    from rich.console import Console
-
-    from capsbench.record.noise import keep_noise, kept_noise
-    from capsbench.runner.noise import NotTimed, noise_case, record_noise
-    from capsbench.runner.resolve import probe, resolve_device
-
     kept_noise(results)  # a broken file is said before minutes are spent
     known, screen = modes(installed), Console(stderr=True)
     probed = probe(use.partition(":")[0] for use in uses)
@@ -109,10 +104,6 @@ def record(
 
 def noise_table(recording: Recording) -> Table:
     """What was found: how processes scatter, the floors, and how many rounds find what."""
-    from capsbench.report import format as fmt
-    from capsbench.report.table import Cell, Column, Table, text_cell
-    from capsbench.stats.noise import floor_of
-
     counts = [count for count in _SHOWN if count <= len(recording.processes) // 2]
     metrics = list(dict.fromkeys(each.metric for each in recording.floors))
 
@@ -146,26 +137,15 @@ def noise_table(recording: Recording) -> Table:
 
 def scatter_of(recording: Recording, metric: str) -> float:
     """Standard deviation of the processes' log medians, which is about that of the medians as a share."""
-    from math import log
-    from statistics import stdev
-
     return stdev(log(each.medians[metric]) for each in recording.processes)
 
 
 def ratio_scatter_of(recording: Recording, metric: str) -> float:
     """Standard deviation of the log ratios of two processes that ran at the same time."""
-    import numpy as np
-
-    from capsbench.stats.noise import pair_scatter
-
     return pair_scatter(np.log([each.medians[metric] for each in recording.processes]))
 
 
 def _rounds(recording: Recording, metric: str, growth: float) -> Cell:
-    from capsbench.report import format as fmt
-    from capsbench.report.table import Cell
-    from capsbench.stats.noise import rounds_to_find
-
     known = [each for each in recording.floors if each.metric == metric]
     needed = rounds_to_find(growth, ratio_scatter_of(recording, metric), known)
     return Cell(fmt.NOTHING) if needed is None else Cell(str(needed), needed)
@@ -191,8 +171,6 @@ def _notes(recording: Recording) -> Iterator[str]:
 
 
 def _usable(found: Probed, device: str) -> bool:
-    from capsbench.runner.resolve import resolve_device
-
     try:
         resolve_device(device, {found.name: found})
     except BadInput:
@@ -204,8 +182,6 @@ class _Progress:
     """Tells how far an experiment is: a bar with the time left, or a line every block where there is no terminal."""
 
     def __init__(self, screen: Console, use: str, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._screen, self._use, self._total = screen, use, total
         self._bar = Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)

@@ -24,31 +24,37 @@ EXIT_SOME_FAILED = 2
 EXIT_INTERRUPTED = 130
 
 SuitesArgument = Annotated[list[Path], typer.Argument(metavar="SUITE", help="Suite files.", show_default=False)]
-DataOption = Annotated[Path, typer.Option("--data", metavar="DIR", help="Folder that holds a folder a data set.")]
-ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder above runs/.")]
+DataOption = Annotated[
+    Path, typer.Option("--data", metavar="DIR", help="Root directory of the data sets (one subdirectory each).")
+]
+ResultsOption = Annotated[Path, typer.Option("--results", metavar="DIR", help="Results directory (contains runs/).")]
 RunArgument = Annotated[
     str | None,
     typer.Argument(
         metavar="RUN",
-        help="Folder, run id or the beginning of one, or latest; none with --history.",
+        help="Run folder, run id or its beginning, or latest. Omit with --history.",
         show_default=False,
     ),
 ]
 HistoryOption = Annotated[
     str | None,
-    typer.Option(metavar="METRIC", help="This metric over all stored runs, instead of one run.", show_default=False),
+    typer.Option(
+        metavar="METRIC", help="Show this metric over all stored runs instead of one run.", show_default=False
+    ),
 ]
 RowsOption = Annotated[
     str,
-    typer.Option("--rows", metavar="N|all", help="Rows of a table with more; of many tables alike a quarter as many."),
+    typer.Option(
+        "--rows", metavar="N|all", help="Maximum rows per table (a quarter of it where tables repeat per group)."
+    ),
 ]
 AnonymousOption = Annotated[
-    bool, typer.Option("--anonymous", help="Leave out what tells this machine from others of its kind, and the commit.")
+    bool, typer.Option("--anonymous", help="Omit the commit and everything that identifies this machine.")
 ]
 BackendOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--backend", metavar="NAME[:MODE]", help="Backend, or one mode of it; repeatable.", show_default=False
+        "--backend", metavar="NAME[:MODE]", help="Backend, or one of its modes; repeatable.", show_default=False
     ),
 ]
 

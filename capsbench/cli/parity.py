@@ -1,20 +1,24 @@
 """`capsbench parity`: every backend and mode against the float64 oracle, on drawn images."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from capsbench import plugins
+from capsbench.backend import Setting, unsupported
 from capsbench.cli.options import EXIT_SOME_FAILED, BackendOption, check_backend, check_device, unique
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from capsbench.plugins import Installed
-    from capsbench.report.table import Cell, Table
-    from capsbench.worker.messages import ParityPart, SizedNetwork
+from capsbench.network import zoo
+from capsbench.network.shapes import bind
+from capsbench.plugins import Installed
+from capsbench.report.console import console, print_table
+from capsbench.report.format import error
+from capsbench.report.table import Cell, Column, Table, cell, text_cell
+from capsbench.runner.parity import check_backend as compare
+from capsbench.worker.messages import ParityPart, SizedNetwork
+from capsbench.worker.parity import ORACLE
 
 EXAMPLE = "capsbench parity em-tiny --backend torch:eager"
 _IMAGE, _CLASSES = (28, 28, 1), 10
@@ -22,20 +26,16 @@ _IMAGE, _CLASSES = (28, 28, 1), 10
 
 def parity(
     networks: Annotated[
-        list[str] | None, typer.Argument(metavar="NETWORK", help="From the zoo, or YAML files; all of the zoo.")
+        list[str] | None,
+        typer.Argument(metavar="NETWORK", help="Networks of the zoo, or YAML files; default: the whole zoo."),
     ] = None,
     backend: BackendOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
     """Compare backends with the float64 oracle.
 
-    Forward pass, loss and gradients, on drawn images; 2 is the exit code where one of them differs.
+    Compares forward pass, loss and gradients on random images. The exit code is 2 if one of them differs.
     """
-    from rich.console import Console
-
-    from capsbench import plugins
-    from capsbench.report.console import console, print_table
-
     if check_device(device) == "auto":
         raise BadInput("name the device, legal are cpu, cuda, cuda:N", "--device")
     installed = plugins.discover()
@@ -54,10 +54,6 @@ def parity(
 
 
 def _sized(names: list[str] | None) -> list[SizedNetwork]:
-    from capsbench.network import zoo
-    from capsbench.network.shapes import bind
-    from capsbench.worker.messages import SizedNetwork
-
     networks = [zoo.load(name) for name in unique(names or zoo.names())]
     sized = [SizedNetwork(network=each, image=_IMAGE, classes=each.classes or _CLASSES) for each in networks]
     for each in sized:
@@ -67,8 +63,6 @@ def _sized(names: list[str] | None) -> list[SizedNetwork]:
 
 def _realizations(asked: list[str] | None, installed: Mapping[str, Installed]) -> tuple[list[str], list[str]]:
     """What is to be checked as `name:mode`, and why an installed backend is not among it."""
-    from capsbench.worker.parity import ORACLE
-
     if asked:
         return unique(each for text in asked for each in check_backend(text, installed, "--backend")), []
     others = {name: found for name, found in installed.items() if name != ORACLE}
@@ -83,11 +77,6 @@ def _compare(
     realization: str, sized: Sequence[SizedNetwork], installed: Mapping[str, Installed], device: str
 ) -> Iterator[tuple[ParityPart, str]]:
     """What was found of each network, and ok, rounding, failed or unsupported."""
-    from capsbench.backend import Setting, unsupported
-    from capsbench.network.shapes import bind
-    from capsbench.runner.parity import check_backend as compare
-    from capsbench.worker.messages import ParityPart
-
     name, _, mode = realization.partition(":")
     setting, backend = Setting(mode, device), installed[name].backend
     able = []
@@ -109,9 +98,6 @@ def _outcome(part: ParityPart) -> str:
 
 
 def _row(realization: str, part: ParityPart, outcome: str) -> tuple[Cell, ...]:
-    from capsbench.report.format import error
-    from capsbench.report.table import Cell, cell, text_cell
-
     names = ("forward_max_relative_error", "forward_limit", "gradient_relative_error", "gradient_limit")
     values: list[float | None] = [getattr(part.parity, name, None) for name in names]
     numbers = (cell(value, error) for value in values)
@@ -119,8 +105,6 @@ def _row(realization: str, part: ParityPart, outcome: str) -> tuple[Cell, ...]:
 
 
 def _table(rows: Sequence[tuple[Cell, ...]], notes: Sequence[str], device: str) -> Table:
-    from capsbench.report.table import Column, Table
-
     columns = (
         Column("network", "key", "left"),
         Column("backend:mode", "key", "left"),

@@ -1,41 +1,38 @@
 """`capsbench query`: read a run with SQL."""
 
-from __future__ import annotations
-
 import csv
 import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from capsbench.cli.options import ResultsOption
+from capsbench.record.codec import strict
+from capsbench.report.console import console, print_table
+from capsbench.report.format import label
+from capsbench.report.table import Cell, Column, Table
+from capsbench.store.query import selected
+from capsbench.store.runs import open_run
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    Rows = Iterator[Sequence[object]]
+Rows = Iterator[Sequence[object]]
 
 EXAMPLE = 'capsbench query latest "SELECT network, backend, mode, train_step_seconds FROM v_cost"'
 
 
 def query(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder, run id or the beginning of one, or latest.")],
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="One SELECT.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder, run id or its beginning, or latest.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="A single SELECT statement.")],
     *,
-    format_: Annotated[
-        Literal["table", "csv", "json"], typer.Option("--format", help="How to print the rows.")
-    ] = "table",
+    format_: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="Output format.")] = "table",
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Print the rows that a SQL query finds in a run's database, which stays unchanged.
+    """Query a run's database with SQL (read-only).
 
-    docs/results-schema.md describes the tables; v_cost, v_accuracy, v_ops and v_metric join them for reading.
+    docs/results-schema.md describes the tables. The views v_cost, v_accuracy, v_ops and v_metric join them.
     """
-    from capsbench.store.query import selected
-    from capsbench.store.runs import open_run
-
     printers: dict[str, Callable[[Sequence[str], Rows], None]] = {
         "table": _print_table,
         "csv": _print_csv,
@@ -46,10 +43,6 @@ def query(
 
 
 def _print_table(names: Sequence[str], rows: Rows) -> None:
-    from capsbench.report.console import console, print_table
-    from capsbench.report.format import label
-    from capsbench.report.table import Cell, Column, Table
-
     listed = list(rows)
     numbers = [all(isinstance(row[index], int | float | None) for row in listed) for index in range(len(names))]
     columns = tuple(
@@ -77,6 +70,4 @@ def _print_json(names: Sequence[str], rows: Rows) -> None:
 
 def _plain(value: object) -> object:
     """A value as strict JSON can hold it."""
-    from capsbench.record.codec import strict
-
     return value.hex() if isinstance(value, bytes) else strict(value)

@@ -1,15 +1,18 @@
 """`capsbench run`: every case of some suites, and the tables at the end."""
 
-from __future__ import annotations
-
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from capsbench import plugins
+from capsbench.backend import Backend
 from capsbench.cli.executors import (
     ClusterOption,
     Executor,
@@ -18,6 +21,8 @@ from capsbench.cli.executors import (
     executing,
     is_elsewhere,
 )
+from capsbench.cli.figures import draw, missing_plots
+from capsbench.cli.forecast import forecast_table
 from capsbench.cli.options import (
     EXIT_INTERRUPTED,
     EXIT_SOME_FAILED,
@@ -30,17 +35,27 @@ from capsbench.cli.options import (
     modes,
     read_suites,
 )
+from capsbench.cli.show import known_ceilings
+from capsbench.dataset import catalog
 from capsbench.errors import EXIT_UNAVAILABLE, EXIT_UNWRITTEN, BadInput, Unavailable, Unwritten
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from capsbench.backend import Backend
-    from capsbench.record.claims import Ledger
-    from capsbench.record.schema import Record
-    from capsbench.store.run import RunStore
-    from capsbench.suite.cases import Case
-    from capsbench.suite.schema import Suite
+from capsbench.measure.environment import describe_environment, describe_machine, machine_class, without_identity
+from capsbench.network.text import plain
+from capsbench.record.ceilings import read_ceilings
+from capsbench.record.claims import Ledger, ledger_path, read_ledger
+from capsbench.record.noise import for_header, kept_noise
+from capsbench.record.schema import Record
+from capsbench.report.claims import published_tables
+from capsbench.report.console import console, print_notes, print_report, print_table
+from capsbench.report.format import label
+from capsbench.report.history import read_histories
+from capsbench.report.seed import is_seed_study
+from capsbench.report.tables import report
+from capsbench.runner.progress import ConsoleProgress
+from capsbench.runner.resolve import probe, resolve_device
+from capsbench.store.run import RunStore
+from capsbench.store.runs import create, open_run
+from capsbench.suite.cases import Case, expand, select
+from capsbench.suite.schema import Suite
 
 EXAMPLE = "capsbench run suites/mnist.yaml --backend torch:eager"
 
@@ -49,29 +64,31 @@ def run(
     suites: SuitesArgument,
     *,
     backend: BackendOption = None,
-    device: Annotated[str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N, for the suites'.")] = None,
-    only: Annotated[str | None, typer.Option(metavar="GLOB", help="Only these case ids, networks, backends.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="D", help="auto, cpu, cuda or cuda:N; overrides the suite.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="GLOB", help="Only cases whose id, network or backend:mode matches.")
+    ] = None,
     data: DataOption = Path("data"),
     results: ResultsOption = Path("results"),
-    rounds: Annotated[int | None, typer.Option(min=1, help="Timing rounds, for the suites'.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Number of timing rounds; overrides the suite.")] = None,
     executor: ExecutorOption = Executor.PROCESSES,
     cluster: ClusterOption = None,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="Go on with a run: what it has is kept.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Continue an interrupted run; finished cases are skipped.")
+    ] = None,
     figures: Annotated[bool, typer.Option("--figures/--no-figures", help="Draw figures at the end.")] = True,
     anonymous: AnonymousOption = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cases and what they will cost.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the cases and their estimated cost, and stop.")
+    ] = False,
 ) -> None:
-    """Run every case of some suites.
+    """Run every case of one or more suites and print the results.
 
-    Accuracy, cost and op tables come at the end, and the run's folder last; 2 is the exit code where a case failed.
-    Figures and TensorBoard's files are drawn where the extra `plots` is installed, and Dask runs cases with the extra
-    `dask`.
+    Prints accuracy, cost and op tables at the end. The exit code is 2 if a case failed. Optional extras: `plots` draws
+    figures and TensorBoard files, `dask` runs cases on a cluster.
     """
-    from capsbench import plugins
-    from capsbench.record.claims import ledger_path, read_ledger
-    from capsbench.store.runs import create, open_run
-    from capsbench.suite.cases import select
-
     where = check_executor(executor, cluster)
     installed = plugins.discover()
     chosen = read_suites(suites, installed, backends=backend or (), device=device)
@@ -101,9 +118,6 @@ def run(
 
 def _expand(suites: Sequence[tuple[Path, Suite]], known: dict[str, tuple[str, ...]], *, elsewhere: bool) -> list[Case]:
     """The cases of all suites with their devices resolved, each once; elsewhere, a named device may be there."""
-    from capsbench.runner.resolve import probe, resolve_device
-    from capsbench.suite.cases import expand
-
     for path, suite in suites:
         expand(suite, path, known)  # what a suite has wrong is said before frameworks are imported to be probed
     probed = probe(use.partition(":")[0] for _, suite in suites for use in suite.uses())
@@ -123,8 +137,6 @@ def check_data(cases: Iterable[Case], data: Path) -> None:
     Raises:
         BadInput: names the first missing file, and where it is to be.
     """
-    from capsbench.dataset import catalog
-
     for name in dict.fromkeys(case.dataset.protocol.data for case in cases):
         missing = [path for path, here in catalog.locate(name, data) if not here]
         if missing:
@@ -146,13 +158,6 @@ def check_anonymous(store: RunStore, *, asked: bool) -> None:
 
 def _header(suites: Sequence[tuple[Path, Suite]], results: Path, *, anonymous: bool) -> dict[str, object]:
     """What run.json says, with what `capsbench doctor` has found out about this machine."""
-    from datetime import UTC, datetime
-
-    from capsbench.measure.environment import describe_environment, machine_class, without_identity
-    from capsbench.network.text import plain
-    from capsbench.record.ceilings import read_ceilings
-    from capsbench.record.noise import for_header, kept_noise
-
     environment = describe_environment()
     noise = kept_noise(results, environment.machine)
     if anonymous and noise is not None:
@@ -170,11 +175,6 @@ def _header(suites: Sequence[tuple[Path, Suite]], results: Path, *, anonymous: b
 
 def _run(run_cases: Callable[..., object], store: RunStore, start: dict[str, object], *, is_new: bool) -> None:
     """Run the cases; a run that ends before they do says how it is taken up again."""
-    from rich.console import Console
-
-    from capsbench.measure.environment import describe_machine, machine_class
-    from capsbench.runner.progress import ConsoleProgress
-
     here = describe_machine()
     machine = machine_class(here) if store.header().get("anonymous") else here
     try:
@@ -199,18 +199,12 @@ def _run(run_cases: Callable[..., object], store: RunStore, start: dict[str, obj
 
 
 def _say_how_to_go_on(why: str, store: RunStore) -> None:
-    from capsbench.report.format import label
-
     message = label(f"{why}; what has ended is in {store.folder}, go on with --resume {store.run_id}")
     sys.stderr.write(f"capsbench: {message}\n")
 
 
 def _draw(records: Sequence[Record], store: RunStore) -> str:
     """Draw the figures; what kept them from being drawn, in a sentence. Never the end of a run that was measured."""
-    from rich.console import Console
-
-    from capsbench.cli.figures import draw, missing_plots
-
     missing = missing_plots()
     if missing is not None:
         return missing
@@ -223,13 +217,6 @@ def _draw(records: Sequence[Record], store: RunStore) -> str:
 
 
 def _print(records: Sequence[Record], store: RunStore, results: Path, ledger: Ledger, problem: str) -> None:
-    from capsbench.cli.show import known_ceilings
-    from capsbench.report.claims import published_tables
-    from capsbench.report.console import console, print_notes, print_report
-    from capsbench.report.history import read_histories
-    from capsbench.report.seed import is_seed_study
-    from capsbench.report.tables import report
-
     screen = console()
     ceilings, header = known_ceilings(store, results), store.header()
     published = published_tables(records, ledger, header)
@@ -247,10 +234,6 @@ def _print(records: Sequence[Record], store: RunStore, results: Path, ledger: Le
 
 
 def _list(cases: Sequence[Case], backends: dict[str, Backend]) -> None:
-    from capsbench.cli.forecast import forecast_table
-    from capsbench.measure.environment import describe_machine
-    from capsbench.report.console import console, print_table
-
     screen = console()
     for case in cases:
         screen.print(case.id, soft_wrap=True)

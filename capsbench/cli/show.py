@@ -1,35 +1,44 @@
 """`capsbench show`: the tables of a stored run, or a metric over all of them."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 
 from capsbench.cli.options import ROWS, HistoryOption, ResultsOption, RowsOption, RunArgument, rows_of
 from capsbench.errors import BadInput
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from capsbench.record.ceilings import DeviceCeilings
-    from capsbench.record.claims import Ledger
-    from capsbench.record.schema import Record
-    from capsbench.report.sections import Sections
-    from capsbench.report.tables import Report
-    from capsbench.store.run import RunStore
+from capsbench.measure.environment import Machine
+from capsbench.record.ceilings import DeviceCeilings, read_ceilings
+from capsbench.record.claims import Ledger, ledger_path, read_ledger
+from capsbench.record.history import read_history
+from capsbench.record.schema import Record
+from capsbench.report.claims import published_tables
+from capsbench.report.console import console, print_notes, print_report, print_table
+from capsbench.report.history import read_histories
+from capsbench.report.sections import Sections, section_tables
+from capsbench.report.seed import is_seed_study
+from capsbench.report.tables import Report, report
+from capsbench.report.trend import said, trend_tables
+from capsbench.store.run import RunStore
+from capsbench.store.runs import open_run
 
 EXAMPLE = "capsbench show latest --case 'em-*' --ops --sort time"
 
 Sort = Literal["share", "bytes", "time"]
 Phase = Literal["forward", "backward", "optimizer"]
 
-CaseOption = Annotated[str | None, typer.Option(metavar="GLOB", help="Only cases like this.", show_default=False)]
-TopOption = Annotated[
-    int, typer.Option(min=1, help="Rows of ops, layers, tensors before the others are summed up; runs of a history.")
+CaseOption = Annotated[
+    str | None,
+    typer.Option(metavar="GLOB", help="Only cases whose id, network or backend:mode matches.", show_default=False),
 ]
-SortOption = Annotated[Sort, typer.Option(help="Order of ops and layers; share is the larger of the other two's.")]
+TopOption = Annotated[
+    int, typer.Option(min=1, help="Rows of ops, layers and tensors before the rest is summed; runs in a history.")
+]
+SortOption = Annotated[
+    Sort, typer.Option(help="Sort ops and layers by bytes, by time, or by the larger share of the two.")
+]
 PhaseOption = Annotated[Phase | None, typer.Option(help="Only this phase of the step.", show_default=False)]
 
 
@@ -37,15 +46,17 @@ def show(
     run: RunArgument = None,
     *,
     history: HistoryOption = None,
-    ops: Annotated[bool, typer.Option("--ops", help="Ops by phase of the train step.")] = False,
-    layers: Annotated[bool, typer.Option("--layers", help="Layers, and what their equations ask for.")] = False,
-    iterations: Annotated[bool, typer.Option("--iterations", help="Routing iterations, one by one.")] = False,
-    peak: Annotated[bool, typer.Option("--peak", help="What is alive when memory is at its peak.")] = False,
+    ops: Annotated[bool, typer.Option("--ops", help="Most expensive ops by phase of the train step.")] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="Cost per layer, compared with its equations.")] = False,
+    iterations: Annotated[bool, typer.Option("--iterations", help="Cost per routing iteration.")] = False,
+    peak: Annotated[bool, typer.Option("--peak", help="Tensors alive at peak memory.")] = False,
     histograms: Annotated[
-        bool, typer.Option("--histograms", help="Spread and sparsity of activations, poses.")
+        bool, typer.Option("--histograms", help="Distribution and sparsity of activations and poses.")
     ] = False,
-    claims: Annotated[bool, typer.Option("--claims", help="Published numbers on the networks, with sources.")] = False,
-    forward: Annotated[bool, typer.Option("--forward", help="An evaluation, not the train step.")] = False,
+    claims: Annotated[bool, typer.Option("--claims", help="Published results of the networks, with sources.")] = False,
+    forward: Annotated[
+        bool, typer.Option("--forward", help="Show the forward pass instead of the train step.")
+    ] = False,
     phase: PhaseOption = None,
     sort: SortOption = "share",
     top: TopOption = 10,
@@ -53,14 +64,11 @@ def show(
     case: CaseOption = None,
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Print the tables of a stored run, and those of its sections that are asked for.
+    """Print the tables of a stored run.
 
-    With --history METRIC it is one metric over all stored runs and their commits; --case picks cases there, too.
+    With --history METRIC, print one metric over all stored runs and their commits instead; --case selects cases there
+    as well.
     """
-    from capsbench.record.claims import ledger_path, read_ledger
-    from capsbench.report.sections import Sections
-    from capsbench.store.runs import open_run
-
     if history is not None:
         if run is not None or ops or layers or iterations or peak or histograms or claims or forward or phase:
             raise BadInput("it looks at all runs and goes with --case, --top and --results only", "--history")
@@ -91,9 +99,6 @@ def show(
 
 
 def _print(records: Sequence[Record], asked: Sections, store: RunStore, results: Path, ledger: Ledger) -> None:
-    from capsbench.report.console import console, print_notes, print_report, print_table
-    from capsbench.report.sections import section_tables
-
     screen, ceilings = console(), known_ceilings(store, results)
     if not records:
         print_notes([f"no case of {store.run_id} has ended yet."], screen)
@@ -108,10 +113,6 @@ def _print(records: Sequence[Record], asked: Sections, store: RunStore, results:
 
 
 def _print_history(results: Path, metric: str, case: str | None, top: int) -> None:
-    from capsbench.record.history import read_history
-    from capsbench.report.console import console, print_notes, print_table
-    from capsbench.report.trend import said, trend_tables
-
     screen, history = console(), read_history(results, metric, case)
     for table in trend_tables(history, top=top, ascii_only=screen.options.ascii_only):
         print_table(table, screen)
@@ -128,11 +129,6 @@ def whole_report(
     with_ops: bool = True,
 ) -> Report:
     """The tables that the run ended with, from what it left on the disk; `with_ops` as in `report`."""
-    from capsbench.report.claims import published_tables
-    from capsbench.report.history import read_histories
-    from capsbench.report.seed import is_seed_study
-    from capsbench.report.tables import report
-
     header = store.header()
     return report(
         records,
@@ -149,11 +145,6 @@ def whole_report(
 
 def known_ceilings(store: RunStore, results: Path) -> tuple[DeviceCeilings, ...]:
     """Those of the machine that the run was on: as known when it began, or else as they have been measured since."""
-    from pydantic import TypeAdapter, ValidationError
-
-    from capsbench.measure.environment import Machine
-    from capsbench.record.ceilings import DeviceCeilings, read_ceilings
-
     header = store.header()
     try:
         known = TypeAdapter(tuple[DeviceCeilings, ...]).validate_python(header.get("ceilings", ()))

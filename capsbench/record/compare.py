@@ -1,143 +1,144 @@
-"""Two runs side by side: what changed of each case. Lower is better in everything here."""
+"""Two runs side by side: what changed of each case. Lower is better in everything here.
+
+Metrics are compared one after the other, each in all cases at once, so that of a hundred thousand cases no more than
+one metric is held in memory.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from itertools import islice
-from operator import itemgetter
 from statistics import fmean
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from capsbench.metrics import OP_CALLS, Direction, MetricType, comparison_of, metric_type
-from capsbench.record.changes import ERROR_MARGIN, Change, Kind, Word
+from capsbench.metrics import METRICS, OP_CALLS, Direction, MetricType, comparison_of, metric_type
+from capsbench.record.changes import ERROR_MARGIN, WORDS, Changes, ErrorRate, Kind, Places, Rows, Word, in_order
 from capsbench.record.grouping import grouped
 from capsbench.record.noise import Noise
 from capsbench.record.pairs import Pair, setting_of
 from capsbench.record.schema import Metric, Record
-from capsbench.stats.shift import Shift, Shifts, shifts_of
-from capsbench.stats.verdict import MARGIN, VERDICTS, Difference, decide, decide_shifts, difference, holm
-from capsbench.store.records import MetricFacts, facts_of, op_calls, read_metrics_of, samples_of, value_of
+from capsbench.stats.shift import Shifts, shifts_of
+from capsbench.stats.verdict import MARGIN, VERDICTS, decide, decide_shifts, difference, holm
+from capsbench.store.records import MetricColumn, MetricFacts, metric_column, metric_names, op_calls
+
+_ERROR: Final = "error_rate"
+_STATUS: Final = "status"
+_ORDER: Final = {name: number for number, name in enumerate((_STATUS, *METRICS))}
+_WORD_OF_VERDICT: Final = np.array([WORDS.index(verdict) for verdict in VERDICTS])
 
 Numbers = npt.NDArray[np.float64]
-Place = tuple[int, int, int]
-"""Where a change stands: 1 for error rates, which come last; the pair; the metric among those of the pair."""
-
-_CHUNK: Final = 2_000
-"""Pairs whose metrics are read together."""
-
-
-@dataclass(slots=True)
-class Unchanged:
-    """Exact numbers that are the same in A and in B, of which there are too many in large runs to keep each.
-
-    Attributes:
-        count: how many there are.
-        seeds: of their cases.
-    """
-
-    count: int = 0
-    seeds: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
-class _Both:
-    """A metric that both sides of a pair have.
+class _Times:
+    """Times that were tested together: places of their pairs and what is seen of them, [rows]."""
 
-    Attributes:
-        name: of the metric.
-        position: among the metrics that both have, from 1.
-        known: what it is.
-        how: it is compared.
-        direction: whether lower or higher is better.
-        derived_from: the metric whose test decides over it; empty where it has its own.
-    """
+    metric: str
+    kind: Literal["time", "rate"]
+    pairs: Places
+    seen: Shifts
 
-    name: str
-    position: int
-    known: MetricType
-    how: str
-    direction: Direction
-    derived_from: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Numbers:
-    """A metric of both sides of a pair that a test decides over, together with others; `place` as in `Place`."""
-
-    place: Place
-    pair: Pair
-    base: float
-    new: float
-    samples: tuple[Sequence[float], Sequence[float]] = ((), ())
+    @property
+    def is_testable(self) -> bool:
+        """Whether a test could ever reject: single samples are shown, but are no part of the family corrected."""
+        return self.seen.count > 1
 
 
 @dataclass(slots=True)
 class _Found:
-    """What was found, pair by pair: changes, and numbers whose verdicts wait until all are known.
+    """What is found metric by metric: changes, and what waits for its verdict until all is known.
 
     Attributes:
-        unchanged: counts exact numbers that are the same, which are then left out.
-        changes: each with its place.
-        times: by metric, kind and how many samples A and B have.
-        derived: by metric and the metric whose test decides over it.
-        errors: error rates of cases that both runs trained alike.
+        pairs: of cases.
+        paired: whether times are compared pair by pair.
+        parts: changes.
+        times: what a rank test decides over.
+        derived: places of the pairs, by metric and the metric whose test decides over it.
+        errors: error rates in A and B by places of the pairs, of cases that both runs trained alike.
     """
 
-    unchanged: Unchanged | None
-    changes: list[tuple[Place, Change]] = field(default_factory=list)
-    times: dict[tuple[str, Literal["time", "rate"], int, int], list[_Numbers]] = field(default_factory=dict)
-    derived: dict[tuple[str, str], list[_Numbers]] = field(default_factory=dict)
-    errors: list[_Numbers] = field(default_factory=list)
+    pairs: Sequence[Pair]
+    paired: bool
+    parts: list[Rows] = field(default_factory=list)
+    times: list[_Times] = field(default_factory=list)
+    derived: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    errors: dict[int, tuple[float, float]] = field(default_factory=dict)
 
-    def add(self, number: int, pair: Pair) -> None:
-        """Compare what of a pair can be compared alone, and keep what waits."""
-        base, new = pair.base, pair.new
-        if base.status != new.status:
-            self._add_status((0, number, 0), pair)
-        both = _in_both(facts_of(base.metrics), facts_of(new.metrics))
-        for each in both:
-            in_a, in_b = value_of(base.metrics, each.name), value_of(new.metrics, each.name)
-            assert in_a is not None and in_b is not None  # noqa: S101, PT018 - both have it
-            self._add_number(each, _Numbers((0, number, each.position), pair, in_a, in_b))
-        calls = op_calls(base), op_calls(new)
-        if calls[0] is not None and calls[1] is not None:
-            numbers = _Numbers((0, number, len(both) + 1), pair, calls[0], calls[1])
-            self._add_exact(OP_CALLS, "lower", numbers)
+    def add_statuses(self) -> None:
+        """Compare how cases ended."""
+        statuses = ((pair.base.status, pair.new.status) for pair in self.pairs)
+        words: dict[int, Word] = {
+            place: "worse" if before == "ok" else "better" if after == "ok" else "changed"
+            for place, (before, after) in enumerate(statuses)
+            if before != after
+        }
+        self._add(_STATUS, "status", words)
 
-    def _add_status(self, place: Place, pair: Pair) -> None:
-        before, after = pair.base.status, pair.new.status
-        word: Word = "worse" if before == "ok" else "better" if after == "ok" else "changed"
-        change = Change(pair, "status", "status", None, None, None, word, text=f"{before} → {after}")
-        self.changes.append((place, change))
+    def add_exact(self, name: str, direction: Direction, values: Mapping[int, tuple[float, float]]) -> None:
+        """Compare numbers that repeat to the last digit."""
+        self._add(name, "exact", {place: _exactly(*both, direction) for place, both in values.items()})
 
-    def _add_number(self, each: _Both, found: _Numbers) -> None:
-        match each.how:
+    def add_metric(self, name: str) -> None:
+        """Compare a metric of all pairs that have it on both sides; those of different kinds or units apart."""
+        base = metric_column([pair.base for pair in self.pairs], name)
+        new = metric_column([pair.new for pair in self.pairs], name)
+        alike = grouped(sorted(base.values.keys() & new.values.keys()), lambda at: (base.facts[at], new.facts[at]))
+        for (in_base, in_new), places in alike.items():
+            known = metric_type(name, in_base[1], in_base[2])
+            how = comparison_of(known, is_exact=in_base[3] == in_new[3] == "exact")
+            self._add_alike(known, how, in_base, places, (base, new))
+
+    def _add_alike(
+        self,
+        known: MetricType,
+        how: str,
+        facts: MetricFacts,
+        places: list[int],
+        sides: tuple[MetricColumn, MetricColumn],
+    ) -> None:
+        name, (base, new) = known.name, (side.values for side in sides)
+        if known.measure == "accuracy" and how in {"time", "rate", "error"}:
+            places = [place for place in places if _has_one_protocol(self.pairs[place])]
+        match how:
             case "exact":
-                self._add_exact(each.name, each.direction, found)
+                self.add_exact(name, facts[2], {place: (base[place], new[place]) for place in places})
             case "bytes":
-                self._add(each.name, "bytes", found, _of_bytes(found.base, found.new, each.known))
-            case "error" if _has_one_protocol(found.pair):
-                self.errors.append(found)
-            case "rate" if each.derived_from:
-                self.derived.setdefault((each.name, each.derived_from), []).append(found)
-            case "time" | "rate" as how if each.known.measure != "accuracy" or _has_one_protocol(found.pair):
-                sides = _samples(found.pair.base, each), _samples(found.pair.new, each)
-                alike = self.times.setdefault((each.name, how, *map(len, sides)), [])  # type: ignore[arg-type]
-                alike.append(_Numbers(found.place, found.pair, found.base, found.new, sides))
+                self._add(name, "bytes", {place: _of_bytes(base[place], new[place], known) for place in places})
+            case "error":
+                self.errors |= {place: (base[place], new[place]) for place in places}
+            case "time" | "rate" as kind:
+                alone = [place for place in places if not _has_both(self.pairs[place], known.same_test_as)]
+                if len(alone) < len(places):
+                    derived = self.derived.setdefault((name, known.same_test_as), [])
+                    derived += sorted(set(places) - set(alone))
+                self._add_times(known, kind, alone, sides)
 
-    def _add_exact(self, name: str, direction: Direction, found: _Numbers) -> None:
-        word = _exactly(found.base, found.new, direction)
-        if word == "same" and self.unchanged is not None:
-            self.unchanged.count += 1
-            self.unchanged.seeds.add(found.pair.base.case.seed)
-        else:
-            self._add(name, "exact", found, word)
+    def _add_times(
+        self,
+        known: MetricType,
+        kind: Literal["time", "rate"],
+        places: list[int],
+        sides: tuple[MetricColumn, MetricColumn],
+    ) -> None:
+        """Test the times of cases with equally many samples together."""
+        base, new = ([_samples(side, place, known) for place in places] for side in sides)
+        alike = grouped(range(len(places)), lambda row: (len(base[row]), len(new[row])))
+        for rows in alike.values():
+            times = [
+                np.array([side[row] for row in rows], dtype=np.float64).reshape(len(rows), -1) for side in (base, new)
+            ]
+            if kind == "rate":  # of a rate the times that it stands for; a rate of 0 has no time, and is left out
+                with np.errstate(divide="ignore"):
+                    times = [1.0 / side for side in times]
+            usable, seen = shifts_of(*times, paired=self.paired)
+            pairs = np.array(places, dtype=np.int64)[np.array(rows, dtype=np.int64)[usable]]
+            self.times.append(_Times(known.name, kind, pairs, seen))
 
-    def _add(self, name: str, kind: Kind, found: _Numbers, word: Word) -> None:
-        self.changes.append((found.place, Change(found.pair, name, kind, found.base, found.new, None, word)))
+    def _add(self, name: str, kind: Kind, words: Mapping[int, Word]) -> None:
+        places = np.fromiter(words, dtype=np.int64, count=len(words))
+        found = np.array([WORDS.index(word) for word in words.values()], dtype=np.int64)
+        self.parts.append(Rows(name, kind, _order(name), places, found))
 
 
 def compare(
@@ -146,8 +147,7 @@ def compare(
     margin: float = MARGIN,
     noise: Sequence[Noise] = (),
     interleaved: bool = False,
-    unchanged: Unchanged | None = None,
-) -> tuple[Change, ...]:
+) -> Changes:
     """Everything that can be compared, case by case, error rates last.
 
     Args:
@@ -156,21 +156,23 @@ def compare(
         noise: of the machines that the sides were measured on, as far as it is known; the largest floor counts.
         interleaved: whether the processes of both sides took turns, round by round: times are then compared pair by
             pair, and held to a floor of their own.
-        unchanged: where exact numbers that are the same are counted and left out; None to have them among the changes.
     """
-    found = _Found(unchanged)
-    for number, pair in enumerate(_with_metrics(pairs)):
-        found.add(number, pair)
-    times = [_Times.of(*key, alike, paired=interleaved) for key, alike in found.times.items()]
-    errors = list(_errors(found.errors))
-    *of_times, of_errors = _corrected(times, errors)
-    tested = sum(len(each.seen) for each in times if each.is_testable) + len(errors)
+    found = _Found(pairs, interleaved)
+    found.add_statuses()
+    for name in sorted(metric_names(pair.base for pair in pairs), key=lambda name: (_order(name), name)):
+        found.add_metric(name)
+    calls = ((op_calls(pair.base), op_calls(pair.new)) for pair in pairs)
+    found.add_exact(
+        OP_CALLS, "lower", {at: (a, b) for at, (a, b) in enumerate(calls) if a is not None and b is not None}
+    )
+    errors = list(_errors(pairs, found.errors))
+    *of_times, of_errors = _corrected(found.times, [each for _, each in errors])
     margins = _Margins(margin, noise, interleaved=interleaved)
-    for each, corrected in zip(times, of_times, strict=True):
-        found.changes += _decided(each, found.derived, corrected, margins, tested)
-    found.changes += _of_errors(errors, of_errors, tested)
-    found.changes.sort(key=itemgetter(0))
-    return tuple(change for _, change in found.changes)
+    for times, corrected in zip(found.times, of_times, strict=True):
+        found.parts += _decided(times, found.derived, corrected, [margins.of(pairs[at], times) for at in times.pairs])
+    found.parts.append(_of_errors(errors, of_errors))
+    tested = sum(len(each.seen) for each in found.times if each.is_testable) + len(errors)
+    return in_order(pairs, found.parts, tested)
 
 
 def numbers(record: Record) -> Mapping[str, Metric]:
@@ -181,33 +183,14 @@ def numbers(record: Record) -> Mapping[str, Metric]:
     return {**record.metrics, OP_CALLS: Metric(value=calls, unit="1", direction="lower", kind="exact")}
 
 
-def _with_metrics(pairs: Sequence[Pair]) -> Iterator[Pair]:
-    """The pairs, of which the metrics of many are read together."""
-    waiting = iter(pairs)
-    while some := list(islice(waiting, _CHUNK)):
-        read_metrics_of(pair.base for pair in some)
-        read_metrics_of(pair.new for pair in some)
-        yield from some
+def _order(name: str) -> int:
+    """Where a metric stands among those of a case: as in the table of metrics, and after those."""
+    return _ORDER.get(name, len(_ORDER))
 
 
-@lru_cache(maxsize=4096)
-def _in_both(base: MetricFacts, new: MetricFacts) -> tuple[_Both, ...]:
-    """The metrics of both, and how each is compared."""
-    kinds, names = {name: kind for name, _, _, kind in new}, {name for name, *_ in base} & {name for name, *_ in new}
-    both = []
-    for position, (name, unit, direction, kind) in enumerate((each for each in base if each[0] in kinds), 1):
-        known = metric_type(name, unit, direction)
-        how = comparison_of(known, is_exact=kind == kinds[name] == "exact")
-        derived_from = known.same_test_as if known.same_test_as in names else ""
-        both.append(_Both(name, position, known, how, direction, derived_from))
-    return tuple(both)
-
-
-def _samples(record: Record, both: _Both) -> Sequence[float]:
+def _samples(side: MetricColumn, place: int, known: MetricType) -> Sequence[float]:
     """One number a process; samples of a single process count as one."""
-    if both.known.is_replicated:
-        return samples_of(record.metrics, both.name)
-    return (float(value_of(record.metrics, both.name) or 0.0),)
+    return side.samples(place) if known.is_replicated else (float(side.values[place]),)
 
 
 def _exactly(base: float, new: float, direction: Direction) -> Word:
@@ -225,45 +208,12 @@ def _of_bytes(base: float, new: float, known: MetricType) -> Word:
     return _exactly(base, new, known.direction) if moved else "same"
 
 
+def _has_both(pair: Pair, metric: str) -> bool:
+    return metric in pair.base.metrics and metric in pair.new.metrics
+
+
 def _has_one_protocol(pair: Pair) -> bool:
     return pair.base.fingerprint.protocol == pair.new.fingerprint.protocol
-
-
-@dataclass(frozen=True, slots=True)
-class _Times:
-    """Times of one name with equally many samples, and the shifts seen of those that can be compared."""
-
-    metric: str
-    kind: Literal["time", "rate"]
-    numbers: list[_Numbers]
-    seen: Shifts
-
-    @classmethod
-    def of(
-        cls,
-        metric: str,
-        kind: Literal["time", "rate"],
-        count_a: int,
-        count_b: int,
-        found: list[_Numbers],
-        *,
-        paired: bool,
-    ) -> "_Times":
-        """Test them together. Of a rate the samples are the times that it stands for, so that lower is better."""
-        shapes = (len(found), count_a), (len(found), count_b)
-        base, new = (
-            np.array([each.samples[side] for each in found], dtype=np.float64).reshape(shapes[side]) for side in (0, 1)
-        )
-        if kind == "rate":
-            with np.errstate(divide="ignore"):  # a rate of 0 has no time, and is left out of what is compared
-                base, new = 1.0 / base, 1.0 / new
-        rows, seen = shifts_of(base, new, paired=paired)
-        return cls(metric, kind, [found[row] for row in rows.tolist()], seen)
-
-    @property
-    def is_testable(self) -> bool:
-        """Whether a test could ever reject: single samples are shown, but are no part of the family corrected."""
-        return self.seen.count > 1
 
 
 class _Margins:
@@ -275,21 +225,21 @@ class _Margins:
         self._interleaved = interleaved
         self._known: dict[tuple[object, ...], float] = {}
 
-    def of(self, pair: Pair, metric: str, count: int) -> float:
-        """That of a time with so many samples a side."""
+    def of(self, pair: Pair, times: _Times) -> float:
+        """That of one of some times."""
         if not self._noise:
             return self._margin
         case, beside = pair.base.case, self._interleaved and pair.beside
-        key = (case.backend, case.mode, case.device, metric, count, beside)
+        key = (case.backend, case.mode, case.device, times.metric, times.seen.count, beside)
         if key not in self._known:
-            floors = (each.floor_of(case, metric, count, interleaved=beside) for each in self._noise)
-            self._known[key] = max(self._margin, *floors)
+            found = (each.floor_of(case, times.metric, times.seen.count, interleaved=beside) for each in self._noise)
+            self._known[key] = max(self._margin, *found)
         return self._known[key]
 
 
-def _corrected(times: Sequence[_Times], errors: Sequence[tuple[_Numbers, Difference]]) -> list[Numbers]:
+def _corrected(times: Sequence[_Times], errors: Sequence[ErrorRate]) -> list[Numbers]:
     """P-values after Holm's correction over all that can be tested, of times and then of errors; 1 of the others."""
-    p_values = [*(each.seen.p_values for each in times), np.array([seen.p_value for _, seen in errors])]
+    p_values = [*(each.seen.p_values for each in times), np.array([each.seen.p_value for each in errors])]
     family = [*(each.is_testable for each in times), True]
     tested = [each for each, is_tested in zip(p_values, family, strict=True) if is_tested]
     ends = np.cumsum([len(each) for each in tested[:-1]], dtype=np.int64)
@@ -299,43 +249,30 @@ def _corrected(times: Sequence[_Times], errors: Sequence[tuple[_Numbers, Differe
 
 
 def _decided(
-    times: _Times,
-    derived: Mapping[tuple[str, str], Sequence[_Numbers]],
-    corrected: Numbers,
-    margins: _Margins,
-    tested: int,
-) -> Iterator[tuple[Place, Change]]:
+    times: _Times, derived: Mapping[tuple[str, str], Sequence[int]], corrected: Numbers, margins: Sequence[float]
+) -> Iterator[Rows]:
     """The changes of times, and of the rates that their test decides over."""
-    of_cases = np.array([margins.of(each.pair, times.metric, times.seen.count) for each in times.numbers])
-    words = [VERDICTS[word] for word in decide_shifts(times.seen, corrected, of_cases).tolist()]
-    by_pair: dict[int, tuple[Shift, Word, float]] = {}
-    for each, shift, word, margin in zip(times.numbers, times.seen, words, of_cases.tolist(), strict=True):
-        by_pair[each.place[1]] = shift, word, margin
-        yield each.place, _tested(each, times.metric, times.kind, (shift, word, margin), tested)
-    for (metric, source), found in derived.items():
-        for each in found if source == times.metric else ():
-            if each.place[1] in by_pair:
-                yield each.place, _tested(each, metric, "rate", by_pair[each.place[1]], tested)
+    of_cases = np.array(margins, dtype=np.float64)
+    words = _WORD_OF_VERDICT[decide_shifts(times.seen, corrected, of_cases)]
+    yield Rows(times.metric, times.kind, _order(times.metric), times.pairs, words, times.seen, (), of_cases)
+    for (metric, source), places in derived.items():
+        if source == times.metric:
+            pairs, _, rows = np.intersect1d(np.array(places), times.pairs, assume_unique=True, return_indices=True)
+            yield Rows(metric, "rate", _order(metric), pairs, words[rows], times.seen.take(rows), (), of_cases[rows])
 
 
-def _tested(found: _Numbers, metric: str, kind: Kind, seen: tuple[Shift, Word, float], rows: int) -> Change:
-    shift, word, margin = seen
-    return Change(found.pair, metric, kind, found.base, found.new, shift, word, margin=margin, rows=rows)
-
-
-def _errors(found: Sequence[_Numbers]) -> Iterator[tuple[_Numbers, Difference]]:
-    """Means and difference of the error rates of all seeds, one for all cases that differ in the seed only."""
-    for alike in grouped(found, lambda each: setting_of(each.pair.base)).values():
-        in_a, in_b = [each.base for each in alike], [each.new for each in alike]
+def _errors(pairs: Sequence[Pair], rates: Mapping[int, tuple[float, float]]) -> Iterator[tuple[int, ErrorRate]]:
+    """Error rates of all seeds, one for all cases that differ in the seed only, at the first of them."""
+    for places in grouped(rates, lambda at: setting_of(pairs[at].base)).values():
+        in_a, in_b = zip(*(rates[at] for at in places), strict=True)
         seen = difference(in_a, in_b)
         if seen is not None:
-            _, number, position = alike[0].place
-            yield _Numbers((1, number, position), alike[0].pair, fmean(in_a), fmean(in_b)), seen
+            yield places[0], ErrorRate(fmean(in_a), fmean(in_b), seen)
 
 
-def _of_errors(
-    errors: Sequence[tuple[_Numbers, Difference]], corrected: Numbers, rows: int
-) -> Iterator[tuple[Place, Change]]:
-    for (each, seen), p_value in zip(errors, corrected.tolist(), strict=True):
-        word = decide(seen, p_value, ERROR_MARGIN)
-        yield each.place, Change(each.pair, "error_rate", "error", each.base, each.new, seen, word, rows=rows)
+def _of_errors(errors: Sequence[tuple[int, ErrorRate]], corrected: Numbers) -> Rows:
+    told = zip(errors, corrected.tolist(), strict=True)
+    words = [WORDS.index(decide(each.seen, p_value, ERROR_MARGIN)) for (_, each), p_value in told]
+    places = np.array([place for place, _ in errors], dtype=np.int64)
+    rates = tuple(each for _, each in errors)
+    return Rows(_ERROR, "error", _order(_ERROR), places, np.array(words, dtype=np.int64), errors=rates)

@@ -5,8 +5,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Final
 
-from capsbench.record.changes import TESTED, WORDS, Change, Kind, Word, counts
-from capsbench.record.compare import Unchanged
+from capsbench.record.changes import (
+    TESTED,
+    WORDS,
+    Change,
+    Kind,
+    Word,
+    cases,
+    chosen,
+    counts,
+    places_of,
+    seeds,
+    tested_examples,
+    worst_first,
+)
 from capsbench.record.noise import Noise
 from capsbench.record.pairs import Pair, Pairing
 from capsbench.record.schema import Record
@@ -47,7 +59,6 @@ def comparison_tables(
     everything: bool,
     margin: float,
     most: int | None = None,
-    unchanged: Unchanged | None = None,
 ) -> tuple[Table, ...]:
     """One table, or none where there is nothing to show.
 
@@ -56,32 +67,28 @@ def comparison_tables(
         everything: show what is the same, too.
         margin: what share of a time counted for nothing, where no noise asked for more.
         most: rows that will be shown; of more the worse come first, and then by the other verdicts. None for all.
-        unchanged: what was left out of the changes.
     """
-    shown = [change for change in changes if everything or change.verdict != "same"]
-    if not shown:
+    shown = changes if everything else chosen(changes, ("worse", "better", "changed", "undecided"))
+    if not len(shown):
         return ()
-    seeds = {change.pair.base.case.seed for change in changes} | (unchanged.seeds if unchanged else set())
-    fields = (*_CASE_FIELDS, *([_SEED] if len(seeds) > 1 else []), *_FIELDS)
+    fields = (*_CASE_FIELDS, *([_SEED] if len(seeds(changes)) > 1 else []), *_FIELDS)
     if most is not None and len(shown) > most:
-        shown.sort(key=lambda change: WORDS.index(change.verdict))
-    notes = (_PAIRED_RATIO if any(map(_is_paired, shown)) else _RATIO, _VERDICT, _margins(shown, margin))
-    return (table_of_items("A and B", fields, shown, notes, is_urgent=_is_worse, urgent_name="worse"),)
+        shown = worst_first(shown)
+    tested = tested_examples(shown)
+    notes = (_PAIRED_RATIO if any(map(_is_paired, tested)) else _RATIO, _VERDICT, _margins(tested, margin))
+    urgent = places_of(shown, "worse")
+    return (table_of_items("A and B", fields, shown, notes, urgent=urgent, urgent_name="worse", examples=cases(shown)),)
 
 
-def verdict_table(
-    changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str], unchanged: Unchanged | None = None
-) -> Table:
+def verdict_table(changes: Sequence[Change], runs: tuple[str, ...], said: Sequence[str]) -> Table:
     """How many numbers came out how, by how they were compared; for whoever reads no console.
 
     Args:
         changes: of all cases.
         runs: ids of A and B.
         said: sentences that go with it.
-        unchanged: what was left out of the changes.
     """
-    known = Counter(counts(changes))
-    known["same", "exact"] += unchanged.count if unchanged else 0
+    known = counts(changes)
     columns = (Column("verdict", "key", "left"), *(Column(name) for name in _KINDS.values()))
     rows = tuple(
         (text_cell(word), *(cell(known[word, kind], fmt.count) for kind in _KINDS))
@@ -92,12 +99,11 @@ def verdict_table(
     return Table("Verdicts on B", columns, rows, context=names, notes=tuple(said))
 
 
-def summary(changes: Sequence[Change], pairing: Pairing, unchanged: Unchanged | None = None) -> Iterator[str]:
+def summary(changes: Sequence[Change], pairing: Pairing) -> Iterator[str]:
     """In sentences: how many numbers came out how, and which cases stand alone."""
     known = Counter[Word]()
     for (word, _), count in counts(changes).items():
         known[word] += count
-    known["same"] += unchanged.count if unchanged else 0
     told = ", ".join(f"{known[word]:,} {word}" for word in WORDS if known[word])
     cases = "1 case" if len(pairing.pairs) == 1 else f"{len(pairing.pairs):,} cases"
     yield f"{cases} in both runs; numbers: {told or 'none that can be compared'}"
@@ -145,7 +151,7 @@ def noise_notes(changes: Sequence[Change], noise: Sequence[Noise], *, interleave
             "noise floor: none is known of this machine, so that the margin is a guess; "
             "`capsbench doctor --noise` records one"
         )
-    times = [change for change in changes if change.kind in TESTED and change.seen] if noise else []
+    times = tested_examples(changes) if noise else []
     for known in noise:
         yield f"noise floor of {fmt.label(known.machine.processor)}: {_floors(times, known, interleaved=interleaved)}"
 
@@ -181,18 +187,14 @@ def _processes(count: int) -> str:
     return "1 process" if count == 1 else f"{count} processes"
 
 
-def _margins(changes: Sequence[Change], margin: float) -> str:
-    raised = [change.margin for change in changes if change.margin is not None and change.margin > margin]
+def _margins(tested: Sequence[Change], margin: float) -> str:
+    raised = [change.margin for change in tested if change.margin is not None and change.margin > margin]
     more = f", or {_span(raised)} where the machine's noise floor is more" if raised else ""
     return f"margin: within {fmt.percent(margin)} % a time is the same{more}."
 
 
 def _is_paired(change: Change) -> bool:
     return isinstance(change.seen, Shift) and change.seen.paired
-
-
-def _is_worse(change: Change) -> bool:
-    return change.verdict == "worse"
 
 
 def _side(change: Change, *, is_new: bool) -> Cell:

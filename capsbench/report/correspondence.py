@@ -22,7 +22,7 @@ from capsbench.record.grouping import distinct, grouped
 from capsbench.record.schema import Record, SplitFacts
 from capsbench.report import format as fmt
 from capsbench.stats.interval import wilson_interval
-from capsbench.store.records import values_of
+from capsbench.store.records import sample_count, values_of
 
 Verdict = Literal["agrees", "differs", "not comparable"]
 Transforms = Mapping[str, Transform | None]
@@ -144,6 +144,18 @@ class _Measured:
         return self.records[0]
 
     @cached_property
+    def epochs(self) -> int:
+        """How long the first was trained."""
+        return sample_count(self.first.metrics, "epoch_seconds")
+
+    @cached_property
+    def differing(self) -> tuple[object, ...]:
+        """What `_differences` looks at."""
+        case = self.first.case
+        splits = *self.trained_on, None, *self.tested_on
+        return case.network, case.dataset, case.routing_iterations, case.batch, self.epochs, *splits
+
+    @cached_property
     def trained_on(self) -> Sequence[SplitFacts | None]:
         """The different images."""
         return distinct(self.records, lambda record: record.data.get("train"))
@@ -181,8 +193,11 @@ def _of_values(claim: Claim, records: Sequence[Record], values: Sequence[float])
 def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) -> Iterator[Comparison]:
     """What comes of each realization; those that cannot be compared for the same reasons are one, the first of them."""
     alike: dict[tuple[object, ...], list[tuple[Comparison, _Measured]]] = {}
+    known: dict[tuple[object, ...], list[str]] = {}
     for number, measured in enumerate(found):
-        each = _comparison(claim, measured, transforms)
+        if measured.differing not in known:
+            known[measured.differing] = list(_differences(claim, measured, transforms))
+        each = _comparison(claim, measured, known[measured.differing])
         case = measured.first.case
         apart = () if each.verdict == "not comparable" else (number,)
         alike.setdefault((each.why, case.network, case.dataset, *apart), []).append((each, measured))
@@ -196,9 +211,8 @@ def _merged(claim: Claim, found: Sequence[_Measured], transforms: Transforms) ->
         yield replace(first, records=joined.records, value=joined.value, interval=joined.interval)
 
 
-def _comparison(claim: Claim, measured: _Measured, transforms: Transforms) -> Comparison:
+def _comparison(claim: Claim, measured: _Measured, reasons: Sequence[str]) -> Comparison:
     records, value, interval = measured.records, measured.value, measured.interval
-    reasons = list(_differences(claim, measured, transforms))
     if reasons:
         verdict, why = _not_comparable(reasons)
     elif claim.metric == "parameters":
@@ -250,9 +264,8 @@ def _differences(claim: Claim, measured: _Measured, transforms: Transforms) -> I
     yield from _split_differences("tested", claim.tested_on, measured.tested_on)
     yield from _split_differences("trained", claim.trained_on, measured.trained_on)
     yield from _preparation_difference(claim, transforms.get(first.case.dataset))
-    epochs = first.metrics["epoch_seconds"].samples if "epoch_seconds" in first.metrics else ()
-    if claim.epochs and len(epochs) != claim.epochs:
-        yield f"trained for {len(epochs) or 'an unknown number of'} epochs, the claim's for {claim.epochs}"
+    if claim.epochs and measured.epochs != claim.epochs:
+        yield f"trained for {measured.epochs or 'an unknown number of'} epochs, the claim's for {claim.epochs}"
 
 
 def _split_differences(done: str, theirs: int | None, ours: Sequence[SplitFacts | None]) -> Iterator[str]:

@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from capsbench.metrics import OpQuantity, metric_type
-from capsbench.record.changes import Change
+from capsbench.record.changes import Change, Word, chosen
 from capsbench.record.why import UNATTRIBUTED, Mover, explain
 from capsbench.report import format as fmt
 
 _MOST: Final = 12
+_WORSE: Final[tuple[Word, ...]] = ("worse",)
 _WRITE: Final[dict[OpQuantity, Callable[[float | None], str]]] = {
     "bytes": fmt.size,
     "live bytes": fmt.size,
@@ -19,7 +20,7 @@ _WRITE: Final[dict[OpQuantity, Callable[[float | None], str]]] = {
 
 def explanations(changes: Sequence[Change]) -> Iterator[str]:
     """A sentence on each change that is worse, of those that an op table can have a say in."""
-    worse = [each for each in changes if each.verdict == "worse" and metric_type(each.metric).op_quantity is not None]
+    worse = chosen(changes, _WORSE, lambda metric: metric_type(metric).op_quantity is not None)
     for change in worse[:_MOST]:
         found = explain(change)
         yield f"{name_of(change)} {change.metric}: {_nothing(change) if found is None else _told(found)}"

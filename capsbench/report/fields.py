@@ -33,14 +33,10 @@ def table_of(
         fields,
         records,
         notes,
-        is_urgent=_failed,
+        urgent=[place for place, record in enumerate(records) if record.status != "ok"],
         urgent_name="of cases that failed",
         prepare=read_metrics_of,
     )
-
-
-def _failed(record: Record) -> bool:
-    return record.status != "ok"
 
 
 KEY_ATTRIBUTES: Final = (

@@ -53,14 +53,14 @@ class MadeRows(Sequence[Row], Generic[T]):
     Attributes:
         items: what the rows are of.
         fields: of the columns.
-        is_urgent: which items a person must see, such as cases that failed, whatever else is left out.
-        urgent_name: what the urgent items are called.
+        urgent: places of items that a person must see, such as cases that failed, whatever else is left out.
+        urgent_name: what they are called.
         prepare: is called with the items of some rows before these are made.
     """
 
     items: Sequence[T]
     fields: tuple[Field[T], ...]
-    is_urgent: Callable[[T], bool] = field(default=lambda _: False)
+    urgent: Sequence[int] = ()
     urgent_name: str = ""
     prepare: Callable[[Sequence[T]], None] = field(default=lambda _: None)
 
@@ -103,14 +103,10 @@ class MadeRows(Sequence[Row], Generic[T]):
 
     def first(self, count: int) -> "MadeRows[T]":
         """So many rows in their order, among them urgent ones, which may be up to half of them."""
-        urgent = islice((place for place, item in enumerate(self.items) if self.is_urgent(item)), count // 2)
-        chosen = dict.fromkeys([*urgent, *range(min(count, len(self.items)))])
-        return replace(self, items=[self.items[place] for place in sorted(islice(chosen, count))])
-
-    @property
-    def urgent_count(self) -> int:
-        """How many items are urgent."""
-        return sum(map(self.is_urgent, self.items))
+        chosen = dict.fromkeys([*self.urgent[: count // 2], *range(min(count, len(self.items)))])
+        places = sorted(islice(chosen, count))
+        urgent = set(self.urgent).intersection(places)
+        return replace(self, items=[self.items[place] for place in places], urgent=tuple(urgent))
 
 
 def table_of_items(
@@ -119,15 +115,27 @@ def table_of_items(
     items: Sequence[T],
     notes: tuple[str, ...] = (),
     *,
-    is_urgent: Callable[[T], bool] = lambda _: False,
+    urgent: Sequence[int] = (),
     urgent_name: str = "",
     prepare: Callable[[Sequence[T]], None] = lambda _: None,
+    examples: Sequence[Any] | None = None,
 ) -> Table:
-    """A row for each item; what all rows agree on goes into the context."""
-    rows = MadeRows(items, tuple(fields), is_urgent, urgent_name, prepare)
+    """A row for each item; what all rows agree on goes into the context.
+
+    Args:
+        title: of the table.
+        fields: of its columns.
+        items: what the rows are of.
+        notes: below it.
+        urgent: see `MadeRows`, as for the next two.
+        urgent_name: see there.
+        prepare: see there.
+        examples: what has all cells of the columns that may be shared, where that is quicker to have than all items.
+    """
+    rows = MadeRows(items, tuple(fields), urgent, urgent_name, prepare)
     kept, context = [], []
     for index, each in enumerate(rows.fields):
-        texts = _agreed(each, items) if each.column.shared else None
+        texts = _agreed(each, items if examples is None else examples) if each.column.shared else None
         if texts is None:
             kept.append(index)
         else:
@@ -156,7 +164,7 @@ def shortened(table: Table, rows: int | None) -> Table:
     if rows is None or not isinstance(made, MadeRows) or len(made) <= rows:
         return table
     shown = made.first(rows)
-    urgent = made.urgent_count - shown.urgent_count if made.urgent_name else 0
+    urgent = len(made.urgent) - len(shown.urgent)
     which = f", {urgent:,} of them {made.urgent_name}" if urgent else ""
     note = f"… {len(made) - rows:,} more rows{which}; {_MORE}"
     return replace(table, rows=tuple(shown), notes=(note, *table.notes))

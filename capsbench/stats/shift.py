@@ -4,7 +4,7 @@ Each sample stands for one process; see `verdict`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -77,9 +77,13 @@ class Shifts:
         p_values: Samples = self.columns[3]
         return p_values
 
-    def __iter__(self) -> Iterator[Shift]:
-        for ratio, low, high, p_value, scatter in self.columns.T.tolist():
-            yield Shift(ratio, low, high, p_value, scatter, self.count, self.sure, self.paired)
+    def take(self, rows: npt.NDArray[np.int64]) -> "Shifts":
+        """Some of them."""
+        return replace(self, columns=self.columns[:, rows])
+
+    def __getitem__(self, row: int) -> Shift:
+        ratio, low, high, p_value, scatter = self.columns[:, row].tolist()
+        return Shift(ratio, low, high, p_value, scatter, self.count, self.sure, self.paired)
 
 
 def shift(base: Sequence[float], new: Sequence[float], *, paired: bool = False) -> Shift | None:
@@ -103,8 +107,8 @@ def shifts(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], *, paired: 
     for places in alike.values():
         sides = [np.array([pairs[place][side] for place in places], dtype=np.float64) for side in (0, 1)]
         fine, seen = shifts_of(*sides, paired=paired)
-        for row, each in zip(fine.tolist(), seen, strict=True):
-            found[places[row]] = each
+        for row, each in enumerate(fine.tolist()):
+            found[places[each]] = seen[row]
     return found
 
 

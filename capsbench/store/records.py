@@ -8,7 +8,7 @@ import json
 import os
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from capsbench.store.database import connect_to_read
 from capsbench.store.read import CASE, data_from, fingerprint_from, read_records, samples_from
 
 ParityErrorName = Literal["forward_max_relative_error", "gradient_relative_error"]
-MetricFacts = tuple[tuple[str, str, Direction, Literal["exact", "sampled"]], ...]
-"""Name, unit, direction and kind of each metric of a record."""
+MetricFacts = tuple[str, str, Direction, Literal["exact", "sampled"]]
+"""Name, unit, direction and kind of a metric."""
 
 _KEPT: Final = 64
 """Whole records that are kept for tables that look at one more than once."""
@@ -40,7 +40,6 @@ class _Shared:
 
     Attributes:
         setting: the axes of the case, all but the seed.
-        facts: on the metrics.
         sample_counts: by metric.
         parts: fields of `Record` that are not empty.
         op_names: the canonical ops of the profiled train step.
@@ -54,7 +53,6 @@ class _Shared:
     notes: tuple[str, ...]
     data: dict[str, SplitFacts]
     fingerprint: Fingerprint
-    facts: MetricFacts
     sample_counts: dict[str, int]
     parts: frozenset[str]
     op_names: frozenset[str]
@@ -67,6 +65,7 @@ class _Source:
         self._path = path
         self._open: tuple[int, sqlite3.Connection] | None = None
         self._metrics: dict[int, dict[str, tuple[Any, ...]]] = {}
+        self._values: dict[str, dict[int, Any]] = {}
         self._whole: OrderedDict[int, Record] = OrderedDict()
 
     @property
@@ -98,7 +97,6 @@ class _Source:
             notes=tuple(json.loads(row["notes"])),
             data=data_from(self._data[row["data_id"]]),
             fingerprint=fingerprint_from(row),
-            facts=tuple(self.metric_names[number] for number, *_ in content["metrics"]),
             sample_counts={self.metric_names[number][0]: count for number, _, count, _ in content["metrics"]},
             parts=frozenset(content["parts"]),
             op_names=frozenset(content["ops"]),
@@ -145,19 +143,37 @@ class _Source:
 
     def values(self, name: str) -> dict[int, Any]:
         """The values of a metric by record."""
-        query = "SELECT record_id, value FROM metric WHERE metric_id IN (SELECT id FROM metric_name WHERE name = ?)"
-        return {number: _number(value) for number, value in self.connection.execute(query, [name])}
+        if name not in self._values:
+            query = "SELECT record_id, value FROM metric WHERE metric_id IN (SELECT id FROM metric_name WHERE name = ?)"
+            found = dict(self.connection.execute(query, [name]))
+            texts = [number for number, value in found.items() if isinstance(value, str)]
+            self._values[name] = found | {number: float(found[number]) for number in texts}
+        return self._values[name]
+
+    def column(self, name: str, places: Mapping[int, int]) -> "MetricColumn":
+        """A metric of the records that have a place."""
+        ids = [number for number, known in self.metric_names.items() if known[0] == name]
+        is_sampled = any(self.metric_names[number][3] == "sampled" for number in ids)
+        query = (
+            f"SELECT record_id, metric_id, value, {'samples' if is_sampled else 'NULL'} FROM metric "  # noqa: S608
+            f"WHERE metric_id IN ({', '.join(map(str, ids))})"
+        )
+        facts, values, texts = {}, {}, {}
+        for number, metric, value, text in self.connection.execute(query):
+            place = places.get(number)
+            if place is not None:
+                facts[place], values[place], texts[place] = self.metric_names[metric], _number(value), text
+        return MetricColumn(facts, values, lambda place: samples_from(texts[place]))
 
 
 class StoredMetrics(Mapping[str, Metric]):
     """The metrics of a stored record, read when one is asked for."""
 
-    __slots__ = ("_number", "_source", "facts", "sample_counts")
+    __slots__ = ("_number", "_source", "sample_counts")
 
     def __init__(self, source: _Source, number: int, shared: _Shared) -> None:
         self._source = source
         self._number = number
-        self.facts = shared.facts
         self.sample_counts = shared.sample_counts
 
     def __getitem__(self, name: str) -> Metric:
@@ -185,10 +201,6 @@ class StoredMetrics(Mapping[str, Metric]):
             return None
         _, _, low, high, _, _ = self._source.metrics(self._number)[name]
         return None if low is None else (float(low), float(high))
-
-    def samples(self, name: str) -> tuple[float, ...]:
-        """The samples of a metric that is there."""
-        return samples_from(self._source.metrics(self._number)[name][5])
 
     def __contains__(self, name: object) -> bool:
         return name in self.sample_counts
@@ -306,16 +318,38 @@ def interval_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, float]
     return metrics[name].interval if name in metrics else None
 
 
-def samples_of(metrics: Mapping[str, Metric], name: str) -> tuple[float, ...]:
-    """The samples of a metric that is there."""
-    return metrics.samples(name) if isinstance(metrics, StoredMetrics) else metrics[name].samples
+@dataclass(frozen=True, slots=True)
+class MetricColumn:
+    """One metric of many records, by their places.
+
+    Attributes:
+        facts: on the metric.
+        values: its values.
+        samples: returns the samples of a place.
+    """
+
+    facts: Mapping[int, MetricFacts]
+    values: Mapping[int, float | int]
+    samples: Callable[[int], tuple[float, ...]]
 
 
-def facts_of(metrics: Mapping[str, Metric]) -> MetricFacts:
-    """Name, unit, direction and kind of each metric."""
-    if isinstance(metrics, StoredMetrics):
-        return metrics.facts
-    return tuple((name, each.unit, each.direction, each.kind) for name, each in metrics.items())
+def metric_column(records: Sequence[Record], name: str) -> MetricColumn:
+    """One metric of records of one run; those without it are left out."""
+    if records and isinstance(records[0], StoredRecord):
+        places = {each.number: place for place, each in enumerate(records) if isinstance(each, StoredRecord)}
+        return records[0].source.column(name, places)
+    found = {place: each.metrics[name] for place, each in enumerate(records) if name in each.metrics}
+    facts = {place: (name, each.unit, each.direction, each.kind) for place, each in found.items()}
+    return MetricColumn(facts, {at: each.value for at, each in found.items()}, lambda place: found[place].samples)
+
+
+def metric_names(records: Iterable[Record]) -> set[str]:
+    """The names of all metrics of records of one run."""
+    waiting = iter(records)
+    first = next(waiting, None)
+    if isinstance(first, StoredRecord):
+        return {known[0] for known in first.source.metric_names.values()}
+    return {name for each in (first, *waiting) if each is not None for name in each.metrics}
 
 
 def sample_count(metrics: Mapping[str, Metric], name: str) -> int:

@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 
-from capsbench.cli import main
+from capsbench import cli
+from capsbench.cli import data, main
 from capsbench.suite.schema import MEASURES
 
 SUITE = """\
@@ -155,20 +157,17 @@ def test_processes_exit_with_64_and_no_traceback(arguments, tmp_path, capsbench_
     "arguments",
     [
         ["--help"],
-        ["run", "--help"],
-        ["doctor", "--help"],
-        ["data", "verify", "--help"],
-        ["data", "fetch", "--help"],
+        ["data", "--help"],
         ["--version"],
     ],
 )
 def test_help_imports_nothing_heavy(arguments, tmp_path, capsbench_environment):
-    """Help comes without a framework, and without anything else that takes long to import."""
+    """The list of commands comes without anything that takes long to import, and without importing a command."""
     code = (
         "import sys\nfrom capsbench.cli import main\n"
         f"sys.argv = ['capsbench', *{arguments!r}]\n"
         "assert main() == 0\n"
-        "heavy = {'torch', 'tensorflow', 'numpy', 'rich', 'yaml'} & set(sys.modules)\n"
+        "heavy = {'torch', 'numpy', 'rich', 'yaml', 'capsbench.cli.run'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     done = subprocess.run(
@@ -180,6 +179,20 @@ def test_help_imports_nothing_heavy(arguments, tmp_path, capsbench_environment):
         timeout=600,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["run", "--help"], ["doctor", "--help"], ["data", "verify", "--help"]])
+def test_help_of_a_command_imports_no_optional_library(arguments, tmp_path, capsbench_environment):
+    """A command's help comes without a framework, plots, Dask or SciPy."""
+    heavy = {"torch", "tensorflow", "matplotlib", "dask", "distributed", "scipy"}
+    code = (
+        "import sys\nfrom capsbench.cli import main\n"
+        f"sys.argv = ['capsbench', *{arguments!r}]\nassert main() == 0\n"
+        f"assert not {heavy!r} & set(sys.modules)\n"
+    )
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=capsbench_environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -195,3 +208,12 @@ def test_every_help_has_an_example(call, command):
     code, out, _ = call(*command, "--help")
     assert code == 0
     assert "Example: capsbench " in out
+
+
+def test_the_list_of_commands_says_what_each_command_says():
+    """Its lines are the first lines of the commands' own help."""
+    for group in (cli.app, data.app):
+        commands = get_command(group)
+        for section in commands.sections.values():
+            for name, about in section.items():
+                assert commands.get_command(None, name).help.splitlines()[0] == about.help

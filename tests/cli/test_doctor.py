@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from capsbench import plugins
-from capsbench.cli import main
+from capsbench.cli import doctor, main
 from capsbench.measure.ceilings import Ceilings
 from capsbench.measure.environment import describe_machine
 from capsbench.record.ceilings import DeviceCeilings, ceilings_path, read_ceilings, write_ceilings
@@ -44,7 +44,7 @@ def asked(monkeypatch):
         points.append(point)
         return measure(*point)
 
-    monkeypatch.setattr(runner, "measure_ceilings", remember)
+    monkeypatch.setattr(doctor, "measure_ceilings", remember)
     return points
 
 
@@ -116,7 +116,7 @@ def test_what_is_broken_is_a_line_with_its_reason(call, asked, monkeypatch, tmp_
     assert "cannot be used: ImportError: libfake.so" in out
     assert asked == []
     monkeypatch.delenv("FAKE_BROKEN")
-    monkeypatch.setattr(runner, "measure_ceilings", lambda *_point: runner.Found(None, "RuntimeError: no such kernel"))
+    monkeypatch.setattr(doctor, "measure_ceilings", lambda *_point: runner.Found(None, "RuntimeError: no such kernel"))
     code, out, _ = call("doctor")
     assert code == 0
     assert "—     —  RuntimeError: no such kernel" in out

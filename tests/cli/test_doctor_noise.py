@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from capsbench import plugins
-from capsbench.cli import main, noise
+from capsbench.cli import doctor, main, noise
 from capsbench.measure import disturbance
 from capsbench.measure.environment import describe_machine
 from capsbench.record.noise import Process, floors_of, from_header, kept_noise, noise_path
@@ -152,12 +152,12 @@ def test_a_broken_file_is_said_before_minutes_are_spent(call, tmp_path):
 def test_what_makes_times_noisy_is_said(call, monkeypatch):
     """The doctor says each cause with what to do, with --noise and without."""
     seen = disturbance.Disturbance("clock", "the governor is powersave", "cpupower")
-    monkeypatch.setattr(disturbance, "disturbances", lambda **_keywords: (seen,))
+    monkeypatch.setattr(doctor, "disturbances", lambda **_keywords: (seen,))
     monkeypatch.setattr(noise, "record", lambda *_arguments, **_keywords: ())
     for arguments in (("doctor",), NOISE):
         out = call(*arguments)[1]
         assert "clock  the governor is powersave  cpupower" in out
-    monkeypatch.setattr(disturbance, "disturbances", lambda **_keywords: ())
+    monkeypatch.setattr(doctor, "disturbances", lambda **_keywords: ())
     assert "nothing that this system tells of" in call("doctor")[1]
 
 

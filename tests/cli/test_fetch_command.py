@@ -10,7 +10,7 @@ import pytest
 from faulty_server import CONTENT, NAME, serving, wait_for_part
 from waiting import PATIENCE_SECONDS
 
-from capsbench.cli import main
+from capsbench.cli import fetch, main
 from capsbench.dataset import sources
 from capsbench.dataset.sources import Source, SourceFile
 
@@ -52,7 +52,7 @@ def call(monkeypatch, capsys, tmp_path, server):
         "gone": make_source(server.mirror("missing"), "a.gz", "b.gz"),
         "two": make_source(server.mirror("sound"), "a.gz", "b.gz"),
     }
-    monkeypatch.setattr(sources, "read_sources", lambda: known)
+    monkeypatch.setattr(fetch, "read_sources", lambda: known)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["capsbench", "data", "fetch", *map(str, arguments)])

@@ -19,7 +19,14 @@ FIELDS = (
 
 
 def table(items):
-    return table_of_items("Some", FIELDS, items, ("a note",), is_urgent=lambda item: item[1] > 90, urgent_name="slow")
+    return table_of_items(
+        "Some",
+        FIELDS,
+        items,
+        ("a note",),
+        urgent=[at for at, item in enumerate(items) if item[1] > 90],
+        urgent_name="slow",
+    )
 
 
 @pytest.mark.parametrize("items", [[], [("a", 1, "cpu")], [("a", 1, "cpu"), ("b", 2, "cuda")], [("a", 1, "—")] * 3])
