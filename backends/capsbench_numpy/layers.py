@@ -30,6 +30,7 @@ from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
 from capsbench_numpy import selfrouting, variational, vectors
 from capsbench_numpy.inspection import Inspector
 from capsbench_numpy.maps import (
+    Statistics,
     activate,
     average_pool,
     batch_norm,
@@ -60,13 +61,20 @@ def run(
     images: Array,
     masks: Mapping[str, Array] | None = None,
     inspector: Inspector | None = None,
+    statistics: Statistics | None = None,
 ) -> Signal:
-    """The network on images [b, h, w, c]: with `masks` (which may be empty) as in training, else as at evaluation."""
+    """The network on images [b, h, w, c]: with `masks` (which may be empty) as in training, else as at evaluation.
+
+    In training `statistics` takes up the batch's, under the names of the moving ones.
+    """
     signal = Signal(images)
     for layer in bound.layers:
         prefix = f"{layer.layer.name}."
         own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
-        signal = _apply(bound, layer, own, signal, masks, inspector)
+        seen: Statistics | None = None if masks is None else {}
+        signal = _apply(bound, layer, own, signal, masks, seen, inspector)
+        if statistics is not None and seen is not None:
+            statistics |= {f"{prefix}{name}": value for name, value in seen.items()}
         if inspector is not None:
             inspector.see_layer(layer.layer, signal.values, signal.activations)
     if signal.activations is None:
@@ -81,16 +89,16 @@ def _apply(
     own: Mapping[str, Array],
     below: Signal,
     masks: Mapping[str, Array] | None,
+    seen: Statistics | None,
     inspector: Inspector | None,
 ) -> Signal:
-    training = masks is not None
     match layer.layer:
         case PrimaryCapsules() as spec:
-            return _primary(spec, own, below.values, training=training)
+            return _primary(spec, own, below.values, seen=seen)
         case ConvCapsules() as spec:
-            return _conv_capsules(bound, layer, spec, own, below, inspector, training=training)
+            return _conv_capsules(bound, layer, spec, own, below, inspector, seen=seen)
         case ClassCapsules() as spec:
-            return _class_capsules(bound, layer, spec, own, below, inspector, training=training)
+            return _class_capsules(bound, layer, spec, own, below, inspector, seen=seen)
         case VectorCapsules() as spec:
             if spec.depthwise:
                 sums = depthwise_conv(below.values, own["weights"], own["biases"], spec.stride)
@@ -106,16 +114,21 @@ def _apply(
             return _self_routed(bound, layer, own, below, inspector)
         case BatchNorm() as spec if below.activations is not None:
             maps = below.values.reshape(*below.values.shape[:3], -1)
-            return Signal(_on_maps(spec, own, maps, masks).reshape(below.values.shape), below.activations)
+            return Signal(_on_maps(spec, own, maps, masks, seen).reshape(below.values.shape), below.activations)
         case spec:
-            return Signal(_on_maps(spec, own, below.values, masks))
+            return Signal(_on_maps(spec, own, below.values, masks, seen))
 
 
-def _on_maps(spec: Layer, own: Mapping[str, Array], maps: Array, masks: Mapping[str, Array] | None) -> Array:
-    training = masks is not None
+def _on_maps(
+    spec: Layer,
+    own: Mapping[str, Array],
+    maps: Array,
+    masks: Mapping[str, Array] | None,
+    seen: Statistics | None,
+) -> Array:
     match spec:
         case BatchNorm():
-            return batch_norm(own, maps, spec.epsilon, training=training, activation=spec.activation)
+            return batch_norm(own, maps, spec.epsilon, seen=seen, activation=spec.activation)
         case Conv():
             edges = [margins(spec.padding, side, spec.kernel, spec.stride) for side in maps.shape[1:3]]
             maps = np.pad(maps, ((0, 0), *edges, (0, 0)))
@@ -125,7 +138,7 @@ def _on_maps(spec: Layer, own: Mapping[str, Array], maps: Array, masks: Mapping[
         case AveragePool():
             return average_pool(maps, spec.size)
         case Residual():
-            return residual(spec, own, maps, training=training)
+            return residual(spec, own, maps, seen=seen)
         case Dense():
             flat = maps.reshape(len(maps), -1)
             return activate(flat @ own["weights"] + own["biases"], spec.activation)
@@ -134,13 +147,13 @@ def _on_maps(spec: Layer, own: Mapping[str, Array], maps: Array, masks: Mapping[
     raise AssertionError(spec)
 
 
-def _primary(spec: PrimaryCapsules, own: Mapping[str, Array], maps: Array, *, training: bool) -> Signal:
+def _primary(spec: PrimaryCapsules, own: Mapping[str, Array], maps: Array, *, seen: Statistics | None) -> Signal:
     poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride)
     logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride)
     logits = logits + spec.activation_offset
     poses = poses.reshape(*poses.shape[:3], spec.capsules, 16)
     if spec.normalisation is not None:
-        poses, logits = normal_capsules(own, poses, logits, spec.normalisation.epsilon, training=training)
+        poses, logits = normal_capsules(own, poses, logits, spec.normalisation.epsilon, seen=seen)
     return Signal(poses, np.exp(log_sigmoid(logits)))
 
 
@@ -152,7 +165,7 @@ def _conv_capsules(
     below: Signal,
     inspector: Inspector | None,
     *,
-    training: bool,
+    seen: Statistics | None,
 ) -> Signal:
     routing = bound.network.routing
     assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
@@ -164,7 +177,7 @@ def _conv_capsules(
     owner = (places[..., None] * types + np.arange(types)).reshape(len(places), -1)
     votes = vote(poses.reshape(batch, len(places), -1, 16), own["transforms"])
     activations = activations.reshape(batch, len(places), -1)
-    routed = _route(votes, activations, own, routing.of(spec), owner, inspector, training=training)
+    routed = _route(votes, activations, own, routing.of(spec), owner, inspector, seen=seen)
     grid = (batch, layer.output.height, layer.output.width, spec.capsules)
     return Signal(routed.poses.reshape(*grid, 16), routed.activations.reshape(grid))
 
@@ -177,7 +190,7 @@ def _class_capsules(
     below: Signal,
     inspector: Inspector | None,
     *,
-    training: bool,
+    seen: Statistics | None,
 ) -> Signal:
     routing = bound.network.routing
     assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
@@ -191,7 +204,7 @@ def _class_capsules(
         votes = votes.reshape(batch, 1, -1, *votes.shape[3:])
         activations = activations.reshape(batch, 1, -1)
     owner = np.arange(height * width * types).reshape(activations.shape[1:])
-    routed = _route(votes, activations, own, routing.of(spec), owner, inspector, training=training)
+    routed = _route(votes, activations, own, routing.of(spec), owner, inspector, seen=seen)
     mean = routed.activations.mean(1)
     by_logit = spec.positions == "joint" and isinstance(routing, EMRouting)
     scores = routed.logits[:, 0] if by_logit else mean
@@ -246,7 +259,7 @@ def _route(
     owner: NDArray[np.int64],
     inspector: Inspector | None,
     *,
-    training: bool,
+    seen: Statistics | None,
 ) -> Routed:
     """Route with a layer's own parameters, under the eyes of the inspector."""
     observe = None
@@ -257,7 +270,7 @@ def _route(
         poses, logits = variational.route(votes, activations, own, routing, owner, observe)
         if routing.normalisation is not None:
             epsilon = routing.normalisation.epsilon
-            poses, logits = normal_capsules(own, poses[:, :, None], logits[:, :, None], epsilon, training=training)
+            poses, logits = normal_capsules(own, poses[:, :, None], logits[:, :, None], epsilon, seen=seen)
             poses, logits = poses[:, :, 0], logits[:, :, 0]
         return Routed(poses, np.exp(log_sigmoid(logits)), logits)
     own = routing.scaled(own)

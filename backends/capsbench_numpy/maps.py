@@ -9,6 +9,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from capsbench.network.layers import Residual
 from capsbench_numpy.routing import Array
 
+Statistics = dict[str, Array]
+
 
 def activate(values: Array, activation: str) -> Array:
     """`relu`, by the sign of the real part, or `linear`."""
@@ -44,12 +46,22 @@ def average_pool(maps: Array, size: int | Literal["all"]) -> Array:
 
 
 def batch_norm(
-    own: Mapping[str, Array], maps: Array, epsilon: float, *, training: bool, prefix: str = "", activation: str
+    own: Mapping[str, Array], maps: Array, epsilon: float, *, seen: Statistics | None, prefix: str = "", activation: str
 ) -> Array:
-    """Normalise by the batch's statistics in training, else by the moving ones; `prefix` is of the tensors' names."""
-    if training:
+    """Normalise by the moving statistics, or in training by the batch's.
+
+    Args:
+        own: the layer's tensors.
+        maps: [b, h, w, c].
+        epsilon: added to the variance.
+        seen: takes up the batch's mean and variance [c], under the names of the moving ones; None at evaluation.
+        prefix: of the tensors' names.
+        activation: of what is normal.
+    """
+    if seen is not None:
         mean = maps.mean((0, 1, 2))
         variance = ((maps - mean) ** 2).mean((0, 1, 2))
+        seen |= {f"{prefix}moving_mean": mean, f"{prefix}moving_variance": variance}
     else:
         mean, variance = own[f"{prefix}moving_mean"], own[f"{prefix}moving_variance"]
     normal = (maps - mean) / np.sqrt(variance + epsilon)
@@ -59,21 +71,21 @@ def batch_norm(
 
 
 def normal_capsules(
-    own: Mapping[str, Array], poses: Array, logits: Array, epsilon: float, *, training: bool
+    own: Mapping[str, Array], poses: Array, logits: Array, epsilon: float, *, seen: Statistics | None
 ) -> tuple[Array, Array]:
     """Poses [b, h, w, n, elements] and logits [b, h, w, n], each normalised type by type."""
     batch, height, width, types, elements = poses.shape
     by_type = np.swapaxes(poses, 3, 4).reshape(batch, height, width * elements, types)
-    by_type = batch_norm(own, by_type, epsilon, training=training, prefix="pose_", activation="linear")
+    by_type = batch_norm(own, by_type, epsilon, seen=seen, prefix="pose_", activation="linear")
     poses = np.swapaxes(by_type.reshape(batch, height, width, elements, types), 3, 4)
-    return poses, batch_norm(own, logits, epsilon, training=training, prefix="activation_", activation="linear")
+    return poses, batch_norm(own, logits, epsilon, seen=seen, prefix="activation_", activation="linear")
 
 
-def residual(spec: Residual, own: Mapping[str, Array], maps: Array, *, training: bool) -> Array:
+def residual(spec: Residual, own: Mapping[str, Array], maps: Array, *, seen: Statistics | None) -> Array:
     """A basic block (He et al. 2016); see `Residual`."""
 
     def normal(values: Array, prefix: str, activation: str = "linear") -> Array:
-        return batch_norm(own, values, spec.epsilon, training=training, prefix=prefix, activation=activation)
+        return batch_norm(own, values, spec.epsilon, seen=seen, prefix=prefix, activation=activation)
 
     inner = normal(conv(_padded(maps), own["conv1_weights"], None, spec.stride), "norm1_", "relu")
     outer = normal(conv(_padded(inner), own["conv2_weights"], None, 1), "norm2_")

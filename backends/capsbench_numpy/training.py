@@ -17,7 +17,8 @@ from capsbench.backend import Floats, LayerState, MemoryUse, Output, Step
 from capsbench.measure.steptrace import StepTrace
 from capsbench.network.shapes import BoundNetwork
 from capsbench_numpy.inspection import Inspector
-from capsbench_numpy.layers import run
+from capsbench_numpy.layers import Signal, run
+from capsbench_numpy.maps import Statistics
 from capsbench_numpy.objective import loss
 from capsbench_numpy.routing import Array
 
@@ -48,11 +49,24 @@ class OracleRealization:
 
     def forward(self, placed: Placed) -> Output:
         """Evaluate the batch."""
-        signal = run(self._bound, self._parameters, placed.images)
+        return self._output(run(self._bound, self._parameters, placed.images))
+
+    @staticmethod
+    def _output(signal: Signal) -> Output:
         assert signal.scores is not None  # noqa: S101 - the last layer gives scores
         assert signal.activations is not None  # noqa: S101 - likewise
         poses = signal.values.real if signal.values.ndim == 3 else None
         return Output(signal.scores.real, signal.activations.real, poses)
+
+    def training_output(self, placed: Placed) -> Output:
+        """What the network says of the batch in training: dropout, the batch's statistics."""
+        return self._output(run(self._bound, self._parameters, placed.images, placed.masks))
+
+    def batch_statistics(self, placed: Placed) -> dict[str, Floats]:
+        """The batch's mean and variance [channels] at each normalisation, under the names of the moving ones."""
+        statistics: Statistics = {}
+        run(self._bound, self._parameters, placed.images, placed.masks, statistics=statistics)
+        return {name: value.real for name, value in statistics.items()}
 
     def loss(self, placed: Placed, step: Step) -> float:
         """Training loss of the batch."""
