@@ -59,6 +59,9 @@ class TorchRealization:
         self._recipe = bound.network.recipe
         self._optimizer = create_optimizer(self._recipe.optimizer, list(self._trained.values()))
         self._compiled = setting.mode == "compile"
+        if self._compiled:
+            # After eight graphs of one function PyTorch compiles it no more, and those of other networks count.
+            torch.compiler.reset()
         self._loss_of = torch.compile(self._loss, dynamic=False) if self._compiled else self._loss
         self._evaluate = torch.compile(self._forward, dynamic=False) if self._compiled else self._forward
 
