@@ -222,7 +222,8 @@ class Realization(Protocol):
         with momentum, for every trainable parameter and shaped like it, zeros before the first step; `step_count` of
         Adam and AdamW, a single number.
 
-        A backend may lack this and `restore`: its trainings then leave no checkpoints, and begin again when killed.
+        A backend may lack this and `restore`: its trainings then leave no checkpoints, and begin again when killed, and
+        parity holds its train steps to looser limits.
         """
 
     def restore(self, parameters: Mapping[str, Floats], optimizer_state: Mapping[str, Floats]) -> None:

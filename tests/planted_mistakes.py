@@ -1,7 +1,8 @@
 """Mistakes that a backend might make, planted into one that works; the gate before timing must refuse each.
 
-A mistake is a network whose equations differ a little, parameters that are read wrongly, or a gradient that is. Some
-are made in float32 only: float64 then agrees with the oracle, and only arithmetic tells them from rounding.
+A mistake is a network whose equations differ a little, a recipe that does, parameters that are read wrongly, a gradient
+that is, or a realization that does something else than it is asked for (`planted_steps`). Some are made in float32
+only: float64 then agrees with the oracle, and only arithmetic tells them from rounding.
 """
 
 from dataclasses import dataclass, replace
@@ -14,11 +15,19 @@ from capsbench.network.shapes import bind
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is changed: fields of the routing, or parameters, or gradients (functions of a dictionary of arrays)."""
+    """What is changed, by functions: fields of the routing, the recipe, dictionaries of arrays, a realization.
 
+    Attributes:
+        network: of `small_networks`, that it is made in.
+        wrap: makes another realization of one.
+    """
+
+    network: str = "em"
     routing: Any = None
+    recipe: Any = None
     parameters: Any = None
     gradients: Any = None
+    wrap: Any = None
     in_float32_only: bool = False
 
 
@@ -91,6 +100,12 @@ MISTAKES = {
     "a gradient 0.1 % off": Mistake(gradients=_times("primary.pose_weights", 1.001)),
     "a gradient missing": Mistake(gradients=_times("conv_caps1.beta_a", 0.0)),
     **{f"{bits} bits of mantissa": Mistake(parameters=_cut(bits), in_float32_only=True) for bits in (8, 10, 12, 14)},
+    **{
+        f"{bits} bits of mantissa where gradients are ill-conditioned": Mistake(
+            "vb", parameters=_cut(bits), in_float32_only=True
+        )
+        for bits in (12, 14)
+    },
     "lambda + 0.1 % in float32": Mistake(routing=_heat(final=0.05005), in_float32_only=True),
     "variance floor + 9 % in float32": Mistake(routing=_routing(variance_floor=5.45e-4), in_float32_only=True),
     "a gradient 1 % off in float32": Mistake(gradients=_times("conv1.weights", 1.01), in_float32_only=True),
@@ -98,29 +113,33 @@ MISTAKES = {
         parameters=_entry("conv1.weights", (2, 2, 0, 0), 1.01), in_float32_only=True
     ),
 }
-"""By what they are, for em-tiny."""
+"""By what they are, for the shape of em-tiny."""
 
 
 class Mistaken:
     """A backend that makes a mistake."""
 
     def __init__(self, backend, mistake):
-        self._backend, self._mistake, self.name = backend, mistake, backend.name
+        self._backend, self._mistake, self.name, self.modes = backend, mistake, backend.name, backend.modes
 
     def realize(self, bound, parameters, setting):  # noqa: D102 - see the contract
         mistake = self._mistake
         if mistake.in_float32_only and setting.precision != "float32":
             return self._backend.realize(bound, parameters, setting)
+        network, true = bound.network, bound
         if mistake.routing is not None:
-            network = replace(bound.network, routing=mistake.routing(bound.network.routing))
+            network = replace(network, routing=mistake.routing(network.routing))
+        if mistake.recipe is not None:
+            network = replace(network, recipe=mistake.recipe(network.recipe))
+        if network is not bound.network:
             image = (bound.image.height, bound.image.width, bound.image.channels)
             bound = bind(network, image, bound.classes)
         if mistake.parameters is not None:
             parameters = mistake.parameters(parameters)
         realization = self._backend.realize(bound, parameters, setting)
-        if mistake.gradients is None:
-            return realization
-        return _WrongGradients(realization, mistake.gradients)
+        if mistake.gradients is not None:
+            realization = _WrongGradients(realization, mistake.gradients)
+        return realization if mistake.wrap is None else mistake.wrap(realization, true)
 
 
 class _WrongGradients:

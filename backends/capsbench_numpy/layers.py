@@ -30,14 +30,14 @@ from capsbench.network.shapes import BoundLayer, BoundNetwork, coordinates
 from capsbench_numpy import selfrouting, variational, vectors
 from capsbench_numpy.inspection import Inspector
 from capsbench_numpy.maps import (
-    Statistics,
-    activate,
+    Seen,
     average_pool,
     batch_norm,
     conv,
     depthwise_conv,
     max_pool,
     normal_capsules,
+    rectify,
     residual,
 )
 from capsbench_numpy.routing import Array, Routed, log_sigmoid, log_softmax, route, vote
@@ -61,20 +61,20 @@ def run(
     images: Array,
     masks: Mapping[str, Array] | None = None,
     inspector: Inspector | None = None,
-    statistics: Statistics | None = None,
+    seen: Seen | None = None,
 ) -> Signal:
     """The network on images [b, h, w, c]: with `masks` (which may be empty) as in training, else as at evaluation.
 
-    In training `statistics` takes up the batch's, under the names of the moving ones.
+    In training `seen` takes up what `Seen` says, under the names of parameters.
     """
     signal = Signal(images)
     for layer in bound.layers:
         prefix = f"{layer.layer.name}."
         own = {name.removeprefix(prefix): value for name, value in parameters.items() if name.startswith(prefix)}
-        seen: Statistics | None = None if masks is None else {}
-        signal = _apply(bound, layer, own, signal, masks, seen, inspector)
-        if statistics is not None and seen is not None:
-            statistics |= {f"{prefix}{name}": value for name, value in seen.items()}
+        of_layer = None if masks is None else Seen(shifts=None if seen is None or seen.shifts is None else {})
+        signal = _apply(bound, layer, own, signal, masks, of_layer, inspector)
+        if seen is not None and of_layer is not None:
+            seen.take(prefix, of_layer)
         if inspector is not None:
             inspector.see_layer(layer.layer, signal.values, signal.activations)
     if signal.activations is None:
@@ -89,7 +89,7 @@ def _apply(
     own: Mapping[str, Array],
     below: Signal,
     masks: Mapping[str, Array] | None,
-    seen: Statistics | None,
+    seen: Seen | None,
     inspector: Inspector | None,
 ) -> Signal:
     match layer.layer:
@@ -124,7 +124,7 @@ def _on_maps(
     own: Mapping[str, Array],
     maps: Array,
     masks: Mapping[str, Array] | None,
-    seen: Statistics | None,
+    seen: Seen | None,
 ) -> Array:
     match spec:
         case BatchNorm():
@@ -132,7 +132,8 @@ def _on_maps(
         case Conv():
             edges = [margins(spec.padding, side, spec.kernel, spec.stride) for side in maps.shape[1:3]]
             maps = np.pad(maps, ((0, 0), *edges, (0, 0)))
-            return activate(conv(maps, own["weights"], own.get("biases"), spec.stride), spec.activation)
+            maps = conv(maps, own["weights"], own.get("biases"), spec.stride)
+            return rectify(maps, spec.activation, seen if spec.biases else None, "biases")
         case MaxPool():
             return max_pool(maps, spec.size, spec.stride)
         case AveragePool():
@@ -141,13 +142,13 @@ def _on_maps(
             return residual(spec, own, maps, seen=seen)
         case Dense():
             flat = maps.reshape(len(maps), -1)
-            return activate(flat @ own["weights"] + own["biases"], spec.activation)
+            return rectify(flat @ own["weights"] + own["biases"], spec.activation, seen, "biases")
         case Dropout():
             return maps if masks is None else maps * masks[spec.name].reshape(maps.shape)
     raise AssertionError(spec)
 
 
-def _primary(spec: PrimaryCapsules, own: Mapping[str, Array], maps: Array, *, seen: Statistics | None) -> Signal:
+def _primary(spec: PrimaryCapsules, own: Mapping[str, Array], maps: Array, *, seen: Seen | None) -> Signal:
     poses = conv(maps, own["pose_weights"], own.get("pose_biases"), spec.stride)
     logits = conv(maps, own["activation_weights"], own.get("activation_biases"), spec.stride)
     logits = logits + spec.activation_offset
@@ -165,7 +166,7 @@ def _conv_capsules(
     below: Signal,
     inspector: Inspector | None,
     *,
-    seen: Statistics | None,
+    seen: Seen | None,
 ) -> Signal:
     routing = bound.network.routing
     assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
@@ -190,7 +191,7 @@ def _class_capsules(
     below: Signal,
     inspector: Inspector | None,
     *,
-    seen: Statistics | None,
+    seen: Seen | None,
 ) -> Signal:
     routing = bound.network.routing
     assert isinstance(routing, MatrixRouting)  # noqa: S101 - check_structure has seen to it
@@ -259,7 +260,7 @@ def _route(
     owner: NDArray[np.int64],
     inspector: Inspector | None,
     *,
-    seen: Statistics | None,
+    seen: Seen | None,
 ) -> Routed:
     """Route with a layer's own parameters, under the eyes of the inspector."""
     observe = None

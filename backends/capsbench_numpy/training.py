@@ -18,7 +18,7 @@ from capsbench.measure.steptrace import StepTrace
 from capsbench.network.shapes import BoundNetwork
 from capsbench_numpy.inspection import Inspector
 from capsbench_numpy.layers import Signal, run
-from capsbench_numpy.maps import Statistics
+from capsbench_numpy.maps import Seen
 from capsbench_numpy.objective import loss
 from capsbench_numpy.routing import Array
 
@@ -64,9 +64,24 @@ class OracleRealization:
 
     def batch_statistics(self, placed: Placed) -> dict[str, Floats]:
         """The batch's mean and variance [channels] at each normalisation, under the names of the moving ones."""
-        statistics: Statistics = {}
-        run(self._bound, self._parameters, placed.images, placed.masks, statistics=statistics)
-        return {name: value.real for name, value in statistics.items()}
+        seen = Seen()
+        run(self._bound, self._parameters, placed.images, placed.masks, seen=seen)
+        return {name: value.real for name, value in seen.statistics.items()}
+
+    def settle(self, placed: Placed) -> tuple[dict[str, Floats], dict[str, Floats]]:
+        """What biases [channels] must be moved by so that no ReLU of the batch is within rounding of its kink.
+
+        Each layer is looked at with the layers below it shifted. Layers without biases, and the decoder, are left out.
+
+        Returns:
+            Shifts of biases, and the batch's statistics with the biases shifted, as `batch_statistics` has them.
+        """
+        seen = Seen(shifts={})
+        run(self._bound, self._parameters, placed.images, placed.masks, seen=seen)
+        shifts, statistics = (
+            {name: value.real for name, value in each.items()} for each in (seen.shifts or {}, seen.statistics)
+        )
+        return shifts, statistics
 
     def loss(self, placed: Placed, step: Step) -> float:
         """Training loss of the batch."""
@@ -78,6 +93,19 @@ class OracleRealization:
         for name, direction in directions.items():
             shifted[name] = self._parameters[name] + 1j * _COMPLEX_STEP * direction
         return self._loss(shifted, placed, step).imag / _COMPLEX_STEP
+
+    def output_derivative(self, placed: Placed, directions: Mapping[str, Floats]) -> Output:
+        """Derivative of `forward` along a direction in some parameters, to rounding."""
+        shifted: dict[str, Array] = dict(self._parameters)
+        for name, direction in directions.items():
+            shifted[name] = self._parameters[name] + 1j * _COMPLEX_STEP * direction
+        signal = run(self._bound, shifted, placed.images)
+        assert signal.scores is not None  # noqa: S101 - the last layer gives scores
+        assert signal.activations is not None  # noqa: S101 - likewise
+        scores, activations, values = (
+            each.imag / _COMPLEX_STEP for each in (signal.scores, signal.activations, signal.values)
+        )
+        return Output(scores, activations, values if signal.values.ndim == 3 else None)
 
     def input_derivative(self, placed: Placed, step: Step, direction: Floats) -> float:
         """Derivative of loss(images + t * direction) at t = 0; direction [b, h, w, c]."""

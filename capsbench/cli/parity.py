@@ -18,7 +18,7 @@ from capsbench.report.format import error
 from capsbench.report.table import Cell, Column, Table, cell, text_cell
 from capsbench.runner.parity import check_backend as compare
 from capsbench.worker.messages import ParityPart, SizedNetwork
-from capsbench.worker.parity import ORACLE
+from capsbench.worker.oracle import ORACLE
 
 EXAMPLE = "capsbench parity em-tiny --backend torch:eager"
 _IMAGE, _CLASSES = (28, 28, 1), 10
@@ -32,9 +32,10 @@ def parity(
     backend: BackendOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
-    """Compare backends with the float64 oracle.
+    """Compare backends with the float64 oracle, on drawn images.
 
-    Compares forward pass, loss and gradients on random images. The exit code is 2 if one of them differs.
+    Three parts: forward pass, loss and gradients on untrained parameters; the same on perturbed parameters and a whole
+    batch; three train steps. The exit code is 2 where one of them differs.
     """
     if check_device(device) == "auto":
         raise BadInput("name the device, legal are cpu, cuda, cuda:N", "--device")
@@ -98,8 +99,13 @@ def _outcome(part: ParityPart) -> str:
 
 
 def _row(realization: str, part: ParityPart, outcome: str) -> tuple[Cell, ...]:
-    names = ("forward_max_relative_error", "forward_limit", "gradient_relative_error", "gradient_limit")
-    values: list[float | None] = [getattr(part.parity, name, None) for name in names]
+    of = part.parity
+    errors = {"forward": "forward_max_relative_error", "gradient": "gradient_relative_error"}
+    values: list[float | None] = []
+    for name, error_name in errors.items():
+        values += [getattr(found, error_name, None) for found in (of, of and of.perturbed)]
+        values.append(getattr(of, f"{name}_limit", None))
+    values += [getattr(of and of.train_steps, name, None) for name in ("max_relative_error", "limit")]
     numbers = (cell(value, error) for value in values)
     return text_cell(part.network), text_cell(realization), *numbers, Cell(outcome, outcome)
 
@@ -108,10 +114,14 @@ def _table(rows: Sequence[tuple[Cell, ...]], notes: Sequence[str], device: str) 
     columns = (
         Column("network", "key", "left"),
         Column("backend:mode", "key", "left"),
-        Column("forward\nerror", group="forward"),
+        Column("forward\nuntrained", group="forward"),
+        Column("forward\nperturbed", group="forward"),
         Column("limit", group="forward"),
-        Column("gradient\nerror", group="gradient"),
+        Column("gradient\nuntrained", group="gradient"),
+        Column("gradient\nperturbed", group="gradient"),
         Column("limit", group="gradient"),
+        Column("train\nsteps", group="steps"),
+        Column("limit", group="steps"),
         Column("status", "status", "left"),
     )
     context = (f"images {'×'.join(map(str, _IMAGE))}, drawn", f"{_CLASSES} classes", "float32", device)

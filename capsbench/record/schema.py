@@ -70,18 +70,59 @@ class Rounding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Perturbed:
+    """Part two of parity: perturbed parameters, activations on both sides of each hinge of the loss.
+
+    Attributes:
+        images: different ones in the batch, which the oracle evaluates.
+        batch: images of the batch, that of the case.
+        forward_max_relative_error: as in `Parity`, with its limits.
+        gradient_relative_error: likewise, the worst of all margins.
+        draws: of images and parameters; more than one where the first failed and the two next ones decided.
+    """
+
+    images: int
+    batch: int
+    forward_max_relative_error: float
+    gradient_relative_error: float
+    draws: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSteps:
+    """Part three of parity: train steps against the step as it is defined.
+
+    Attributes:
+        steps: taken, each on another batch.
+        batch: images of each.
+        max_relative_error: the error that is largest by its limit.
+        limit: what that may be.
+        worst: what is off by it.
+    """
+
+    steps: int
+    batch: int
+    max_relative_error: float
+    limit: float
+    worst: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parity:
-    """How far the realization lies from the float64 oracle on a small batch.
+    """How far the realization lies from the float64 oracle: forward, loss, gradients, train steps.
 
     Attributes:
         oracle: name of the backend that defines what is right.
         forward_max_relative_error: largest difference over largest magnitude, the worst of scores, activations, poses
-            and loss.
+            and loss, on untrained parameters.
         gradient_relative_error: error of the gradient along random directions, against the oracle's exact derivative.
         forward_limit: what the first may be.
         gradient_limit: what the second may be.
-        passed: both within their limits, or beyond them by what is known to be rounding.
-        rounding: how that is known, where it is so.
+        passed: every part is within its limits, or beyond them by what is known to be rounding.
+        rounding: how that is known of untrained parameters, where it is so.
+        perturbed: the same on perturbed parameters; None where the first part failed, and in older runs.
+        train_steps: None where a part before failed, and in older runs.
+        failure: which part failed, on what, by how much; empty where none did.
     """
 
     oracle: str
@@ -91,6 +132,9 @@ class Parity:
     gradient_limit: float
     passed: bool
     rounding: Rounding | None = None
+    perturbed: Perturbed | None = None
+    train_steps: TrainSteps | None = None
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

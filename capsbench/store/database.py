@@ -16,7 +16,17 @@ APPLICATION_ID: Final = 0x43617073
 _PATIENCE_SECONDS: Final = 600.0
 """How long a writer waits for readers, and a reader for a writer, before it gives up."""
 
-_MIGRATIONS: Final[tuple[str, ...]] = ()
+_MIGRATIONS: Final[tuple[str, ...]] = (
+    # Parts two and three of parity.
+    "".join(
+        f"ALTER TABLE record ADD COLUMN {column};\n"
+        for column in (
+            "perturbed_images INTEGER", "perturbed_batch INTEGER", "perturbed_forward_error REAL",
+            "perturbed_gradient_error REAL", "perturbed_draws INTEGER", "steps_taken INTEGER", "steps_batch INTEGER",
+            "steps_error REAL", "steps_limit REAL", "steps_worst TEXT", "parity_failure TEXT",
+        )
+    ),
+)  # fmt: skip
 """SQL that takes version n + 1 to n + 2, in order; `schema.sql` is always the newest version."""
 
 VERSION: Final = 1 + len(_MIGRATIONS)

@@ -18,9 +18,11 @@ from capsbench.record.schema import (
     Fingerprint,
     Metric,
     Parity,
+    Perturbed,
     Record,
     Rounding,
     SplitFacts,
+    TrainSteps,
 )
 
 TRAIN_STEP: Final = "train_step"
@@ -94,6 +96,35 @@ def parity_from(row: Mapping[str, Any]) -> Parity | None:
         **{name: float(row[name]) for name in PARITY},
         passed=bool(row["parity_passed"]),
         rounding=None if rounding[0] is None else Rounding(**dict(zip(ROUNDING, map(float, rounding), strict=True))),
+        perturbed=_perturbed_from(row),
+        train_steps=_train_steps_from(row),
+        failure=row.get("parity_failure") or "",
+    )
+
+
+def _perturbed_from(row: Mapping[str, Any]) -> Perturbed | None:
+    """Part two of the parity in a row of `record`; None where there was none, and in files of version 1."""
+    if row.get("perturbed_images") is None:
+        return None
+    return Perturbed(
+        images=row["perturbed_images"],
+        batch=row["perturbed_batch"],
+        forward_max_relative_error=float(row["perturbed_forward_error"]),
+        gradient_relative_error=float(row["perturbed_gradient_error"]),
+        draws=row["perturbed_draws"],
+    )
+
+
+def _train_steps_from(row: Mapping[str, Any]) -> TrainSteps | None:
+    """Part three, likewise."""
+    if row.get("steps_taken") is None:
+        return None
+    return TrainSteps(
+        steps=row["steps_taken"],
+        batch=row["steps_batch"],
+        max_relative_error=float(row["steps_error"]),
+        limit=float(row["steps_limit"]),
+        worst=row["steps_worst"],
     )
 
 

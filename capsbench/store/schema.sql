@@ -1,4 +1,4 @@
--- The tables of run.sqlite, version 1. docs/results-schema.md describes every table and column.
+-- The tables of run.sqlite, version 2. docs/results-schema.md describes every table and column.
 
 CREATE TABLE run (id TEXT NOT NULL, header TEXT NOT NULL);
 
@@ -25,7 +25,10 @@ CREATE TABLE record (
     parallel_loss_deviation REAL, parallel_limit REAL, parallel_passed INTEGER, drift_float32_steps INTEGER,
     drift_float64_steps INTEGER, drift_float64_deviation REAL, op_calls INTEGER, step_profile_seconds REAL,
     step_profile_bytes INTEGER, step_bare_seconds REAL, forward_profile_seconds REAL, forward_profile_bytes INTEGER,
-    forward_bare_seconds REAL, forward_peak_bytes INTEGER
+    forward_bare_seconds REAL, forward_peak_bytes INTEGER,
+    perturbed_images INTEGER, perturbed_batch INTEGER, perturbed_forward_error REAL, perturbed_gradient_error REAL,
+    perturbed_draws INTEGER, steps_taken INTEGER, steps_batch INTEGER, steps_error REAL, steps_limit REAL,
+    steps_worst TEXT, parity_failure TEXT
 );
 
 CREATE TABLE metric_name (

@@ -93,6 +93,7 @@ def _record_columns(record: Record) -> dict[str, object]:
     """The columns of `record` that need no other table."""
     parity, parallel, forward = record.parity, record.data_parallel, record.forward_profile
     rounding, drift = parity and parity.rounding, parallel and parallel.drift
+    perturbed, steps = parity and parity.perturbed, parity and parity.train_steps
     return {
         "schema": record.schema,
         "run": record.run,
@@ -122,6 +123,17 @@ def _record_columns(record: Record) -> dict[str, object]:
         "forward_profile_bytes": forward and forward.allocated_bytes,
         "forward_bare_seconds": forward and forward.bare_seconds,
         "forward_peak_bytes": forward and forward.peak_bytes,
+        "perturbed_images": perturbed and perturbed.images,
+        "perturbed_batch": perturbed and perturbed.batch,
+        "perturbed_forward_error": perturbed and perturbed.forward_max_relative_error,
+        "perturbed_gradient_error": perturbed and perturbed.gradient_relative_error,
+        "perturbed_draws": perturbed and perturbed.draws,
+        "steps_taken": steps and steps.steps,
+        "steps_batch": steps and steps.batch,
+        "steps_error": steps and steps.max_relative_error,
+        "steps_limit": steps and steps.limit,
+        "steps_worst": steps and steps.worst,
+        "parity_failure": parity and parity.failure,
     }
 
 

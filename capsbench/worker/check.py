@@ -13,6 +13,7 @@ from capsbench.worker import mixed, parity, rounding
 from capsbench.worker.gate import judge
 from capsbench.worker.messages import EquationsPart, MetricsPart, NotesPart, ParityPart, Progress
 from capsbench.worker.ops import profile_ops
+from capsbench.worker.oracle import ORACLE
 from capsbench.worker.parallel import compare_devices
 from capsbench.worker.prepare import Prepared, Send, Stopped
 
@@ -75,16 +76,28 @@ def _memory_metrics(used: MemoryUse) -> dict[str, Metric]:
 
 
 def _check_parity(prepared: Prepared, send: Send) -> None:
-    if prepared.backend.name == parity.ORACLE:
+    if prepared.backend.name == ORACLE:
         send(NotesPart(notes=("parity: this is the oracle itself",)))
         return
     case = prepared.case
     batch = fixed_batch(prepared.split("test"), prepared.transform("test"), batch=parity.batch_size(prepared.bound))
 
+    training = fixed_batch(prepared.split("train"), prepared.transform("train"), batch=2 * case.batch)
+
     backend, bound, parameters = prepared.backend, prepared.bound, prepared.parameters
     images, labels, seed = batch.images, batch.labels, case.seed
     whole = replace(case.setting, precision=case.setting.kept)
-    found = judge(backend, bound, whole, parameters=parameters, images=images, labels=labels, drawn=False, seed=seed)
+    found = judge(
+        backend,
+        bound,
+        whole,
+        parameters=parameters,
+        images=images,
+        labels=labels,
+        drawn=False,
+        seed=seed,
+        training=training,
+    )
     send(ParityPart(network=case.network.name, parity=found))
     if not found.passed:
         raise Stopped("parity_failed", parity.describe_failure(found))

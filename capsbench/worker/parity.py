@@ -1,4 +1,4 @@
-"""Parity: does a realization compute what the float64 oracle computes? Forward, loss and gradients.
+"""Part one of parity: does a realization compute what the float64 oracle computes, on untrained parameters?
 
 **Forward.** Largest difference over largest magnitude, the worst of scores, activations, poses and loss.
 
@@ -21,46 +21,85 @@ anything. For a bias under a batch normalisation it is that of the weights besid
 """
 
 import sys
-from collections.abc import Mapping
-from typing import Protocol, cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from capsbench import plugins
 from capsbench.backend import Backend, Floats, Output, Realization, Setting, Step
 from capsbench.network.parameters import cancelled_biases, dropout_masks, normalised_capsules, parameter_specs
 from capsbench.network.shapes import BoundNetwork
 from capsbench.record.schema import Parity
+from capsbench.worker.oracle import (
+    ORACLE,
+    GradientCheck,
+    Order,
+    nan_last,
+    output_errors,
+    realize_oracle,
+    relative_error,
+)
 
-ORACLE = "numpy"
 MARGIN = 0.5
-DIRECTIONS = 2
-GRADIENT_FLOOR = 1e-3
 FORWARD_LIMITS = {"float32": 1e-5, "float64": 1e-10, "mixed_bfloat16": sys.float_info.max}
 GRADIENT_LIMITS = {"float32": 1e-4, "float64": 1e-10, "mixed_bfloat16": sys.float_info.max}
 LARGE_VOTE_ELEMENTS = 2_000_000
-_DIRECTION_KEY = 1
 
 Gradients = Mapping[str, Floats]
 
 
-class Oracle(Protocol):
-    """What the oracle's realization can do beyond the contract of a backend."""
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a realization and the oracle are compared on.
 
-    def place(
-        self, images: NDArray[np.float32], labels: NDArray[np.int64], masks: Mapping[str, NDArray[np.float32]]
-    ) -> object:
-        """Put a batch in place."""
+    Attributes:
+        images: [n, h, w, c], which the oracle takes.
+        labels: [n].
+        masks: of dropout, by layer [n, units].
+        margin: of the spread loss.
+        seed: of the directions that gradients are compared along.
+        order: which of the images the realization takes [batch], each equally often.
+    """
 
-    def forward(self, placed: object) -> Output:
-        """Evaluate the batch."""
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    masks: Mapping[str, NDArray[np.float32]]
+    margin: float
+    seed: int
+    order: Order = field(default_factory=lambda: slice(None))
 
-    def loss(self, placed: object, step: Step) -> float:
-        """Training loss of the batch."""
+    def placed_in(self, realization: Realization) -> object:
+        """The batch on a realization's device."""
+        masks = {name: np.ascontiguousarray(mask[self.order]) for name, mask in self.masks.items()}
+        images, labels = np.ascontiguousarray(self.images[self.order]), np.ascontiguousarray(self.labels[self.order])
+        placed: object = realization.place(images, labels, masks)
+        return placed
 
-    def directional_derivative(self, placed: object, step: Step, directions: Gradients) -> float:
-        """Derivative of the loss along a direction in all parameters, to rounding."""
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A realization that has been compared with the oracle.
+
+    Attributes:
+        parity: what was found.
+        realization: which has taken no train step.
+        output: its evaluation of the batch.
+        known: loss and gradients of the batch.
+        worst: finds out which parameter's gradient is farthest off, at the cost of a pass of the oracle for each.
+    """
+
+    parity: Parity
+    realization: Realization
+    output: Output
+    known: tuple[float, Gradients]
+    worst: Callable[[], str]
+
+    def failure(self) -> str:
+        """What failed, with the parameter whose gradient did."""
+        said = self.parity.failure
+        return f"{said}, most of {self.worst()}" if "gradient error" in said else said
 
 
 def batch_size(bound: BoundNetwork) -> int:
@@ -69,10 +108,15 @@ def batch_size(bound: BoundNetwork) -> int:
     There are four where the batch normalises class capsules, of whose logits it would make 1 and -1 of two, whatever
     they are.
     """
-    if any(layer is bound.layers[-1] for layer in normalised_capsules(bound)):
+    if normalises_classes(bound):
         return 4
     votes = sum(layer.routing.votes for layer in bound.layers if layer.routing is not None)
     return 1 if votes > LARGE_VOTE_ELEMENTS else 2
+
+
+def normalises_classes(bound: BoundNetwork) -> bool:
+    """Whether the batch normalises class capsules."""
+    return any(layer is bound.layers[-1] for layer in normalised_capsules(bound))
 
 
 def check_parity(
@@ -85,6 +129,20 @@ def check_parity(
     labels: NDArray[np.int64],
     seed: int,
 ) -> Parity:
+    """Parity of untrained parameters on one batch; see `examine_untrained`."""
+    return examine_untrained(backend, bound, setting, parameters, images, labels=labels, seed=seed).parity
+
+
+def examine_untrained(
+    backend: Backend,
+    bound: BoundNetwork,
+    setting: Setting,
+    parameters: Mapping[str, NDArray[np.float32]],
+    images: NDArray[np.float32],
+    *,
+    labels: NDArray[np.int64],
+    seed: int,
+) -> Examined:
     """Realize the network in the backend and in the oracle, and compare them on one batch.
 
     Args:
@@ -100,94 +158,53 @@ def check_parity(
         BadInput: the oracle is not installed.
     """
     masks = dropout_masks(bound, len(images), seed, 0)
-    step = Step(0, 0.0, MARGIN)
-    realization = backend.realize(bound, parameters, setting)
-    oracle = _oracle(bound, parameters)
-    placed, truth = realization.place(images, labels, masks), oracle.place(images, labels, masks)
-    loss, gradients = realization.loss_and_gradients(placed, step)
-    forward_error = max(
-        _output_error(realization, placed, oracle, truth),
-        _relative(np.asarray(loss), np.asarray(oracle.loss(truth, step))),
-        key=_nan_last,
-    )
+    return compare(backend, bound, setting, parameters, Batch(images, labels, masks, MARGIN, seed))
+
+
+def compare(
+    backend: Backend,
+    bound: BoundNetwork,
+    setting: Setting,
+    parameters: Mapping[str, NDArray[np.float32]],
+    batch: Batch,
+) -> Examined:
+    """Realize the network in the backend and in the oracle, and compare them on a batch.
+
+    Raises:
+        BadInput: the oracle is not installed.
+    """
+    realization, oracle = backend.realize(bound, parameters, setting), realize_oracle(bound, parameters)
+    placed, truth = batch.placed_in(realization), oracle.place(batch.images, batch.labels, batch.masks)
     trainable = {spec.name: spec.shape for spec in parameter_specs(bound) if spec.trainable}
-    gradient_error = _gradient_error(
-        gradients, trainable, cancelled_biases(bound), oracle=oracle, truth=truth, step=step, seed=seed
-    )
-    forward_limit, gradient_limit = FORWARD_LIMITS[setting.precision], GRADIENT_LIMITS[setting.precision]
-    return Parity(
-        oracle=ORACLE,
-        forward_max_relative_error=forward_error,
-        gradient_relative_error=gradient_error,
-        forward_limit=forward_limit,
-        gradient_limit=gradient_limit,
-        passed=forward_error <= forward_limit and gradient_error <= gradient_limit,
-    )
+    output = realization.forward(placed)
+    forward = output_errors(output, oracle.forward(truth), batch.order)
+    step = Step(0, 0.0, batch.margin)
+    known = realization.loss_and_gradients(placed, step)
+    forward["the loss"] = relative_error(np.asarray(known[0]), np.asarray(oracle.loss(truth, step)))
+    check = GradientCheck(oracle, truth, step, trainable, cancelled_biases(bound))
+    farthest = max(forward, key=lambda name: nan_last(forward[name]))
+    found = _parity(setting, forward[farthest], check.error(known[1], batch.seed), farthest)
+    return Examined(found, realization, output, known, partial(check.worst_tensor, known[1], batch.seed))
 
 
 def describe_failure(parity: Parity) -> str:
-    """Which limit was passed, and by how much."""
+    """Which part failed, where, by how much, and what the limit is."""
+    return f"differs from the {parity.oracle} oracle: {parity.failure}"
+
+
+def _parity(setting: Setting, forward: float, gradient: float, farthest: str) -> Parity:
+    forward_limit, gradient_limit = FORWARD_LIMITS[setting.precision], GRADIENT_LIMITS[setting.precision]
     said = []
-    if not parity.forward_max_relative_error <= parity.forward_limit:
-        said.append(f"forward error {parity.forward_max_relative_error:.2g} (limit {parity.forward_limit:.0e})")
-    if not parity.gradient_relative_error <= parity.gradient_limit:
-        said.append(f"gradient error {parity.gradient_relative_error:.2g} (limit {parity.gradient_limit:.0e})")
-    return f"differs from the {parity.oracle} oracle: {', '.join(said)}"
-
-
-def _oracle(bound: BoundNetwork, parameters: Mapping[str, NDArray[np.float32]]) -> Oracle:
-    setting = Setting("float64", precision="float64")
-    return cast("Oracle", plugins.load(ORACLE).realize(bound, parameters, setting))
-
-
-def _output_error(realization: Realization, placed: object, oracle: Oracle, truth: object) -> float:
-    mine, right = realization.forward(placed), oracle.forward(truth)
-    errors = [_relative(mine.scores, right.scores), _relative(mine.activations, right.activations)]
-    if right.poses is not None:
-        errors.append(np.inf if mine.poses is None else _relative(mine.poses, right.poses))
-    return max(errors, key=_nan_last)
-
-
-def _relative(mine: Floats, right: Floats) -> float:
-    """Largest difference over largest magnitude; infinite where the shapes differ."""
-    if mine.shape != right.shape:
-        return np.inf
-    largest = float(np.abs(right).max())
-    return float(np.abs(mine.astype(np.float64) - right).max()) / (largest or 1.0)
-
-
-def _nan_last(error: float) -> float:
-    """Order errors so that `max` finds a NaN, which compares with nothing."""
-    return np.inf if np.isnan(error) else error
-
-
-def _gradient_error(
-    gradients: Gradients,
-    trainable: Mapping[str, tuple[int, ...]],
-    cancelled: Mapping[str, str],
-    *,
-    oracle: Oracle,
-    truth: object,
-    step: Step,
-    seed: int,
-) -> float:
-    """Worst error along the random directions; infinite where a gradient is missing or of another shape."""
-    if {name: gradient.shape for name, gradient in gradients.items()} != dict(trainable):
-        return np.inf
-    wide = {name: gradient.astype(np.float64) for name, gradient in gradients.items()}
-    scales = _scales(wide, cancelled)
-    generator = np.random.Generator(np.random.PCG64([seed, _DIRECTION_KEY]))
-    errors = []
-    for _ in range(DIRECTIONS):
-        directions = {
-            name: scales[name] * (2.0 * generator.integers(0, 2, wide[name].shape) - 1.0) for name in sorted(wide)
-        }
-        mine = sum(float(np.vdot(wide[name], directions[name])) for name in directions)
-        errors.append(abs(mine - oracle.directional_derivative(truth, step, directions)))
-    return max(errors, key=_nan_last)
-
-
-def _scales(gradients: Gradients, cancelled: Mapping[str, str]) -> dict[str, float]:
-    norms = {name: float(np.linalg.norm(gradients[cancelled.get(name, name)])) for name in gradients}
-    floor = GRADIENT_FLOOR * max(norms.values()) or 1.0
-    return {name: 1.0 / max(norm, floor) for name, norm in norms.items()}
+    if not forward <= forward_limit:
+        said.append(f"forward error {forward:.2g} (limit {forward_limit:.0e}) in {farthest}")
+    if not gradient <= gradient_limit:
+        said.append(f"gradient error {gradient:.2g} (limit {gradient_limit:.0e})")
+    return Parity(
+        oracle=ORACLE,
+        forward_max_relative_error=forward,
+        gradient_relative_error=gradient,
+        forward_limit=forward_limit,
+        gradient_limit=gradient_limit,
+        passed=not said,
+        failure=", ".join(said),
+    )

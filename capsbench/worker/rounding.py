@@ -127,7 +127,7 @@ def explain(
         drawn_forward_error=shown.forward_max_relative_error,
         drawn_gradient_error=shown.gradient_relative_error,
     )
-    return replace(found, passed=True, rounding=rounding)
+    return replace(found, passed=True, rounding=rounding, failure="")
 
 
 def describe(found: Parity, rounding: Rounding) -> str:

@@ -14,7 +14,7 @@ from capsbench.network.routing import AgreementRouting
 from capsbench.network.shapes import bind
 from capsbench_numpy.backend import BACKEND
 from capsbench_numpy.inspection import Inspector
-from capsbench_numpy.maps import average_pool, conv, depthwise_conv, residual
+from capsbench_numpy.maps import Seen, average_pool, conv, depthwise_conv, residual
 from capsbench_numpy.objective import _margin
 from capsbench_numpy.vectors import agree, attend, length, squash, vote
 
@@ -171,7 +171,7 @@ def test_a_block_by_hand(stride):
 
     seen = maps[:, ::stride, ::stride]
     expected = np.maximum(normal(np.maximum(normal(seen), 0.0)) + (seen if stride == 1 else normal(seen)), 0.0)
-    got = residual(Residual(name="b", channels=2, stride=stride), own, maps, seen={})
+    got = residual(Residual(name="b", channels=2, stride=stride), own, maps, seen=Seen())
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-14)
 
 

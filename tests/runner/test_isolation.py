@@ -58,7 +58,7 @@ def test_a_hanging_case_times_out(make_case, mnist_root, tmp_path, pid_file):
     case = make_case("hang", measure=("parity", "memory"))
     record = run_one(case, mnist_root, tmp_path)
     assert (record.status, record.reason) == ("timeout", "stopped after the limit of 600 seconds")
-    assert record.parity.passed
+    assert record.metrics["parameters"].value > 0
     pids = [int(pid) for pid in pid_file.read_text(encoding="ascii").split()]
     assert len(pids) == 2
     assert wait_until(lambda: not any(is_running(pid) for pid in pids))

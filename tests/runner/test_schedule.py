@@ -136,7 +136,7 @@ def test_failures_are_rows_and_the_run_goes_on(run, make_case):
     assert ended["fast"].status == "ok"
     assert "accuracy" in ended["fast"].metrics
     # What was measured before the failure stays.
-    assert ended["oom"].parity.passed
+    assert ended["oom"].metrics["parameters"].value > 0
     assert ended["nan"].metrics["peak_bytes"].value > 0
     assert ended["wrong"].parity.forward_max_relative_error == pytest.approx(1e-3, rel=0.01)
     assert "peak_bytes" not in ended["wrong"].metrics

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from small_networks import two_batches
 
 from capsbench.backend import Setting, Step
 from capsbench.network import zoo
@@ -97,6 +98,7 @@ class Case:
     def judged(self, mode):
         """Its parity with the oracle in float32, as the gate before timing sees it."""
         given = {"parameters": self.parameters, "images": self.images, "labels": self.labels}
+        given["training"] = two_batches(self.bound)
         return judge(BACKEND, self.bound, Setting(mode, threads=2), **given, drawn=True, seed=0)
 
 

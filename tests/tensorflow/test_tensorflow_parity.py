@@ -1,6 +1,7 @@
 """TensorFlow against the oracle, against itself in float64, and one mode against the other."""
 
 import pytest
+from exhaustive import in_short
 
 pytest.importorskip("tensorflow")
 
@@ -71,7 +72,11 @@ def test_routing_variants_agree_with_the_oracle_in_both_formulations(name):
         assert np.abs(gradient - tiled[tensor]).max() <= 1e-11 * largest, tensor
 
 
-@pytest.mark.parametrize("name", ZOO)
+# Of their formulations, em-68k, em-tuned and the variants hold in short what they hold.
+HEAVY = {"em-paper", "em-official", "em-ibm"}
+
+
+@pytest.mark.parametrize("name", in_short(ZOO, lambda name: name not in HEAVY))
 def test_zoo_networks_hold_in_float32(name):
     """Every network of the zoo agrees with the oracle in float64, and passes the gate in float32.
 

@@ -19,6 +19,7 @@ from networks_for_torch import (
     variants,
     vector_variants,
 )
+from small_networks import two_batches
 
 torch = pytest.importorskip("torch")
 
@@ -87,6 +88,7 @@ def test_networks_equal_the_oracle(name, mode):
         labels=np.arange(batch) % bound.classes,
         drawn=True,
         seed=0,
+        training=two_batches(bound),
     )
     assert found.passed, describe_failure(found)
 
