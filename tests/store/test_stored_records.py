@@ -16,7 +16,7 @@ from capsbench.record.codec import encode
 from capsbench.record.schema import Record
 from capsbench.store import records as lazy
 from capsbench.store.legacy import import_lines
-from capsbench.store.records import facts_of, op_calls, op_names, sample_count, samples_of, value_of
+from capsbench.store.records import metric_column, metric_names, op_calls, op_names, sample_count, value_of
 from capsbench.store.runs import create
 
 
@@ -58,9 +58,10 @@ def test_packed_metrics_tell_what_metrics_tell(store):
         assert sample_count(packed.metrics, name) == sample_count(whole.metrics, name)
         assert (name in packed.metrics) == (name in whole.metrics)
     for name in whole.metrics:
-        assert samples_of(packed.metrics, name) == samples_of(whole.metrics, name)
+        stored, held = metric_column([packed], name), metric_column([whole], name)
+        assert (stored.facts, stored.values, stored.samples(0)) == (held.facts, held.values, held.samples(0))
     assert len(packed.metrics) == len(whole.metrics)
-    assert facts_of(packed.metrics) == facts_of(whole.metrics)
+    assert metric_names([packed]) == metric_names([whole]) == set(whole.metrics)
     assert op_calls(packed) == op_calls(whole) == sum(event.calls for event in whole.ops)
     assert op_names(packed) == op_names(whole) == {event.op for event in whole.ops}
 
