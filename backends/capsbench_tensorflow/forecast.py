@@ -37,13 +37,14 @@ def forecast_peak(bound: BoundNetwork, setting: Setting, batch: int) -> PeakFore
         return None
     number = 8 if setting.precision == "float64" else 4
     gradients = _gradients(bound)
-    # Gradients wait for the end of the step; those of the layers below are not there yet.
+    # Gradients of the layers above wait for the optimizer at the most, at the least it has used them: the executor
+    # decides. Those of the layers below are not there yet.
     kept, low, high, made = 0.0, 0.0, 0.0, sum(gradients.values())
     for layer in bound.layers:
         held, extra, fixed = _needs(bound, layer, setting, batch)
         kept += batch * held + fixed
         least, most = scratch_numbers(layer, number) if setting.device == "cpu" else (0, 0)
-        low = max(low, kept + batch * extra + least + made)
+        low = max(low, kept + batch * extra + least + gradients.get(layer.layer.name, 0))
         high = max(high, kept + batch * extra + most + made)
         made -= gradients.get(layer.layer.name, 0)
     lasting = _resident(bound) + batch * bound.image.values

@@ -93,12 +93,13 @@ class _Event:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Memory asked for by the op `path` ("" where no op is known), or given back (`size` is None)."""
+    """Memory asked for by the op `path` ("" where no op is known), or `released_bytes` given back (`size` is None)."""
 
     time: int
     address: int
     size: int | None
     path: str
+    released_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -171,10 +172,9 @@ class _Seen:
     def _add_block(self, time: int, stats: Mapping[str, Any], *, freed: bool) -> None:
         # On a GPU the host has memory of its own, for inputs and results.
         if self.device == "cpu" or str(stats.get("allocator_name", "")).startswith("GPU"):
-            size = None if freed else int(stats.get("requested_bytes", 0))
-            self.blocks.append(
-                _Block(time, int(stats.get("addr", 0)), size, str(stats.get("tf_op", "")).partition(":")[0])
-            )
+            size, path = int(stats.get("requested_bytes", 0)), str(stats.get("tf_op", "")).partition(":")[0]
+            address = int(stats.get("addr", 0))
+            self.blocks.append(_Block(time, address, None, path, size) if freed else _Block(time, address, size, path))
 
 
 def _stats(plane: Any, event: Any) -> dict[str, Any]:  # noqa: ANN401 - as above
@@ -198,7 +198,13 @@ def _step_trace(seen: _Seen, origins: Origins, resident: Mapping[str, int]) -> S
     for number, event in enumerate(events):
         first.setdefault(event.path, number)
     heap = (
-        HeapEvent((block.time - seen.start) / _SECOND, block.address, block.size, first[path] if path else None)
+        HeapEvent(
+            seconds=(block.time - seen.start) / _SECOND,
+            address=block.address,
+            size=block.size,
+            span=first[path] if path else None,
+            released_bytes=block.released_bytes,
+        )
         for path, block in zip(owners, seen.blocks, strict=True)
     )
     seconds = (seen.end - seen.start) / _SECOND

@@ -13,7 +13,7 @@ from itertools import groupby, zip_longest
 from typing import Any
 
 from capsbench.measure.optable import VIEW
-from capsbench.measure.steptrace import Span, StepTrace
+from capsbench.measure.steptrace import HeapEvent, Span, StepTrace, update_alive
 
 LIVE_BYTES = "live bytes"
 _PROCESS = 1
@@ -136,13 +136,10 @@ def _op_event(piece: _Slice, row: int) -> Event:
 def _counters(trace: StepTrace) -> Iterator[Event]:
     """The bytes alive, after each event of the heap."""
     total = sum(trace.resident.values())
-    sizes: dict[int, int] = {}
+    alive: dict[int, HeapEvent] = {}
     yield _counter(0.0, total)
     for event in trace.heap:
-        total -= sizes.pop(event.address, 0)
-        if event.size is not None:
-            sizes[event.address] = event.size
-            total += event.size
+        total += update_alive(event, alive)
         yield _counter(event.seconds, total)
 
 

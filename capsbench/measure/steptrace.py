@@ -55,12 +55,14 @@ class HeapEvent:
         address: of the block.
         size: bytes asked for; None where the block is given back.
         span: index of the span that asked; None where no op is known for it.
+        released_bytes: size of a block that is given back, where the profiler tells it; for blocks of before the step.
     """
 
     seconds: float
     address: int
     size: int | None
     span: int | None = None
+    released_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,20 +131,30 @@ def peak_growth_bytes(heap: Sequence[HeapEvent]) -> int:
 def _alive_at_peak(heap: Sequence[HeapEvent]) -> tuple[HeapEvent, ...]:
     """The blocks that are alive when the most bytes are, in the order in which they were asked for."""
     peak_at, total, peak = -1, 0, 0
-    sizes: dict[int, int] = {}
+    alive: dict[int, HeapEvent] = {}
     for number, event in enumerate(heap):
-        total -= sizes.pop(event.address, 0)
-        if event.size is not None:
-            sizes[event.address] = event.size
-            total += event.size
+        total += update_alive(event, alive)
         if total > peak:
             peak_at, peak = number, total
-    alive: dict[int, HeapEvent] = {}
+    alive = {}
     for event in heap[: peak_at + 1]:
-        alive.pop(event.address, None)
-        if event.size is not None:
-            alive[event.address] = event
+        update_alive(event, alive)
     return tuple(alive.values())
+
+
+def update_alive(event: HeapEvent, alive: dict[int, HeapEvent]) -> int:
+    """Update the blocks that are alive, by address, and return by how many bytes they grow.
+
+    A block of before the step that is released has been replaced: the newest block of its size, such as the new value
+    of a parameter, counts from then on as the old one did.
+    """
+    before = alive.pop(event.address, None)
+    if before is None and event.size is None and event.released_bytes:
+        alike = (address for address in reversed(alive) if alive[address].size == event.released_bytes)
+        before = alive.pop(next(alike, event.address), None)
+    if event.size is not None:
+        alive[event.address] = event
+    return (event.size or 0) - (before.size or 0 if before is not None else 0)
 
 
 def _live_tensors(

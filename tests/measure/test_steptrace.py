@@ -173,3 +173,21 @@ def test_a_step_that_asks_for_nothing():
     profile = summarise(StepTrace((), (), 2.0, {"parameters": 64}), {"caps": 4})
     assert (profile.peak_bytes, profile.allocated_bytes, profile.events) == (64, 0, ())
     assert [tensor.name for tensor in profile.alive_at_peak] == ["parameters"]
+
+
+def test_the_new_value_of_a_parameter_takes_the_place_of_the_old():
+    """A block of before the step that is released makes room: the newest block of its size is resident from then on."""
+    parameter = [HeapEvent(1.0, 1, 100, 0), HeapEvent(2.0, 2, 100, 0), HeapEvent(3.0, 77, None, released_bytes=100)]
+    later = HeapEvent(4.0, 3, 150, 0)
+    assert peak_growth_bytes([*parameter, later]) == 250
+    assert peak_growth_bytes([*parameter, HeapEvent(3.5, 1, None), later]) == 200
+    trace = StepTrace((SPAN,), (*parameter, later), 1.0, {"parameters": 1000})
+    assert summarise(trace, {}).peak_bytes == 1250
+
+
+def test_a_release_that_nothing_replaces_is_not_guessed_at():
+    """Without a block of its size, and where the profiler does not tell the size, nothing changes."""
+    kept = HeapEvent(1.0, 1, 100, 0)
+    for released in (0, 99):
+        gone = HeapEvent(2.0, 77, None, released_bytes=released)
+        assert peak_growth_bytes([kept, gone, HeapEvent(3.0, 2, 50, 0)]) == 150
