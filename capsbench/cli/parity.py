@@ -32,10 +32,10 @@ def parity(
     backend: BackendOption = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
 ) -> None:
-    """Compare backends with the float64 oracle, on drawn images.
+    """Compare backends with the float64 oracle.
 
-    Three parts: forward pass, loss and gradients on untrained parameters; the same on perturbed parameters and a whole
-    batch; three train steps. The exit code is 2 where one of them differs.
+    Compares forward pass, loss and gradients on random images, the same on perturbed parameters, and three train steps.
+    The exit code is 2 if one of them differs.
     """
     if check_device(device) == "auto":
         raise BadInput("name the device, legal are cpu, cuda, cuda:N", "--device")
