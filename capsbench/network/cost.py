@@ -269,12 +269,12 @@ def _routed(routing: Routing | None, layer: BoundLayer) -> int:
     shape = layer.routing
     assert shape is not None  # noqa: S101 - bind gives every routed layer its sizes
     if isinstance(routing, VBRouting):
-        return _routed_by_bayes(routing, shape)
+        return _routed_by_bayes(routing, layer, shape)
     assert isinstance(routing, EMRouting)  # noqa: S101 - check_structure has seen to it
     couplings = shape.positions * shape.children * shape.parents
     parents = shape.positions * shape.parents
     steps, between = routing.iterations, routing.iterations - 1
-    votes = vote_flops(shape) + (2 * couplings if routing.coordinate_elements() else 0)
+    votes = vote_flops(shape) + _coordinate_flops(routing, layer, couplings)
     m_steps = steps * (_M_STEP_PER_VOTE * shape.votes + _M_STEP_PER_COUPLING * couplings)
     e_steps = between * (_E_STEP_PER_VOTE * shape.votes + _E_STEP_PER_COUPLING * couplings)
     # Per parent and iteration: log, halve and offset each element, sum them; cost, logit and activation; and where
@@ -284,11 +284,17 @@ def _routed(routing: Routing | None, layer: BoundLayer) -> int:
     return votes + m_steps + e_steps + activations
 
 
-def _routed_by_bayes(routing: VBRouting, shape: RoutingShape) -> int:
+def _coordinate_flops(routing: EMRouting | VBRouting, layer: BoundLayer, couplings: int) -> int:
+    """Add the child's row and column to its votes, which class capsules alone do."""
+    adds = isinstance(layer.layer, ClassCapsules) and routing.coordinate_elements() is not None
+    return 2 * couplings * adds
+
+
+def _routed_by_bayes(routing: VBRouting, layer: BoundLayer, shape: RoutingShape) -> int:
     couplings = shape.positions * shape.children * shape.parents
     parents = shape.positions * shape.parents
     steps, between = routing.iterations, routing.iterations - 1
-    votes = vote_flops(shape) + (2 * couplings if routing.coordinate_elements() else 0)
+    votes = vote_flops(shape) + _coordinate_flops(routing, layer, couplings)
     m_steps = steps * (_M_STEP_PER_VOTE * shape.votes + _VB_M_STEP_PER_COUPLING * couplings)
     e_steps = between * (_VB_E_STEP_PER_VOTE * shape.votes + _VB_E_STEP_PER_COUPLING * couplings)
     posteriors = steps * parents * (_VB_PER_ELEMENT * shape.elements + _VB_PER_PARENT)

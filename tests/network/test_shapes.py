@@ -214,6 +214,21 @@ def test_hand_counted_flops():
     assert forward_flops(bound, bound.layers[1]) == expected
 
 
+@pytest.mark.parametrize("name", ["em-tiny", "vb"])
+def test_only_class_capsules_add_coordinates(name):
+    """Two additions for each of their votes; convolutional capsules cost the same with coordinates and without."""
+    network = zoo.load(name)
+    without = replace(network, routing=replace(network.routing, coordinates="none"))
+    bounds = [bind(each, (28, 28, 1), 10) for each in (network, without)]
+    added = {
+        layer.layer.name: forward_flops(bounds[0], layer) - forward_flops(bounds[1], other)
+        for layer, other in zip(bounds[0].layers, bounds[1].layers, strict=True)
+    }
+    last = bounds[0].layers[-1]
+    couplings = last.routing.positions * last.routing.children * last.routing.parents
+    assert added == {**dict.fromkeys(added, 0), last.layer.name: 2 * couplings}
+
+
 def test_hand_counted_flops_of_vectors():
     """Squashing, routing by agreement and self-attention, and a residual block, counted on paper."""
     layers = (VectorCapsules(name="p", capsules=2, elements=3, kernel=1), ClassVectors(name="k", elements=5))
