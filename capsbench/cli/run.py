@@ -219,13 +219,12 @@ def _draw(records: Sequence[Record], store: RunStore) -> str:
 def _print(records: Sequence[Record], store: RunStore, results: Path, ledger: Ledger, problem: str) -> None:
     screen = console()
     ceilings, header = known_ceilings(store, results), store.header()
-    published = published_tables(records, ledger, header)
     tables = report(
         records,
         ceilings=ceilings,
         seed_study=is_seed_study(header),
         histories=read_histories(records, store.artifacts),
-        published=published,
+        published=partial(published_tables, records, ledger, header),
         most=ROWS,
     )
     print_report(tables, screen, ROWS)

@@ -1,6 +1,7 @@
 """`capsbench show`: the tables of a stored run, or a metric over all of them."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -137,7 +138,7 @@ def whole_report(
         sort=asked.sort,
         seed_study=is_seed_study(header),
         histories=read_histories(records, store.artifacts),
-        published=published_tables(records, ledger, header),
+        published=partial(published_tables, records, ledger, header),
         most=asked.most,
         with_ops=with_ops,
     )

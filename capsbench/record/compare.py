@@ -4,7 +4,7 @@ Metrics are compared one after the other, each in all cases at once, so that of 
 one metric is held in memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Final, Literal
@@ -25,6 +25,7 @@ from capsbench.store.records import MetricColumn, MetricFacts, metric_column, me
 _ERROR: Final = "error_rate"
 _STATUS: Final = "status"
 _ORDER: Final = {name: number for number, name in enumerate((_STATUS, *METRICS))}
+_PLACE_OF_WORD: Final = {word: place for place, word in enumerate(WORDS)}
 _WORD_OF_VERDICT: Final = np.array([WORDS.index(verdict) for verdict in VERDICTS])
 
 Numbers = npt.NDArray[np.float64]
@@ -73,17 +74,19 @@ class _Found:
             for place, (before, after) in enumerate(statuses)
             if before != after
         }
-        self._add(_STATUS, "status", words)
+        self._add(_STATUS, "status", list(words), list(words.values()))
 
-    def add_exact(self, name: str, direction: Direction, values: Mapping[int, tuple[float, float]]) -> None:
-        """Compare numbers that repeat to the last digit."""
-        self._add(name, "exact", {place: _exactly(*both, direction) for place, both in values.items()})
+    def add_exact(
+        self, name: str, direction: Direction, places: list[int], both: Iterable[tuple[float, float]]
+    ) -> None:
+        """Compare numbers that repeat to the last digit, in A and in B."""
+        self._add(name, "exact", places, [_exactly(base, new, direction) for base, new in both])
 
     def add_metric(self, name: str) -> None:
         """Compare a metric of all pairs that have it on both sides; those of different kinds or units apart."""
         base = metric_column([pair.base for pair in self.pairs], name)
         new = metric_column([pair.new for pair in self.pairs], name)
-        alike = grouped(sorted(base.values.keys() & new.values.keys()), lambda at: (base.facts[at], new.facts[at]))
+        alike = grouped((at for at in base.values if at in new.values), lambda at: (base.facts[at], new.facts[at]))
         for (in_base, in_new), places in alike.items():
             known = metric_type(name, in_base[1], in_base[2])
             how = comparison_of(known, is_exact=in_base[3] == in_new[3] == "exact")
@@ -102,9 +105,9 @@ class _Found:
             places = [place for place in places if _has_one_protocol(self.pairs[place])]
         match how:
             case "exact":
-                self.add_exact(name, facts[2], {place: (base[place], new[place]) for place in places})
+                self.add_exact(name, facts[2], places, ((base[place], new[place]) for place in places))
             case "bytes":
-                self._add(name, "bytes", {place: _of_bytes(base[place], new[place], known) for place in places})
+                self._add(name, "bytes", places, [_of_bytes(base[place], new[place], known) for place in places])
             case "error":
                 self.errors |= {place: (base[place], new[place]) for place in places}
             case "time" | "rate" as kind:
@@ -135,10 +138,9 @@ class _Found:
             pairs = np.array(places, dtype=np.int64)[np.array(rows, dtype=np.int64)[usable]]
             self.times.append(_Times(known.name, kind, pairs, seen))
 
-    def _add(self, name: str, kind: Kind, words: Mapping[int, Word]) -> None:
-        places = np.fromiter(words, dtype=np.int64, count=len(words))
-        found = np.array([WORDS.index(word) for word in words.values()], dtype=np.int64)
-        self.parts.append(Rows(name, kind, _order(name), places, found))
+    def _add(self, name: str, kind: Kind, places: list[int], words: list[Word]) -> None:
+        found = np.array([_PLACE_OF_WORD[word] for word in words], dtype=np.int64)
+        self.parts.append(Rows(name, kind, _order(name), np.array(places, dtype=np.int64), found))
 
 
 def compare(
@@ -161,10 +163,9 @@ def compare(
     found.add_statuses()
     for name in sorted(metric_names(pair.base for pair in pairs), key=lambda name: (_order(name), name)):
         found.add_metric(name)
-    calls = ((op_calls(pair.base), op_calls(pair.new)) for pair in pairs)
-    found.add_exact(
-        OP_CALLS, "lower", {at: (a, b) for at, (a, b) in enumerate(calls) if a is not None and b is not None}
-    )
+    calls = [(op_calls(pair.base), op_calls(pair.new)) for pair in pairs]
+    profiled = [place for place, both in enumerate(calls) if None not in both]
+    found.add_exact(OP_CALLS, "lower", profiled, ((a or 0, b or 0) for a, b in calls if None not in (a, b)))
     errors = list(_errors(pairs, found.errors))
     *of_times, of_errors = _corrected(found.times, [each for _, each in errors])
     margins = _Margins(margin, noise, interleaved=interleaved)

@@ -7,6 +7,7 @@ from typing import Final
 from capsbench.metrics import METRICS
 from capsbench.record.schema import Record
 from capsbench.report import format as fmt
+from capsbench.report.format import UNITS
 from capsbench.report.rows import Field, attribute, attributes, table_of_items
 from capsbench.report.table import SETTING_COLUMNS, Cell, Column, Table, cell, text_cell
 from capsbench.store.records import read_metrics_of, value_of
@@ -20,8 +21,13 @@ def exact_cell(value: int) -> Cell:
 
 def metric_field(name: str, text: Callable[[float | None], str], group: str = "") -> Field[Record]:
     """A column of a metric as `text` writes it, under its header in the table of metrics."""
-    column = Column(METRICS[name].header, group=group)
-    return Field(column, lambda record: cell(value_of(record.metrics, name), text))
+    unit = UNITS.get(text, "")
+
+    def metric_cell(record: Record) -> Cell:
+        value = value_of(record.metrics, name)
+        return Cell(text(value), value, unit)
+
+    return Field(Column(METRICS[name].header, group=group), metric_cell)
 
 
 def table_of(

@@ -54,7 +54,7 @@ def report(
     sort: Sort = "share",
     seed_study: bool = False,
     histories: Histories | None = None,
-    published: Sequence[Table] = (),
+    published: Callable[[], Sequence[Table]] = tuple,
     most: int | None = None,
     with_ops: bool = True,
 ) -> Report:
@@ -67,7 +67,7 @@ def report(
         sort: order of those rows.
         seed_study: whether the run's suites include `seed`, whose claims then have a table.
         histories: the epochs of cases with familiar images, by id.
-        published: the tables that set published numbers beside those of the run.
+        published: makes the tables that set published numbers beside those of the run.
         most: rows that will be shown of a table, which `few` makes op tables of; None for all.
         with_ops: whether the most expensive ops are among them.
     """
@@ -85,7 +85,7 @@ def report(
         if with_ops:
             makers = {ops.TITLES["op"]: partial(ops.of_group, view=View("op", top, sort))}
             yield from few(by_group(ordered, makers), most)
-        yield from published
+        yield from published()
         if seed_study:
             yield seed_table(ordered)
 

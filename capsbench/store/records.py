@@ -125,7 +125,7 @@ class _Source:
         return self._whole[number]
 
     def metrics(self, number: int) -> dict[str, tuple[Any, ...]]:
-        """Metrics of a record by name: id, value, ends of the interval, contended samples, samples as JSON."""
+        """Metrics of a record by name: id, value, ends of the interval, contended samples."""
         if number not in self._metrics:
             self.read_metrics([number])
         return self._metrics[number]
@@ -135,11 +135,16 @@ class _Source:
         self._metrics = {number: {} for number in numbers}
         names = {number: known[0] for number, known in self.metric_names.items()}
         query = (
-            "SELECT record_id, metric_id, value, low, high, contended, samples FROM metric "
-            "WHERE record_id IN (SELECT value FROM json_each(?)) ORDER BY record_id, position"
+            "SELECT record_id, metric_id, value, low, high, contended FROM metric "
+            "WHERE record_id IN (SELECT value FROM json_each(?))"
         )
-        for number, *metric in self.connection.execute(query, [json.dumps(list(numbers))]):
-            self._metrics[number][names[metric[0]]] = tuple(metric)
+        for row in self.connection.execute(query, [json.dumps(list(numbers))]):
+            self._metrics[row[0]][names[row[1]]] = row[1:]
+
+    def samples(self, number: int, metric: int) -> tuple[float, ...]:
+        """The samples of a metric of a record."""
+        query = "SELECT samples FROM metric WHERE record_id = ? AND metric_id = ?"
+        return samples_from(self.connection.execute(query, [number, metric]).fetchone()[0])
 
     def values(self, name: str) -> dict[int, Any]:
         """The values of a metric by record."""
@@ -158,12 +163,12 @@ class _Source:
             f"SELECT record_id, metric_id, value, {'samples' if is_sampled else 'NULL'} FROM metric "  # noqa: S608
             f"WHERE metric_id IN ({', '.join(map(str, ids))})"
         )
-        facts, values, texts = {}, {}, {}
-        for number, metric, value, text in self.connection.execute(query):
-            place = places.get(number)
-            if place is not None:
-                facts[place], values[place], texts[place] = self.metric_names[metric], _number(value), text
-        return MetricColumn(facts, values, lambda place: samples_from(texts[place]))
+        rows = [(places[row[0]], *row[1:]) for row in self.connection.execute(query) if row[0] in places]
+        values = {place: value for place, _, value, _ in rows}
+        values |= {place: float(value) for place, value in values.items() if isinstance(value, str)}
+        facts = {place: self.metric_names[metric] for place, metric, _, _ in rows}
+        texts = {place: text for place, _, _, text in rows} if is_sampled else {}
+        return MetricColumn(facts, values, lambda place: samples_from(texts.get(place)))
 
 
 class StoredMetrics(Mapping[str, Metric]):
@@ -177,14 +182,14 @@ class StoredMetrics(Mapping[str, Metric]):
         self.sample_counts = shared.sample_counts
 
     def __getitem__(self, name: str) -> Metric:
-        number, value, low, high, contended, samples = self._source.metrics(self._number)[name]
+        number, value, low, high, contended = self._source.metrics(self._number)[name]
         _, unit, direction, kind = self._source.metric_names[number]
         return Metric(
             value=_number(value),
             unit=unit,
             direction=direction,
             kind=kind,
-            samples=samples_from(samples),
+            samples=self._source.samples(self._number, number),
             interval=None if low is None else (float(low), float(high)),
             contended=contended,
         )
@@ -199,7 +204,7 @@ class StoredMetrics(Mapping[str, Metric]):
         """The interval of a metric; None where there is none."""
         if name not in self.sample_counts:
             return None
-        _, _, low, high, _, _ = self._source.metrics(self._number)[name]
+        _, _, low, high, _ = self._source.metrics(self._number)[name]
         return None if low is None else (float(low), float(high))
 
     def __contains__(self, name: object) -> bool:

@@ -5,7 +5,7 @@ whole batches, `worker.trainsteps` on real train steps. What is timed is realize
 process of its own: train steps leave no realization as it was, and not every backend can restore one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -27,6 +27,7 @@ from capsbench.worker.perturbed import Draw, check_perturbed
 from capsbench.worker.rounding import explain
 from capsbench.worker.trainsteps import AFTERWARDS, Error, TrainingBatch, clipping_norm, compare_steps
 
+Realize = Callable[[BoundNetwork, Mapping[str, NDArray[np.float32]]], Realization]
 Images = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
@@ -96,13 +97,14 @@ def _judge_training(
         return replace(found, passed=False, failure=f"perturbed parameters: {examined.failure()}")
     training = _random_batches(bound, batch, seed) if training is None else training
     realization = examined.realization
-    batches = _training_batches(bound, realization, drawn, training, examined.known, seed)
+    double = partial(backend.realize, setting=replace(setting, precision="float64"))
+    batches = _training_batches(bound, realization, double, drawn, training, examined.known, seed)
     if bound.network.recipe.clip_norm:
         gradients = [realization.loss_and_gradients(each.placed, each.step)[1] for each in batches]
         norms = [reference.global_norm(reference.wide(each)) for each in gradients]
         bound = _with_recipe(bound, clip_norm=clipping_norm(norms))
         realization = backend.realize(bound, drawn.parameters, setting)
-        batches = _training_batches(bound, realization, drawn, training, None, seed)
+        batches = _training_batches(bound, realization, double, drawn, training, None, seed)
     worst = compare_steps(realization, bound, batches, setting.precision)
     if worst.excess <= 1.0:
         after = _afterwards(realization, bound, drawn, batches[0].placed, AFTERWARDS[setting.precision])
@@ -139,6 +141,7 @@ def _random_batches(bound: BoundNetwork, batch: int, seed: int) -> Batch:
 def _training_batches(
     bound: BoundNetwork,
     realization: Realization,
+    double: Realize,
     drawn: Draw,
     training: Batch,
     known: tuple[float, Mapping[str, Floats]] | None,
@@ -165,7 +168,9 @@ def _training_batches(
     for number, (each, repeats) in enumerate(chosen):
         step = Step(number, RATES[number] * bound.network.recipe.optimizer.learning_rate, each.margin)
         truth = partial(_truth, bound, each, step) if repeats else None
-        found.append(TrainingBatch(each.placed_in(realization), step, None if number else known, truth))
+        in_float64 = partial(_in_float64, double, bound, each, step) if repeats else None
+        known_here = None if number else known
+        found.append(TrainingBatch(each.placed_in(realization), step, known_here, truth, in_float64))
     return found
 
 
@@ -177,6 +182,16 @@ def _truth(
     placed = oracle.place(batch.images, batch.labels, batch.masks)
     statistics = oracle.batch_statistics(placed) if momenta(bound) else {}
     return oracle.loss(placed, step), reference.wide(statistics)
+
+
+def _in_float64(
+    realize: Realize, bound: BoundNetwork, batch: Compared, step: Step, parameters: reference.Arrays
+) -> reference.Arrays:
+    """Parameters and statistics after a train step in float64, from some parameters."""
+    realization = realize(bound, {name: value.astype(np.float32) for name, value in parameters.items()})
+    float(realization.train_step(batch.placed_in(realization), step))
+    realization.synchronize()
+    return reference.wide(realization.parameters())
 
 
 def _afterwards(realization: Realization, bound: BoundNetwork, drawn: Draw, placed: object, limit: float) -> Error:

@@ -6,14 +6,15 @@ gradient is next to nothing. Each step is therefore compared by itself, from the
 * the loss of `train_step` with that of `loss_and_gradients` on the same batch, and with the oracle's;
 * what the optimizer remembers with what follows from those gradients;
 * the parameters with what follows from what the optimizer remembers, which no rounding of gradients can move;
-* moving statistics with the oracle's statistics of the batch.
+* moving statistics with the oracle's statistics of the batch. Where these are ill-conditioned, as those of votes that
+  nearly agree, float32 may err by what float64's own error explains, as in `worker.rounding`.
 
 The gradients themselves are right: the first step takes the batch whose gradients part two has held to the oracle, and
 the others go through the same function. In the end, the oracle evaluates with the parameters that came out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -24,6 +25,7 @@ from capsbench.network.parameters import cancelled_biases, momenta
 from capsbench.network.shapes import BoundNetwork
 from capsbench.worker import reference
 from capsbench.worker.reference import Arrays
+from capsbench.worker.rounding import COARSER, SAFETY
 
 LIMITS: Final = {"float32": 1e-4, "float64": 1e-9}
 """Largest error of a loss, of what the optimizer remembers, of an update, of a moving statistic."""
@@ -31,6 +33,8 @@ WITHOUT_STATE: Final = 1e-2
 """The same of an update, where the backend does not hand out what its optimizer remembers."""
 AFTERWARDS: Final = {"float32": 1e-3, "float64": 1e-8}
 """Largest error of losses and outputs, against the oracle's, of parameters that train steps have moved."""
+EXPLAINED: Final = 10.0
+"""A moving statistic's error beyond so many times the limit is never taken for rounding."""
 _ORACLE_LOSS: Final = "the loss, beside the oracle's,"
 _FLOOR: Final = 1e-3
 """No error is relative to less than this share of the largest tensor's."""
@@ -47,12 +51,14 @@ class TrainingBatch:
         step: number, learning rate and margin.
         known: loss and gradients, where they are known already.
         truth: the oracle's loss and statistics of the batch, given the parameters; None where they are not asked for.
+        in_float64: parameters after the step of a realization in float64, given those before; None where `truth` is.
     """
 
     placed: object
     step: Step
     known: tuple[float, Mapping[str, Floats]] | None = None
     truth: Callable[[Arrays], tuple[float, Arrays]] | None = None
+    in_float64: Callable[[Arrays], Arrays] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,13 @@ def compare_steps(
         if batch.truth is not None:
             right, statistics = batch.truth(before)
             found.append(Error(abs(taken - right) / (abs(right) or 1.0), AFTERWARDS[precision], _ORACLE_LOSS))
-            found += step.statistics_errors(after, statistics)
+            errors = step.statistics_errors(after, statistics)
+            if precision == "float32" and batch.in_float64 is not None and any(error.excess > 1.0 for error in errors):
+                expected = [step.float64_errors(batch.in_float64(before), statistics)]
+                nudged = _nudged(before)
+                expected.append(step.float64_errors(batch.in_float64(nudged), batch.truth(nudged)[1], nudged))
+                errors = explained(errors, expected)
+            found += errors
         largest = max(found, key=lambda error: error.excess)
         if largest.excess > worst.excess:
             worst = Error(largest.value, largest.limit, f"{largest.what} in train step {number}")
@@ -166,16 +178,39 @@ class _Comparison:
 
     def statistics_errors(self, after: Arrays, batch: Arrays) -> list[Error]:
         """Of each moving statistic, relative to the part of the batch's that enters it."""
-        kept = momenta(self._bound)
-        right = reference.next_statistics(self._before, batch, kept)
-        errors = []
+        right = reference.next_statistics(self._before, batch, momenta(self._bound))
+        parts = self._parts(batch)
+        return [
+            Error(self._beyond(after[name] - value, self._before[name]) / parts[name], LIMITS[self._precision], name)
+            for name, value in right.items()
+        ]
+
+    def float64_errors(self, after: Arrays, batch: Arrays, before: Arrays | None = None) -> dict[str, float]:
+        """The errors of each layer's moving statistics in float64, the largest of each layer.
+
+        Args:
+            after: parameters and statistics of the float64 realization after the step.
+            batch: the oracle's statistics.
+            before: parameters and statistics before it; those of the step compared by default.
+        """
+        right, parts = (
+            reference.next_statistics(before or self._before, batch, momenta(self._bound)),
+            self._parts(batch),
+        )
+        errors: dict[str, float] = {}
         for name, value in right.items():
-            spread = batch[f"{name.removesuffix('mean')}variance"] if name.endswith("mean") else None
-            scale = batch[name] if spread is None else np.sqrt(spread)
-            part = (1.0 - kept[name.partition(".")[0]]) * _rms(scale)
-            off = self._beyond(after[name] - value, self._before[name])
-            errors.append(Error(off / (part or 1.0), LIMITS[self._precision], name))
+            layer = name.partition(".")[0]
+            errors[layer] = max(errors.get(layer, 0.0), _rms(after[name] - value) / parts[name])
         return errors
+
+    def _parts(self, batch: Arrays) -> dict[str, float]:
+        """Of each statistic the size of what a batch adds to it: of a mean its standard deviation."""
+        kept = momenta(self._bound)
+        scales = {
+            name: np.sqrt(batch[f"{name.removesuffix('mean')}variance"]) if name.endswith("mean") else value
+            for name, value in batch.items()
+        }
+        return {name: (1.0 - kept[name.partition(".")[0]]) * _rms(scale) or 1.0 for name, scale in scales.items()}
 
     def _beside(self, name: str) -> str:
         """A tensor whose gradient is noise is measured by the one that the noise comes from."""
@@ -191,6 +226,27 @@ def clipping_norm(norms: Sequence[float]) -> float:
     """A norm to clip to that the first of these exceeds, and the shortest does not, where that is another one."""
     shortest = min(norms)
     return 0.7 * norms[0] if shortest == norms[0] else float(np.sqrt(shortest * norms[0]))
+
+
+def explained(errors: Sequence[Error], expected: Sequence[Mapping[str, float]]) -> list[Error]:
+    """The errors of statistics in float32, with the limits that float64's errors of their layers explain."""
+
+    def limit(error: Error) -> float:
+        double = max(each[error.what.partition(".")[0]] for each in expected)
+        return max(error.limit, min(EXPLAINED * error.limit, SAFETY * COARSER * double))
+
+    return [replace(error, limit=limit(error)) for error in errors]
+
+
+def _nudged(parameters: Arrays) -> dict[str, NDArray[np.float64]]:
+    """The parameters, each moved by a last digit of float32 up or down, at random."""
+    generator = np.random.Generator(np.random.PCG64(0))
+    digit = float(np.finfo(np.float32).eps)
+    moved = {
+        name: value * (1.0 + digit * (2.0 * generator.integers(0, 2, value.shape) - 1.0))
+        for name, value in parameters.items()
+    }
+    return {name: value.astype(np.float32).astype(np.float64) for name, value in moved.items()}
 
 
 def _rms(values: NDArray[np.float64]) -> float:
