@@ -9,7 +9,19 @@ from sample_records import EVENTS, case, exact, failed, metrics, noise_recording
 
 from capsbench.measure.environment import Machine
 from capsbench.metrics import METRICS, comparison_of, metric_type
-from capsbench.record.changes import WORDS
+from capsbench.record.changes import (
+    WORDS,
+    Changes,
+    cases,
+    chosen,
+    counts,
+    places_of,
+    seeds,
+    worst_first,
+)
+from capsbench.record.changes import (
+    tested_examples as examples_of_times,
+)
 from capsbench.record.compare import compare, numbers
 from capsbench.record.noise import Noise
 from capsbench.record.pairs import APART, pair_cases, setting_of
@@ -174,6 +186,7 @@ def test_columns_say_what_records_say(stores, noise, interleaved):
     whole = pair_cases(*(store.latest_records() for store in stores))
     asked = {"noise": noise, "interleaved": interleaved}
     columns, records = compare(stored.pairs, **asked), compare(whole.pairs, **asked)
+    assert isinstance(columns, Changes)
     assert told(columns) == told(records)
     assert [(c.pair.base.case.id, c.metric, c.verdict) for c in records] == one_by_one(whole.pairs, **asked)
     assert {each.verdict for each in records} == {"better", "worse", "same", "undecided", "changed"}
@@ -193,4 +206,29 @@ def test_what_is_said_of_columns_is_what_is_said_of_records(stores, everything, 
         sentences = [*noise_notes(changes, [NOISE], interleaved=False), *summary(changes, pairing)]
         table = verdict_table(changes, ("a", "b"), [*sentences, *apart(pairing, most)])
         said.append(write("json", [*tables, table]))
+        assert counts(changes) == counts(tuple(changes))
+        assert seeds(changes) == seeds(tuple(changes))
     assert said[0] == said[1]
+
+
+def test_parts_of_changes_are_those_changes(stores):
+    """By place, from behind and in slices."""
+    changes = compare(pair_cases(*(store.stored_records() for store in stores)).pairs)
+    listed = told(changes)
+    assert told([changes[-1]]) == listed[-1:]
+    assert told(changes[5:50:7]) == listed[5:50:7]
+    with pytest.raises(IndexError):
+        changes[len(changes)]
+
+
+def test_chosen_changes_are_those_of_a_list(stores):
+    """By verdict and metric, the worst first, and the places of a verdict, as of changes that are held one by one."""
+    changes = compare(pair_cases(*(store.stored_records() for store in stores)).pairs)
+    held, is_peak = list(changes), "peak_bytes".__eq__
+    assert told(chosen(changes, ("worse", "better"))) == told(chosen(held, ("worse", "better")))
+    assert told(chosen(changes, ("worse",), is_peak)) == told(chosen(held, ("worse",), is_peak)) != []
+    assert told(worst_first(changes)) == told(worst_first(held))
+    assert places_of(changes, "worse") == places_of(held, "worse")
+    assert {each.pair.base.case.id for each in cases(changes)} == {each.pair.base.case.id for each in cases(held)}
+    found = {(each.metric, each.pair.base.case.realization, each.margin) for each in examples_of_times(held)}
+    assert {(each.metric, each.pair.base.case.realization, each.margin) for each in examples_of_times(changes)} == found
